@@ -1,0 +1,35 @@
+"""Every error this system raises on purpose.
+
+WaslError
+├── Unusable        the call, a file or a setting is wrong: one plain sentence, exit 2
+│   └── Unavailable a service we need does not answer: one plain sentence, exit 2, safe to retry
+├── BadSignature    a delivery that we cannot authenticate: 400, nothing kept
+├── IllegalMove     a status would leave its state table: a bug, never a stranger's doing
+└── TransferMismatch  the books hold another transfer under this name: a bug
+
+Anything else that escapes is a bug too.
+"""
+
+
+class WaslError(Exception):
+    """Base of the errors above. Its text is one sentence for the person who can mend it."""
+
+
+class Unusable(WaslError):
+    """What was asked cannot be done as asked. Says what, where, and what to do."""
+
+
+class Unavailable(Unusable):
+    """PostgreSQL or Redis cannot be reached or started."""
+
+
+class BadSignature(WaslError):
+    """A webhook delivery is not authentic. The text names the check, never the secret."""
+
+
+class IllegalMove(WaslError):
+    """A status was to change in a way its state table does not allow."""
+
+
+class TransferMismatch(WaslError):
+    """A transfer was posted before under the same name with other content."""

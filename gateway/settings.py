@@ -1,0 +1,78 @@
+"""The environment as typed settings, read once by the process that starts."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.clock import Clock, clock_from
+from gateway.errors import Unusable
+
+
+class Settings(BaseSettings):
+    """What `WASL_…` variables say. Each has a default that suits a first trial."""
+
+    model_config = SettingsConfigDict(env_prefix="WASL_", env_ignore_empty=True, frozen=True)
+
+    home: Path = Path(".wasl")
+    """Where the embedded services, keys and files live."""
+
+    database_url: SecretStr | None = None
+    """PostgreSQL; unset means the embedded one. Secret because it may bear a password."""
+
+    redis_url: SecretStr | None = None
+    """Redis or Valkey; unset means the embedded one."""
+
+    mode: Literal["sandbox", "production"] = "sandbox"
+    base_url: str = "http://127.0.0.1:8000"
+    """Public address, printed on what people hold in their hands."""
+
+    providers: Path | None = None
+    """The providers file; unset means the sandbox's own, in the home."""
+
+    clock: str | None = None
+    """Sandbox only: where the business clock starts (see gateway.clock)."""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where private keys live: outside the database, which they vouch for."""
+        return self.home / "keys"
+
+    @property
+    def heads_file(self) -> Path:
+        """Where the signed heads of the books are appended, outside the database."""
+        return self.home / "books" / "heads.jsonl"
+
+    @property
+    def providers_file(self) -> Path:
+        return self.providers or self.home / "providers.toml"
+
+    def business_clock(self) -> Clock:
+        """Return the only clock that decisions may read."""
+        if self.clock and self.mode == "production":
+            raise Unusable("WASL_CLOCK is set in production: a test clock is for the sandbox only.")
+        return clock_from(self.clock)
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        Unusable: A variable has a value that means nothing; the sentence names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "WASL_" + str(first["loc"][0]).upper()
+        raise Unusable(f"{name} is {first['input']!r}: {first['msg']}.") from None

@@ -1,0 +1,160 @@
+"""The database: one engine a process, one way to open a transaction, the shared column types.
+
+No other module commits, rolls back or opens a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine, make_url
+from sqlmodel import Field, Session, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+
+# Sync routes run in at most 40 threads; a pool as large never makes one wait for a connection that
+# a waiting one holds.
+POOL_SIZE: Final = 20
+POOL_OVERFLOW: Final = 20
+CONNECT_SECONDS_MAX: Final = 5
+
+_engine: Engine | None = None
+
+
+def sqlalchemy_url(database_url: str) -> sa.URL:
+    """Return a `postgresql://…` address as SQLAlchemy wants it, on psycopg 3."""
+    return make_url(database_url).set(drivername="postgresql+psycopg")
+
+
+def connect(database_url: str) -> Engine:
+    """Bind this process to a database. Connections are opened when first needed.
+
+    Called by each process at its start, and by tests; a second call replaces the engine.
+    """
+    global _engine  # noqa: PLW0603 - one database a process is the point
+    disconnect()
+    _engine = sa.create_engine(
+        sqlalchemy_url(database_url),
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        # A connection that died with a restarted server is found before work is put on it.
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS_MAX,
+            "options": "-c timezone=UTC",
+        },
+    )
+    return _engine
+
+
+def disconnect() -> None:
+    """Close all connections of this process."""
+    global _engine  # noqa: PLW0603
+    if _engine is not None:
+        _engine.dispose()
+        _engine = None
+
+
+def engine() -> Engine:
+    """Return the engine of this process."""
+    assert _engine is not None, "connect() was not called in this process"
+    return _engine
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """Open a session and one transaction: commit on a clean exit, roll back on any exception.
+
+    Used as `with transaction() as session:` in the body of a route, a task or a command, never as
+    a FastAPI dependency: a dependency commits after the response is decided, and keeps its
+    connection while it waits for a thread, which deadlocks the pool under load.
+    """
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def execute(
+    session: Session, statement: str, parameters: Mapping[str, Any] | None = None
+) -> sa.CursorResult[Any]:
+    """Run one SQL statement with named parameters (`:name`) in the session's transaction."""
+    return session.connection().execute(sa.text(statement), dict(parameters or {}))
+
+
+def insert_once(session: Session, row: SQLModel, *, unique: Sequence[str]) -> bool:
+    """Insert a row unless its unique key is taken, and say whether it was inserted.
+
+    One statement, so two callers cannot both be told yes. RETURNING rather than `rowcount`, which
+    a session reports as -1 for inserts.
+    """
+    from sqlalchemy.dialects.postgresql import insert
+
+    values = row.model_dump(exclude_none=True)
+    statement = insert(type(row)).values(values).on_conflict_do_nothing(index_elements=unique)
+    return session.scalar(statement.returning(sa.literal(1))) is not None
+
+
+# -- column types ---------------------------------------------------------------------------------
+
+
+def key() -> Any:
+    """A surrogate key that the database numbers."""
+    return Field(
+        default=None,
+        sa_type=sa.BigInteger,
+        primary_key=True,
+        sa_column_kwargs={"server_default": sa.Identity(always=False)},
+    )
+
+
+def points_to(column: str, *, nullable: bool = False, unique: bool = False) -> Any:
+    """A BIGINT foreign key. What is pointed to cannot be deleted: nothing here ever is."""
+    if nullable:
+        return Field(default=None, sa_type=sa.BigInteger, foreign_key=column, unique=unique)
+    return Field(sa_type=sa.BigInteger, foreign_key=column, unique=unique)
+
+
+def minor(**options: Any) -> Any:
+    """An amount in centimes: BIGINT, since INTEGER ends at 21 474 836.47."""
+    return Field(sa_type=sa.BigInteger, **options)
+
+
+def instant(**options: Any) -> Any:
+    """An aware instant, kept in UTC."""
+    return Field(sa_type=sa.DateTime(timezone=True), **options)  # type: ignore[call-overload]
+
+
+def choice(enum: type[StrEnum], **options: Any) -> Any:
+    """A text column that holds an enum's values; `one_of` makes the database check them."""
+    return Field(
+        sa_type=sa.Enum(  # type: ignore[call-overload]
+            enum,
+            native_enum=False,
+            create_constraint=False,
+            length=32,
+            values_callable=lambda members: [m.value for m in members],
+        ),
+        **options,
+    )
+
+
+def one_of(column: str, enum: type[StrEnum]) -> sa.CheckConstraint:
+    """The check that a column holds one of the enum's values."""
+    values = ", ".join(f"'{member.value}'" for member in enum)
+    return sa.CheckConstraint(f"{column} IN ({values})", name=column)
+
+
+def database_now(session: Session) -> datetime:
+    """Return the database's clock: for retries only, since decisions take the business clock."""
+    now: datetime = execute(session, "SELECT clock_timestamp()").scalar_one()
+    return now

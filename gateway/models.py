@@ -1,0 +1,448 @@
+"""The gateway's tables. The database is the last judge: what must hold is a constraint here.
+
+Amounts are centimes (`_minor`), instants are aware UTC (`_at`), days are days in Casablanca
+(`_on`). Rows are built by the module that owns them; `table=True` validates nothing.
+Triggers (append-only tables, immutable columns) are in the first migration.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from gateway.db import choice, instant, key, minor, one_of, points_to
+from gateway.money import AMOUNT_MINOR_MAX
+
+
+class Periodicity(StrEnum):
+    """How often a category owes."""
+
+    MONTH = "month"
+    QUARTER = "quarter"
+
+
+class InvoiceStatus(StrEnum):
+    """What has been paid of an invoice; always the one that its two amounts imply."""
+
+    OPEN = "open"
+    PART_PAID = "part_paid"
+    PAID = "paid"
+
+
+class LineKind(StrEnum):
+    PRINCIPAL = "principal"
+    PENALTY = "penalty"
+    FEE = "fee"
+    REMISSION = "remission"
+    ADJUSTMENT = "adjustment"
+
+
+class PaymentStatus(StrEnum):
+    """What the provider last said of a payment, by the provider's own time."""
+
+    PENDING = "pending"
+    """Announced; no money yet. Nothing is booked."""
+    FAILED = "failed"
+    """No money came. Nothing is booked."""
+    BOOKED = "booked"
+    """The provider holds the money; it is in the books."""
+    REVERSED = "reversed"
+    """The provider gave the money back; the books hold both ways."""
+
+
+class Channel(StrEnum):
+    CASH_AGENT = "cash_agent"
+    KIOSK = "kiosk"
+    WALLET = "wallet"
+    CARD = "card"
+    TRANSFER = "transfer"
+
+
+class AccountKind(StrEnum):
+    """The chart of accounts. An account is a kind and its owner, written `kind:owner`."""
+
+    CLEARING = "clearing"
+    """Owner: a provider. What it collected and has not yet paid out to us."""
+    SUSPENSE = "suspense"
+    """Owner: `unidentified`. Money whose debt we do not know."""
+    CREDIT = "credit"
+    """Owner: a contributor's id. Money beyond what was due: the payer's own."""
+    PAYABLE = "payable"
+    """Owner: `institution`. Contributions collected, owed to the CNSS."""
+    FEES = "fees"
+    """Owner: a provider. What it keeps for collecting."""
+    FLOAT = "float"
+    """Owner: an agent. What it deposited and may still collect against."""
+    TILL = "till"
+    """Owner: an agent. Cash in its drawer."""
+    COMMISSION = "commission"
+    """Owner: an agent. What it has earned."""
+
+
+class ExceptionCode(StrEnum):
+    """What a person must decide."""
+
+    UNKNOWN_REFERENCE = "unknown_reference"
+    OVERPAID = "overpaid"
+    PAID_TWICE = "paid_twice"
+    WRONG_CURRENCY = "wrong_currency"
+    INVALID_AMOUNT = "invalid_amount"
+    CONFLICTING_DELIVERY = "conflicting_delivery"
+    CONFLICTING_PAYMENT = "conflicting_payment"
+    CONFLICTING_RECORD = "conflicting_record"
+    UNREADABLE_DELIVERY = "unreadable_delivery"
+    PARKED_DELIVERY = "parked_delivery"
+    IMPLAUSIBLE_DATE = "implausible_date"
+    PAYMENT_WITHOUT_RECORD = "payment_without_record"
+    RECORD_WITHOUT_PAYMENT = "record_without_payment"
+    AMOUNT_DIFFERS = "amount_differs"
+    AMBIGUOUS_MATCH = "ambiguous_match"
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    FINANCE = "finance"
+    APPROVER = "approver"
+    AGENT = "agent"
+    SUPERVISOR = "supervisor"
+    CHAMBER = "chamber"
+    PROVIDER = "provider"
+
+
+_POSITIVE: Final = f"amount_minor BETWEEN 1 AND {AMOUNT_MINOR_MAX}"
+
+
+class Category(SQLModel, table=True):
+    """A group of contributors that the tariff treats alike; kept equal to the tariff file."""
+
+    code: str = Field(primary_key=True)
+    periodicity: Periodicity = choice(Periodicity)
+    needs_base: bool
+
+    __table_args__ = (one_of("periodicity", Periodicity),)
+
+
+class Contributor(SQLModel, table=True):
+    """A self-employed person who owes contributions. The only table with names and numbers."""
+
+    id: int | None = key()
+    cnss_number: str = Field(unique=True)
+    cin: str | None
+    family_name: str
+    given_name: str
+    family_name_ar: str | None
+    given_name_ar: str | None
+    phone: str | None
+    language: str | None
+    category_code: str = Field(foreign_key="category.code")
+    category_base_minor: int | None = minor()
+    region: str | None
+    province: str | None
+    chamber: str | None
+    registered_on: date
+    left_on: date | None
+    changed_at: datetime = instant()
+
+    __table_args__ = (
+        sa.CheckConstraint("cnss_number ~ '^[0-9]{9}$'", name="cnss_number"),
+        sa.CheckConstraint("language IN ('fr', 'ar')", name="language"),
+        sa.CheckConstraint("category_base_minor >= 0", name="category_base"),
+        sa.CheckConstraint("left_on >= registered_on", name="left_on"),
+        sa.Index(None, "category_code", "id"),
+    )
+
+
+class Rule(SQLModel, table=True):
+    """Why a line of an invoice has its amount, as the tariff said it on the day of issue."""
+
+    id: int | None = key()
+    rule: str
+    source: str
+    verified: bool
+
+    __table_args__ = (sa.UniqueConstraint("rule", "source", "verified"),)
+
+
+class ReferenceKey(SQLModel, table=True):
+    """The one key of this installation's permutation of references (gateway.references)."""
+
+    __tablename__: ClassVar[str] = "reference_key"
+
+    id: int = Field(default=1, primary_key=True)
+    key: bytes
+
+    __table_args__ = (
+        sa.CheckConstraint("id = 1", name="only_one"),
+        sa.CheckConstraint("length(key) = 32", name="key"),
+    )
+
+
+class Invoice(SQLModel, table=True):
+    """One period's contribution of one person. Amount, period and reference never change."""
+
+    id: int | None = key()
+    reference: str = Field(unique=True)
+    contributor_id: int = points_to("contributor.id")
+    category_code: str = Field(foreign_key="category.code")
+    period: str
+    """`2026-11` or `2026-Q4`."""
+    due_on: date
+    amount_minor: int = minor()
+    paid_minor: int = minor(default=0, sa_column_kwargs={"server_default": "0"})
+    status: InvoiceStatus = choice(
+        InvoiceStatus,
+        default=InvoiceStatus.OPEN,
+        sa_column_kwargs={"server_default": "open"},
+    )
+    tariff: str
+    """Version of the tariff file that priced it."""
+    issued_at: datetime = instant()
+
+    __table_args__ = (
+        sa.UniqueConstraint("contributor_id", "period"),
+        sa.CheckConstraint(
+            "reference ~ '^[1-9][0-9]{11}$' AND reference::bigint % 97 = 1"
+            " AND reference::bigint % 100 BETWEEN 2 AND 98",
+            name="reference",
+        ),
+        sa.CheckConstraint("period ~ '^[0-9]{4}-(0[1-9]|1[0-2]|Q[1-4])$'", name="period"),
+        sa.CheckConstraint(_POSITIVE, name="amount"),
+        sa.CheckConstraint("paid_minor BETWEEN 0 AND amount_minor", name="paid"),
+        # The state machine as an identity: no sequence of updates can leave status and money apart.
+        sa.CheckConstraint(
+            "status = CASE WHEN paid_minor = 0 THEN 'open'"
+            " WHEN paid_minor < amount_minor THEN 'part_paid' ELSE 'paid' END",
+            name="status",
+        ),
+        sa.Index(None, "period"),
+    )
+
+
+class InvoiceLine(SQLModel, table=True):
+    """One reason for a part of an invoice's amount. Append-only; lines sum to the invoice."""
+
+    __tablename__: ClassVar[str] = "invoice_line"
+
+    invoice_id: int = Field(sa_type=sa.BigInteger, foreign_key="invoice.id", primary_key=True)
+    position: int = Field(sa_type=sa.SmallInteger, primary_key=True)
+    kind: LineKind = choice(LineKind)
+    amount_minor: int = minor()
+    """Signed: remissions and credits are negative."""
+    rule_id: int = points_to("rule.id")
+
+    __table_args__ = (
+        one_of("kind", LineKind),
+        sa.CheckConstraint("amount_minor <> 0", name="amount"),
+    )
+
+
+class Payment(SQLModel, table=True):
+    """Money that a provider reports, once however often it is reported."""
+
+    id: int | None = key()
+    provider: str
+    provider_payment_id: str
+    status: PaymentStatus = choice(PaymentStatus)
+    reference_given: str
+    """The reference as the provider wrote it."""
+    invoice_id: int | None = points_to("invoice.id", nullable=True)
+    amount_minor: int = minor()
+    currency: str
+    channel: Channel | None = choice(Channel, nullable=True)
+    """None: not stated, or a word we do not know."""
+    agent_id: str | None
+    terminal_id: str | None
+    fee_minor: int | None = minor()
+    """What the payer paid the provider on top, as the provider says; never part of the amount."""
+    paid_at: datetime = instant()
+    """The provider's word. Decides penalties and rights."""
+    stated_at: datetime = instant()
+    """The provider's own time of the status we hold; an older report never overwrites it."""
+    recorded_at: datetime = instant()
+    """Ours: when we first heard of it."""
+    booked_at: datetime | None = instant(nullable=True)
+    source: str
+    """The delivery that told us: `webhook:provider/delivery id`."""
+
+    __table_args__ = (
+        sa.UniqueConstraint("provider", "provider_payment_id"),
+        one_of("status", PaymentStatus),
+        one_of("channel", Channel),
+        sa.CheckConstraint(_POSITIVE, name="amount"),
+        sa.CheckConstraint("currency = 'MAD'", name="currency"),
+        sa.CheckConstraint(f"fee_minor BETWEEN 0 AND {AMOUNT_MINOR_MAX}", name="fee"),
+        sa.CheckConstraint("status <> 'booked' OR booked_at IS NOT NULL", name="booked_at"),
+        sa.Index(None, "invoice_id"),
+    )
+
+
+class Allocation(SQLModel, table=True):
+    """What part of a payment went to which invoice, by which policy. Append-only: a reversal is a
+    negative allocation."""
+
+    id: int | None = key()
+    payment_id: int = points_to("payment.id")
+    invoice_id: int = points_to("invoice.id")
+    amount_minor: int = minor()
+    policy: str
+    allocated_at: datetime = instant()
+
+    __table_args__ = (
+        sa.CheckConstraint("amount_minor <> 0", name="amount"),
+        sa.Index(None, "payment_id"),
+        sa.Index(None, "invoice_id"),
+    )
+
+
+class LedgerAccount(SQLModel, table=True):
+    """One account of the chart: `code` is `kind:owner`."""
+
+    __tablename__: ClassVar[str] = "ledger_account"
+
+    id: int | None = key()
+    code: str = Field(unique=True)
+    kind: AccountKind = choice(AccountKind)
+    owner: str
+
+    __table_args__ = (
+        one_of("kind", AccountKind),
+        sa.CheckConstraint("code = kind || ':' || owner", name="code"),
+        sa.CheckConstraint("owner <> ''", name="owner"),
+    )
+
+
+class LedgerBatch(SQLModel, table=True):
+    """A link of the chain: the transfers of one posting transaction. Append-only."""
+
+    __tablename__: ClassVar[str] = "ledger_batch"
+
+    id: int = Field(sa_type=sa.BigInteger, primary_key=True)
+    """Counts from 1 without gaps."""
+    first_transfer_id: int = Field(sa_type=sa.BigInteger)
+    last_transfer_id: int = Field(sa_type=sa.BigInteger)
+    total_count: int = Field(sa_type=sa.BigInteger)
+    """Transfers in the books up to and with this batch."""
+    total_minor: int = minor()
+    """Sum of all transfers' amounts up to and with this batch."""
+    posted_at: datetime = instant()
+    previous_hash: bytes
+    hash: bytes
+    key_id: str
+    signature: bytes
+    """Ed25519 over the head, by a key that is not in the database."""
+
+    __table_args__ = (
+        sa.CheckConstraint("last_transfer_id >= first_transfer_id", name="transfers"),
+        sa.CheckConstraint("total_count = last_transfer_id", name="total_count"),
+        sa.CheckConstraint("length(hash) = 32 AND length(previous_hash) = 32", name="hash"),
+    )
+
+
+class LedgerTransfer(SQLModel, table=True):
+    """One debit and one credit in one row: unbalanced books cannot be written. Append-only."""
+
+    __tablename__: ClassVar[str] = "ledger_transfer"
+
+    id: int = Field(sa_type=sa.BigInteger, primary_key=True)
+    """Counts from 1 without gaps."""
+    batch_id: int = points_to("ledger_batch.id")
+    name: str = Field(unique=True)
+    """What it is for: `provider/provider's payment id/part`. One fact is posted once."""
+    debit_account_id: int = points_to("ledger_account.id")
+    credit_account_id: int = points_to("ledger_account.id")
+    amount_minor: int = minor()
+    payment_id: int | None = points_to("payment.id", nullable=True)
+    invoice_id: int | None = points_to("invoice.id", nullable=True)
+    reverses_id: int | None = points_to("ledger_transfer.id", nullable=True, unique=True)
+    """The transfer that this one takes back, in full, the other way (a trigger compares them)."""
+    posted_at: datetime = instant()
+
+    __table_args__ = (
+        sa.CheckConstraint("debit_account_id <> credit_account_id", name="accounts"),
+        sa.CheckConstraint(_POSITIVE, name="amount"),
+        sa.Index(None, "batch_id"),
+        sa.Index(None, "payment_id"),
+        sa.Index(None, "debit_account_id"),
+        sa.Index(None, "credit_account_id"),
+    )
+
+
+class OutboxMessage(SQLModel, table=True):
+    """A task asked for inside a transaction, to be sent after it."""
+
+    __tablename__: ClassVar[str] = "outbox_message"
+
+    id: int | None = key()
+    task: str
+    arguments: dict[str, str] = Field(sa_type=JSONB)
+    created_at: datetime = instant()
+
+
+class CodedException(SQLModel, table=True):
+    """Something that a person must decide; at most one open for a code and a subject."""
+
+    __tablename__: ClassVar[str] = "coded_exception"
+
+    id: int | None = key()
+    code: ExceptionCode = choice(ExceptionCode)
+    subject: str
+    """What it is about: `payment:provider/id`, `delivery:provider/id`, `record:id`."""
+    detail: dict[str, Any] = Field(sa_type=JSONB)
+    """What was found, for the person who decides. Never a name or a personal number."""
+    payment_id: int | None = points_to("payment.id", nullable=True)
+    opened_at: datetime = instant()
+    resolved_at: datetime | None = instant(nullable=True)
+    resolution: str | None
+
+    __table_args__ = (
+        one_of("code", ExceptionCode),
+        sa.CheckConstraint("(resolved_at IS NULL) = (resolution IS NULL)", name="resolution"),
+        sa.Index(
+            "coded_exception_open_key",
+            "code",
+            "subject",
+            unique=True,
+            postgresql_where=sa.text("resolved_at IS NULL"),
+        ),
+        sa.Index(None, "payment_id"),
+    )
+
+
+class Staff(SQLModel, table=True):
+    """A person who can sign in."""
+
+    id: int | None = key()
+    name: str = Field(unique=True)
+    role: Role = choice(Role)
+    password_hash: str
+    totp_sealed: bytes
+    """The second factor's secret, encrypted with a key that is not in the database."""
+    created_at: datetime = instant()
+
+    __table_args__ = (
+        one_of("role", Role),
+        sa.CheckConstraint("name = btrim(name) AND name <> ''", name="name"),
+    )
+
+
+class ApiKey(SQLModel, table=True):
+    """A bearer key. Its secret half is known to the holder only."""
+
+    __tablename__: ClassVar[str] = "api_key"
+
+    id: str = Field(primary_key=True)
+    role: Role = choice(Role)
+    secret_sha256: bytes
+    """A hash without stretching: the secret is 256 random bits, not a password."""
+    created_at: datetime = instant()
+    revoked_at: datetime | None = instant(nullable=True)
+
+    __table_args__ = (
+        one_of("role", Role),
+        sa.CheckConstraint("length(secret_sha256) = 32", name="secret"),
+    )

@@ -206,8 +206,8 @@ class Invoice(SQLModel, table=True):
     __table_args__ = (
         sa.UniqueConstraint("contributor_id", "period"),
         sa.CheckConstraint(
-            "reference ~ '^[1-9][0-9]{11}$' AND reference::bigint % 97 = 1"
-            " AND reference::bigint % 100 BETWEEN 2 AND 98",
+            "reference ~ '^[1-9][0-9]{11}$' AND mod(reference::bigint, 97) = 1"
+            " AND mod(reference::bigint, 100) BETWEEN 2 AND 98",
             name="reference",
         ),
         sa.CheckConstraint("period ~ '^[0-9]{4}-(0[1-9]|1[0-2]|Q[1-4])$'", name="period"),

@@ -314,7 +314,7 @@ def upgrade() -> None:
             "period ~ '^[0-9]{4}-(0[1-9]|1[0-2]|Q[1-4])$'", name=op.f("invoice_period_check")
         ),
         sa.CheckConstraint(
-            "reference ~ '^[1-9][0-9]{11}$' AND reference::bigint %% 97 = 1 AND reference::bigint %% 100 BETWEEN 2 AND 98",
+            "reference ~ '^[1-9][0-9]{11}$' AND mod(reference::bigint, 97) = 1 AND mod(reference::bigint, 100) BETWEEN 2 AND 98",
             name=op.f("invoice_reference_check"),
         ),
         sa.CheckConstraint(

@@ -5,13 +5,15 @@ No other module commits, rolls back or opens a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine, make_url
 from sqlmodel import Field, Session, SQLModel
 
@@ -86,9 +88,21 @@ def transaction() -> Iterator[Session]:
 
 def execute(
     session: Session, statement: str, parameters: Mapping[str, Any] | None = None
-) -> sa.CursorResult[Any]:
+) -> sa.CursorResult[*tuple[Any, ...]]:
     """Run one SQL statement with named parameters (`:name`) in the session's transaction."""
     return session.connection().execute(sa.text(statement), dict(parameters or {}))
+
+
+def copy_rows(session: Session, copy: str, rows: Iterable[tuple[object, ...]]) -> None:
+    """Stream rows into a table by a `COPY … FROM STDIN`, in the session's transaction.
+
+    Rows are taken one by one, so a million of them are flat in memory.
+    """
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    with connection.cursor() as cursor, cursor.copy(copy) as stream:
+        for row in rows:
+            stream.write_row(row)
 
 
 def insert_once(session: Session, row: SQLModel, *, unique: Sequence[str]) -> bool:
@@ -97,8 +111,6 @@ def insert_once(session: Session, row: SQLModel, *, unique: Sequence[str]) -> bo
     One statement, so two callers cannot both be told yes. RETURNING rather than `rowcount`, which
     a session reports as -1 for inserts.
     """
-    from sqlalchemy.dialects.postgresql import insert
-
     values = row.model_dump(exclude_none=True)
     statement = insert(type(row)).values(values).on_conflict_do_nothing(index_elements=unique)
     return session.scalar(statement.returning(sa.literal(1))) is not None

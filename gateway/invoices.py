@@ -1,0 +1,241 @@
+"""Issue what is due, once, in bulk: the amounts are decided here, the rows made by the database."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.db import execute, transaction
+from gateway.dues import DueLine, principal
+from gateway.money import format_amount
+from gateway.periods import Period
+from gateway.tariff import CategoryTariff, Tariff, keep_categories
+
+CHUNK: Final = 50_000
+"""Contributors to a transaction: large enough to be fast, small enough to lose little."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class IssueResult:
+    """What a run issued; a run that was cut short is continued by the next."""
+
+    issued: int
+    already: int
+    """Owed for the period, and issued before this run."""
+    total_minor: int
+    """Sum of what this run issued, in centimes."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "issued": self.issued,
+            "already": self.already,
+            "total": format_amount(self.total_minor),
+        }
+
+
+def issue_invoices(
+    tariff: Tariff,
+    period: Period,
+    *,
+    category: str | None,
+    clock: Callable[[], datetime],
+    progress: Progress = lambda _done, _of: None,
+) -> IssueResult:
+    """Issue the period's invoices of one category, or of all that are owed by such periods.
+
+    Opens a transaction per chunk of contributors. Killed between or inside chunks and run again,
+    it issues what is missing and nothing twice: the database allows one invoice for a person and
+    a period. A period is owed from the one that contains `registered_on` to the one that contains
+    `left_on`.
+
+    Raises:
+        Unusable: The tariff has no such category, or the period is not of its kind.
+    """
+    if category is not None:
+        categories = [tariff.of(category)]
+    else:
+        categories = [c for c in tariff.category if c.periodicity is period.periodicity]
+    issued = already = total_minor = 0
+    for each in categories:
+        with transaction() as session:
+            keep_categories(session, tariff)
+            prices = _prices(session, tariff, each, period)
+            first, last, owing = _owing(session, each, period)
+        done = 0
+        while prices and first <= last:
+            with transaction() as session:
+                ran = _issue_chunk(session, tariff, each, period, prices, (first, last), clock())
+            first = ran.next_id
+            issued += ran.issued
+            already += ran.already
+            total_minor += ran.total_minor
+            done += ran.issued + ran.already
+            progress(done, owing)
+    return IssueResult(issued, already, total_minor)
+
+
+def write_notices(path: Path) -> int:
+    """Write what a payer must know to pay each unpaid invoice as CSV; return how many there are.
+
+    Opens one transaction. The CNSS number tells the payer's own software whose notice it is.
+    """
+    with transaction() as session, path.open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["reference", "amount", "cnss_number", "period", "due_on"])
+        rows = execute(
+            session,
+            "SELECT reference, amount_minor - paid_minor, cnss_number, period, due_on"
+            " FROM invoice JOIN contributor ON contributor.id = contributor_id"
+            " ORDER BY cnss_number, period",
+        )
+        count = 0
+        for reference, due_minor, cnss_number, period, due_on in rows.yield_per(5_000):
+            out.writerow([reference, format_amount(due_minor), cnss_number, period, due_on])
+            count += 1
+    return count
+
+
+_OWED: Final = (
+    "category_code = :category AND registered_on <= :ends_on"
+    " AND (left_on IS NULL OR left_on >= :starts_on)"
+)
+
+
+def _scope(category: CategoryTariff, period: Period) -> dict[str, Any]:
+    return {"category": category.code, "starts_on": period.starts_on, "ends_on": period.ends_on}
+
+
+def _owing(session: Session, category: CategoryTariff, period: Period) -> tuple[int, int, int]:
+    """Return the first and last id of those who owe the period, and how many they are."""
+    first, last, count = execute(
+        session,
+        f"SELECT coalesce(min(id), 0), coalesce(max(id), -1), count(*) FROM contributor"
+        f" WHERE {_OWED}",
+        _scope(category, period),
+    ).one()
+    return first, last, count
+
+
+def _prices(
+    session: Session, tariff: Tariff, category: CategoryTariff, period: Period
+) -> list[tuple[int | None, DueLine, int]]:
+    """Return each base that occurs, what it owes, and the id of the rule that says why.
+
+    The decision is the pure function's, once for each distinct base, so that the set-based issue
+    and a quote can never disagree.
+    """
+    bases: list[int | None] = [None]
+    if category.needs_base:
+        bases = list(
+            execute(
+                session,
+                f"SELECT DISTINCT category_base_minor FROM contributor WHERE {_OWED}",
+                _scope(category, period),
+            ).scalars()
+        )
+    rules: dict[tuple[str, str, bool], int] = {}
+    prices: list[tuple[int | None, DueLine, int]] = []
+    for base in bases:
+        line = principal(tariff, category, base_minor=base, period=period)
+        if isinstance(line, DueLine):
+            why = (line.rule, line.source, line.verified)
+            if why not in rules:
+                rules[why] = _keep_rule(session, line)
+            prices.append((base, line, rules[why]))
+    return prices
+
+
+def _keep_rule(session: Session, line: DueLine) -> int:
+    values = {"rule": line.rule, "source": line.source, "verified": line.verified}
+    execute(
+        session,
+        "INSERT INTO rule (rule, source, verified) VALUES (:rule, :source, :verified)"
+        " ON CONFLICT DO NOTHING",
+        values,
+    )
+    found: int = execute(
+        session,
+        "SELECT id FROM rule WHERE (rule, source, verified) = (:rule, :source, :verified)",
+        values,
+    ).scalar_one()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    next_id: int
+    issued: int
+    already: int
+    total_minor: int
+
+
+def _issue_chunk(
+    session: Session,
+    tariff: Tariff,
+    category: CategoryTariff,
+    period: Period,
+    prices: list[tuple[int | None, DueLine, int]],
+    ids: tuple[int, int],
+    now: datetime,
+) -> _Chunk:
+    """Issue for the next CHUNK people of a range of ids. The caller owns the transaction."""
+    # Two runs at once would bill the same people and fail on the unique key: they take turns.
+    execute(session, "SELECT pg_advisory_xact_lock(hashtext('wasl invoices issue'))")
+    row = execute(
+        session,
+        f"""
+        WITH chunk AS (
+            SELECT id, category_base_minor FROM contributor
+            WHERE id BETWEEN :first AND :last AND {_OWED} ORDER BY id LIMIT :size
+        ), price AS (
+            SELECT * FROM unnest(CAST(:bases AS bigint[]), CAST(:amounts AS bigint[]),
+                CAST(:rules AS bigint[])) AS p (base, amount_minor, rule_id)
+        ), missing AS MATERIALIZED (
+            -- Numbered here, so that invoices and lines are made side by side: a join of the two
+            -- afterwards has no statistics to be planned by, and was a thousand times slower.
+            SELECT nextval(pg_get_serial_sequence('invoice', 'id')) AS invoice_id,
+                nextval('invoice_number') AS number, chunk.id, price.amount_minor, price.rule_id
+            FROM chunk JOIN price ON :flat OR price.base = chunk.category_base_minor
+            WHERE NOT EXISTS (
+                SELECT FROM invoice WHERE contributor_id = chunk.id AND period = :period
+            )
+        ), fresh AS (
+            INSERT INTO invoice (id, reference, contributor_id, category_code, period, due_on,
+                amount_minor, tariff, issued_at)
+            SELECT invoice_id, wasl_reference(number, (SELECT key FROM reference_key)), id,
+                :category, :period, :due_on, amount_minor, :tariff, :now
+            FROM missing
+        ), lines AS (
+            INSERT INTO invoice_line (invoice_id, position, kind, amount_minor, rule_id)
+            SELECT invoice_id, 1, 'principal', amount_minor, rule_id FROM missing
+        )
+        SELECT coalesce((SELECT max(id) + 1 FROM chunk), :last + 1),
+            (SELECT count(*) FROM missing),
+            (SELECT count(*) FROM chunk JOIN invoice
+                ON contributor_id = chunk.id AND period = :period),
+            (SELECT coalesce(sum(amount_minor), 0)::bigint FROM missing)
+        """,
+        {
+            **_scope(category, period),
+            "first": ids[0],
+            "last": ids[1],
+            "size": CHUNK,
+            "flat": not category.needs_base,
+            "bases": [base for base, _, _ in prices],
+            "amounts": [line.amount_minor for _, line, _ in prices],
+            "rules": [rule for _, _, rule in prices],
+            "period": period.code,
+            "due_on": period.ends_on,
+            "tariff": tariff.version,
+            "now": now,
+        },
+    ).one()
+    return _Chunk(*row)

@@ -1,0 +1,190 @@
+"""The tariff file as typed values: what the law asks, since when, and who says so.
+
+No figure of the law is in code. The file is validated when it is loaded; a figure that would have
+to be guessed (a gap in the bands, a category without a first period) is refused there.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from sqlmodel import Session
+
+from gateway.db import execute
+from gateway.errors import Unusable
+from gateway.models import Periodicity
+from gateway.money import parse_amount
+from gateway.periods import Period, parse_period
+
+
+def _exact(value: object) -> Decimal:
+    if not isinstance(value, str):
+        raise TypeError("write it between quotes: a bare number would be read as a float")
+    return Decimal(value)
+
+
+def _centimes(value: object) -> int:
+    if not isinstance(value, str):
+        raise TypeError("write it between quotes: a bare number would be read as a float")
+    return parse_amount(value)
+
+
+Exact = Annotated[Decimal, BeforeValidator(_exact)]
+Minor = Annotated[int, BeforeValidator(_centimes)]
+NamedPeriod = Annotated[Period, BeforeValidator(parse_period)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Sourced(_Strict):
+    """Somebody says so: `verified` is true only where a source for exactly this was seen."""
+
+    source: str = Field(min_length=1)
+    verified: bool
+
+
+class Figure(Sourced):
+    value: Exact
+
+
+class DatedFigure(Figure):
+    since: date = Field(alias="from")
+
+
+class Smig(Sourced):
+    """The hourly minimum wage of non-agricultural work, in dirhams, from a day on."""
+
+    since: date = Field(alias="from")
+    hourly: Exact
+
+
+class Indexation(Sourced):
+    follows_smig: bool
+
+
+class Band(Sourced):
+    """One step of a scale, in centimes: bases up to `up_to` included (or below `below`)."""
+
+    up_to: Minor | None = None
+    below: Minor | None = None
+    amount: Minor
+
+    def holds(self, base_minor: int) -> bool:
+        """Say whether a base is not above this band."""
+        if self.below is not None:
+            return base_minor < self.below
+        return self.up_to is None or base_minor <= self.up_to
+
+
+class Scale(_Strict):
+    """Fixed amounts by bands of a base; bands rise and leave no gap."""
+
+    since: date = Field(alias="from")
+    base: str
+    band: tuple[Band, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rises_to_the_top(self) -> Self:
+        *closed, top = self.band
+        edges = [band.below if band.below is not None else band.up_to for band in closed]
+        if top.up_to is not None or top.below is not None:
+            raise ValueError("the last band of a scale has no upper edge")
+        if any(edge is None for edge in edges) or edges != sorted(set(filter(None, edges))):
+            raise ValueError("the upper edges of a scale must rise")
+        return self
+
+
+class CategoryTariff(_Strict):
+    """How one category is charged: a coefficient of the SMIG, or a scale."""
+
+    code: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    title: str
+    periodicity: Periodicity
+    first_period: NamedPeriod
+    first_period_verified: bool
+    collector: Literal["cnss", "dgi"]
+    collector_verified: bool
+    coefficient: tuple[DatedFigure, ...] = ()
+    scale: Scale | None = None
+
+    @property
+    def needs_base(self) -> bool:
+        return self.scale is not None
+
+    @model_validator(mode="after")
+    def _one_way_to_charge(self) -> Self:
+        if bool(self.coefficient) == (self.scale is not None):
+            raise ValueError(f"{self.code}: give either coefficients or a scale")
+        if self.first_period.periodicity is not self.periodicity:
+            raise ValueError(f"{self.code}: its first period is not of its periodicity")
+        return self
+
+
+class Tariff(_Strict):
+    """The whole file."""
+
+    version: str
+    indexation: Indexation
+    hours_per_month: Figure
+    rounding: Sourced
+    rate: Figure
+    smig: tuple[Smig, ...] = Field(min_length=1)
+    category: tuple[CategoryTariff, ...] = Field(min_length=1)
+
+    def of(self, code: str) -> CategoryTariff:
+        """Return how a category is charged.
+
+        Raises:
+            Unusable: The tariff has no such category; the sentence lists those it has.
+        """
+        for category in self.category:
+            if category.code == code:
+                return category
+        known = ", ".join(category.code for category in self.category)
+        raise Unusable(f"The tariff has no category {code!r}: it has {known}.")
+
+
+def read_tariff(text: str) -> Tariff:
+    """Return the tariff that a TOML text describes.
+
+    Raises:
+        Unusable: The text is not a tariff; the sentence says where.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+        return Tariff.model_validate(values)
+    except tomllib.TOMLDecodeError as error:
+        raise Unusable(f"The tariff file is not TOML: {error}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unusable(f"The tariff file is wrong at {where}: {first['msg']}.") from None
+
+
+@cache
+def tariff() -> Tariff:
+    """Return the tariff that this version ships."""
+    return read_tariff(resources.files("gateway").joinpath("tariff.toml").read_text("utf-8"))
+
+
+def keep_categories(session: Session, current: Tariff) -> None:
+    """Make the category table say what the tariff says. The caller owns the transaction.
+
+    Categories are added and changed, never removed: contributors and invoices point to them.
+    """
+    for category in current.category:
+        execute(
+            session,
+            "INSERT INTO category (code, periodicity, needs_base) VALUES (:code, :every, :base)"
+            " ON CONFLICT (code) DO UPDATE SET periodicity = :every, needs_base = :base"
+            " WHERE (category.periodicity, category.needs_base) IS DISTINCT FROM (:every, :base)",
+            {"code": category.code, "every": category.periodicity, "base": category.needs_base},
+        )

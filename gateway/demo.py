@@ -48,7 +48,10 @@ from gateway.simulators.tally import Tally, tally
 _T = TypeVar("_T")
 
 POLL_SECONDS: Final = 0.1
-UP_STARTS_MAX: Final = 6
+UP_STARTS_MAX: Final = 10
+UP_FIRST_STARTS_MAX: Final = 3
+"""Where nothing has run yet, what fails will fail again."""
+
 UP_READY_SECONDS_MAX: Final = 180
 UP_STOP_SECONDS_MAX: Final = 60
 COMMAND_TRIES_MAX: Final = 8
@@ -232,8 +235,10 @@ class _Files:
 class _Up:
     """`wasl up`, on one port for the whole demo, started again whenever it ends."""
 
-    def __init__(self, files: _Files, environment: Mapping[str, str]) -> None:
+    def __init__(self, files: _Files, environment: Mapping[str, str], *, continued: bool) -> None:
+        """Choose a port. A continued demo is patient with the remains of the one before it."""
         self.port = free_port()
+        self._starts_max = UP_STARTS_MAX if continued else UP_FIRST_STARTS_MAX
         self._log = files.logs / "up.log"
         self._process = Process(
             "wasl up",
@@ -247,17 +252,18 @@ class _Up:
         """Return when it runs and has said that it is ready.
 
         Raises:
-            Unavailable: It ended UP_STARTS_MAX times in a row before it was ready.
+            Unavailable: It ended several times in a row before it was ready.
         """
         if self._process.is_alive():
             return
-        for start in range(UP_STARTS_MAX):
+        for start in range(self._starts_max):
             if start:
                 time.sleep(min(2**start, 8))
             if self._log.exists():
                 self._log.replace(self._log.with_name("up-before.log"))
             self._process.start()
             if self._ready():
+                self._starts_max = UP_STARTS_MAX
                 return
         raise Unavailable(f"wasl up does not come up: {_last_line(self._log)}")
 
@@ -306,14 +312,17 @@ class _Stage:
     def claimed(self) -> Iterator[None]:
         """Hold the home for this demo alone."""
         files = self._files
-        if files.home.exists() and not files.story.exists():
+        try:
+            files.home.mkdir(parents=True, exist_ok=True)
             strangers = {entry.name for entry in files.home.iterdir()} - {"demo"}
-            if strangers:
+            if strangers and not files.story.exists():
                 raise Unusable(
                     f"{files.home} is not the home of a demo: give --home an empty directory, or"
                     " one where a demo was interrupted."
                 )
-        files.logs.mkdir(parents=True, exist_ok=True)
+            files.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unusable(f"{files.home} cannot be a demo's home: {error.strerror}.") from None
         lock = Lock(files.lock)
         if not lock.take():
             raise Unusable(f"Another demo is running in {files.home}.")
@@ -324,8 +333,9 @@ class _Stage:
 
     def play(self, began: float) -> DemoResult:
         """Do all the steps, those already done quickly, and compare."""
+        continued = self._files.story.exists()
         on = self._day()
-        up = _Up(self._files, self._environment)
+        up = _Up(self._files, self._environment, continued=continued)
         try:
             with self._progress:
                 self._step("Starting the product", up.keep)
@@ -566,12 +576,12 @@ class _Stage:
     def _secrets(self) -> dict[str, str]:
         """Return the providers' signing secrets, which `wasl up` made."""
         path = self._settings.providers_file
-        with path.open("rb") as file:
-            providers = {
-                p["name"]: p["secrets"][0]
-                for p in tomllib.load(file)["provider"]
-                if p.get("secrets")
-            }
+        try:
+            with path.open("rb") as file:
+                said = tomllib.load(file)
+        except FileNotFoundError:
+            said = {}
+        providers = {p["name"]: p["secrets"][0] for p in said.get("provider", []) if "secrets" in p}
         missing = sorted(set(CHANNELS) - set(providers))
         if missing:
             raise Unusable(f"{path} names no secret of {', '.join(missing)}.")

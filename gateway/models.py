@@ -267,7 +267,7 @@ class Payment(SQLModel, table=True):
     """Ours: when we first heard of it."""
     booked_at: datetime | None = instant(nullable=True)
     source: str
-    """The delivery that told us: `webhook:provider/delivery id`."""
+    """The delivery that told us: `delivery:provider/delivery id`."""
 
     __table_args__ = (
         sa.UniqueConstraint("provider", "provider_payment_id"),

@@ -104,6 +104,7 @@ class EmbeddedServices:
 
     def start(self) -> Announcement:
         """Start what is wanted, wait until all of it answers, and tell other commands."""
+        assert self.is_ours
         if self._wanted[0]:
             self.postgres = Postgres(self._home)
         if self._wanted[1]:
@@ -116,6 +117,11 @@ class EmbeddedServices:
             database_url=self.postgres.url if self.postgres else None,
             redis_url=self.valkey.url if self.valkey else None,
         )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we claimed them and have not stopped them."""
+        return self._ownership.is_held
 
     @property
     def members(self) -> list[Postgres | Valkey]:
@@ -139,6 +145,7 @@ class EmbeddedServices:
 
     def stop(self, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop everything and give the claim back; less gently once it is `hurried`."""
+        assert self.is_ours, "another process announced these services"
         try:
             self._home.withdraw_announcement()
             for service in self.members:

@@ -360,14 +360,19 @@ def _end(programs: Sequence[Service], stop: Stop) -> None:
 
 @contextmanager
 def _embedded(settings: Settings, home: Home, stop: Stop) -> Iterator[EmbeddedServices | None]:
-    """Own the embedded services that are wanted, if any, for as long as this lasts."""
+    """Own the embedded services that are wanted for as long as this lasts.
+
+    Gives none where none is wanted, or where we were told to stop before they were ours.
+    """
     if settings.database_url and settings.redis_url:
         yield None
         return
     services = EmbeddedServices(
         home, postgres=settings.database_url is None, valkey=settings.redis_url is None
     )
-    _claim(services, home, stop)
+    if not _claim(services, home, stop):
+        yield None
+        return
     try:
         if not stop.asked:
             services.start()
@@ -381,16 +386,17 @@ def _embedded(settings: Settings, home: Home, stop: Stop) -> Iterator[EmbeddedSe
         services.stop(stop.hurried)
 
 
-def _claim(services: EmbeddedServices, home: Home, stop: Stop) -> None:
-    """Wait for a short command that runs the services, then own them."""
+def _claim(services: EmbeddedServices, home: Home, stop: Stop) -> bool:
+    """Wait for a short command that runs the services, then own them; not if told to stop."""
     if services.claim():
-        return
+        return True
     tell(f"Another command uses the services of {home.path}; waiting for it to finish.")
     if not wait_until(lambda: bool(stop.asked) or services.claim(), CLAIM_SECONDS_MAX):
         raise Unusable(
             f"Another command still uses the services of {home.path} after"
             f" {CLAIM_SECONDS_MAX:.0f} s: wait until it is done, or choose another WASL_HOME."
         )
+    return services.is_ours
 
 
 def _environment(

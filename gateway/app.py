@@ -1,0 +1,53 @@
+"""The web process: routes, error answers and the intake put together. Nothing imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from gateway import process, worker
+from gateway.http import health
+from gateway.settings import settings
+from webhooks.intake import Intake
+from webhooks.routes import webhook_route
+
+log = structlog.get_logger(__name__)
+
+
+async def _ring_inbox() -> None:
+    await asyncio.to_thread(worker.ring, worker.DRAIN_INBOX)
+
+
+def create_app() -> FastAPI:
+    """Return the application of this process, by its environment."""
+    process.connect_database()
+    database_url = settings().database_url
+    assert database_url is not None
+    intake = Intake(database_url.get_secret_value(), _ring_inbox)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await intake.start()
+        # What was imported lives as long as the process: the collector need not walk it again.
+        gc.collect()
+        gc.freeze()
+        yield
+        await intake.stop()
+
+    app = FastAPI(title="Wasl", lifespan=lifespan)
+    app.include_router(health.router)
+    app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
+    app.add_exception_handler(Exception, _bug)
+    return app
+
+
+async def _bug(_request: Request, error: Exception) -> JSONResponse:
+    """Answer an error that nobody foresaw: no detail to a stranger, all of it to the log."""
+    log.error("unforeseen_error", exc_info=error)
+    return JSONResponse({"detail": "Something went wrong on our side."}, 500)

@@ -1,0 +1,253 @@
+"""What a report does to a payment and to the books: pure decisions.
+
+The rules, in the order they are asked:
+- The first money stands: a report of other money for a booked payment is `conflicting_payment`.
+- States follow the provider's own time, never arrival: an older statement changes nothing. At one
+  instant the further one wins (pending, failed, completed, reversed).
+- Money that the provider holds is always booked: to its invoice as far as it is due, beyond that
+  to the payer's credit, without a known invoice to suspense.
+- A failure stated after completion means the money is not held: it is taken back like a reversal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from gateway.allocation import to_quoted_invoice
+from gateway.ledger import PAYABLE, SUSPENSE, Posting, account
+from gateway.models import AccountKind, ExceptionCode, PaymentStatus
+from gateway.money import format_amount
+from gateway.references import read_reference
+from gateway.reports import PaymentReport, Statement
+
+# Cash may be reported days after it was taken; a payment dated further back would only serve to
+# erase penalties. Wafacash and its like keep a transfer for 45 days.
+PAID_AT_AGE_MAX: Final = timedelta(days=60)
+CLOCK_SKEW_MAX: Final = timedelta(minutes=5)
+
+_RANK: Final = {
+    Statement.PENDING: 0,
+    Statement.FAILED: 1,
+    Statement.COMPLETED: 2,
+    Statement.REVERSED: 3,
+}
+STATED_BY: Final = {
+    PaymentStatus.PENDING: Statement.PENDING,
+    PaymentStatus.FAILED: Statement.FAILED,
+    PaymentStatus.BOOKED: Statement.COMPLETED,
+    PaymentStatus.REVERSED: Statement.REVERSED,
+}
+
+
+@dataclass(slots=True)
+class InvoiceState:
+    """An invoice as the batch has it so far."""
+
+    id: int
+    reference: str
+    contributor_id: int
+    amount_minor: int
+    paid_minor: int
+
+    @property
+    def due_minor(self) -> int:
+        return self.amount_minor - self.paid_minor
+
+
+@dataclass(slots=True)
+class PaymentState:
+    """A payment as the batch has it so far."""
+
+    report: PaymentReport
+    """What the row says of the money: the first booked report, or the latest before booking."""
+    status: PaymentStatus
+    stated_at: datetime
+    paid_at: datetime
+    recorded_at: datetime
+    invoice_id: int | None = None
+    booked_at: datetime | None = None
+    id: int | None = None
+    postings: list[Posting] = field(default_factory=list)
+    """Its transfers that stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A finding about a payment that is not yet known by its row's id."""
+
+    code: ExceptionCode
+    detail: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Decision:
+    """What one report comes to."""
+
+    outcome: str
+    """booked, reversed, noted (a state without money), repeated, conflicting."""
+    postings: list[Posting] = field(default_factory=list)
+    allocated_minor: int = 0
+    """Signed centimes to the invoice; negative gives back."""
+    notes: list[Note] = field(default_factory=list)
+
+
+def first_state(report: PaymentReport, *, now: datetime) -> PaymentState:
+    """Return the state of a payment that is heard of for the first time: nothing stated yet."""
+    return PaymentState(
+        report=report,
+        status=PaymentStatus.PENDING,
+        stated_at=datetime.min.replace(tzinfo=now.tzinfo),
+        paid_at=_credible_day(report)[0],
+        recorded_at=now,
+    )
+
+
+def decide(
+    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
+) -> Decision:
+    """Decide what a report does, and bring the two states to what follows from it.
+
+    Args:
+        payment: The payment that the report is about, as it stands.
+        invoice: For a payment in the books, the invoice it went to; else the one whose reference
+            the report quotes; None if there is none.
+        report: What the provider says.
+        now: The business clock.
+    """
+    if payment.booked_at is not None and (other := _other_money(payment.report, report)):
+        return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
+    stands = (payment.stated_at, _RANK[STATED_BY[payment.status]])
+    if (report.stated_at, _RANK[report.statement]) <= stands:
+        return Decision("repeated")
+    if payment.status is PaymentStatus.REVERSED:
+        return _after_reversal(report)
+    match report.statement:
+        case Statement.COMPLETED:
+            return _book(payment, invoice, report, now=now)
+        case Statement.REVERSED:
+            return _take_back(payment, invoice, report)
+        case Statement.FAILED if payment.status is PaymentStatus.BOOKED:
+            return _take_back(payment, invoice, report)
+        case Statement.PENDING if payment.status is PaymentStatus.BOOKED:
+            # The provider doubts what it had completed. The money stays until it says more.
+            payment.stated_at = report.stated_at
+        case statement:
+            payment.report = report
+            payment.stated_at = report.stated_at
+            payment.paid_at = _credible_day(report)[0]
+            payment.status = PaymentStatus(statement.value)
+    return Decision("noted")
+
+
+def _book(
+    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
+) -> Decision:
+    if payment.status is PaymentStatus.BOOKED:
+        payment.stated_at = report.stated_at
+        return Decision("repeated")
+    day, implausible = _credible_day(report)
+    payment.report = report
+    payment.status = PaymentStatus.BOOKED
+    payment.stated_at = report.stated_at
+    payment.paid_at = day
+    payment.booked_at = now
+    decision = Decision("booked", notes=[implausible] if implausible else [])
+    name = f"{report.provider}/{report.provider_payment_id}"
+    clearing = account(AccountKind.CLEARING, report.provider)
+    if invoice is None:
+        decision.postings = [Posting(f"{name}/suspense", clearing, SUSPENSE, report.amount_minor)]
+        decision.notes.append(_unknown_reference(report))
+    else:
+        taken, beyond = to_quoted_invoice(invoice.due_minor, report.amount_minor)
+        if taken:
+            decision.postings.append(
+                Posting(f"{name}/invoice", clearing, PAYABLE, taken, invoice_id=invoice.id)
+            )
+        if beyond:
+            credit = account(AccountKind.CREDIT, invoice.contributor_id)
+            decision.postings.append(
+                Posting(f"{name}/credit", clearing, credit, beyond, invoice_id=invoice.id)
+            )
+            code = ExceptionCode.OVERPAID if taken else ExceptionCode.PAID_TWICE
+            decision.notes.append(
+                Note(code, {"reference": invoice.reference, "beyond": format_amount(beyond)})
+            )
+        payment.invoice_id = invoice.id
+        invoice.paid_minor += taken
+        decision.allocated_minor = taken
+    payment.postings = list(decision.postings)
+    return decision
+
+
+def _take_back(
+    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport
+) -> Decision:
+    decision = Decision("reversed")
+    decision.postings = [posting.opposite() for posting in payment.postings]
+    allocated = sum(p.amount_minor for p in payment.postings if p.credit == PAYABLE)
+    if allocated:
+        assert invoice is not None
+        assert invoice.id == payment.invoice_id
+        invoice.paid_minor -= allocated
+        decision.allocated_minor = -allocated
+    payment.postings = []
+    payment.status = PaymentStatus.REVERSED
+    payment.stated_at = report.stated_at
+    return decision
+
+
+def _after_reversal(report: PaymentReport) -> Decision:
+    """A payment that was taken back does not come to life again by itself: a person looks."""
+    if report.statement is not Statement.COMPLETED:
+        return Decision("repeated")
+    detail = {"stands": "reversed", "reported": "completed again", "source": report.source}
+    return Decision("conflicting", notes=[Note(ExceptionCode.CONFLICTING_PAYMENT, detail)])
+
+
+def _other_money(ours: PaymentReport, theirs: PaymentReport) -> list[str]:
+    """Return which facts about the money differ, however they are written."""
+    pairs = {
+        "amount": (ours.amount_minor, theirs.amount_minor),
+        "currency": (ours.currency, theirs.currency),
+        "reference": (_meant(ours), _meant(theirs)),
+    }
+    return [what for what, (mine, other) in pairs.items() if mine != other]
+
+
+def _meant(report: PaymentReport) -> str:
+    return read_reference(report.reference_given) or report.reference_given
+
+
+def _conflict(ours: PaymentReport, theirs: PaymentReport, what: list[str]) -> Note:
+    def money(report: PaymentReport) -> dict[str, str]:
+        return {
+            "amount": format_amount(report.amount_minor),
+            "reference": report.reference_given,
+            "source": report.source,
+        }
+
+    return Note(
+        ExceptionCode.CONFLICTING_PAYMENT,
+        {"differs": what, "stands": money(ours), "reported": money(theirs)},
+    )
+
+
+def _unknown_reference(report: PaymentReport) -> Note:
+    detail = {
+        "reference": report.reference_given,
+        "amount": format_amount(report.amount_minor),
+        "verifies": read_reference(report.reference_given) is not None,
+    }
+    return Note(ExceptionCode.UNKNOWN_REFERENCE, detail)
+
+
+def _credible_day(report: PaymentReport) -> tuple[datetime, Note | None]:
+    """Return the instant to decide by: the provider's word, or our arrival if it is implausible."""
+    earliest = report.received_at - PAID_AT_AGE_MAX
+    latest = report.received_at + CLOCK_SKEW_MAX
+    if report.paid_at is not None and earliest <= report.paid_at <= latest:
+        return report.paid_at, None
+    detail = {"paid_at": report.paid_at_given, "received_at": report.received_at.isoformat()}
+    return report.received_at, Note(ExceptionCode.IMPLAUSIBLE_DATE, detail)

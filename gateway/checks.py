@@ -1,0 +1,276 @@
+"""The books' promises, checked one by one: findings, never exceptions.
+
+Each check reads the database (and the home) and yields what is broken and where. The other
+packages bring checks of their own tables; the command puts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlmodel import Session
+
+from gateway import ledger
+from gateway.db import execute
+from gateway.seals import BooksKey, HeadsFile, SignedHead, UnreadableHead, as_signed_head, read_head
+
+FINDINGS_MAX: Final = 20
+"""Findings shown for one check: enough to see what happened, whatever the size of the books."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A promise that does not hold, and the row or line where it does not."""
+
+    what: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise. `find` yields where it is broken; nothing if it holds."""
+
+    promise: str
+    find: Callable[[Session], Iterable[Broken]]
+
+
+def run_checks(
+    session: Session, checks: Sequence[Check], progress: Callable[[str], None] = lambda _: None
+) -> list[Broken]:
+    """Run all checks on one snapshot of the database. The caller owns the transaction."""
+    found: list[Broken] = []
+    for check in checks:
+        progress(check.promise)
+        found.extend(islice(check.find(session), FINDINGS_MAX))
+    return found
+
+
+def sql_check(promise: str, where: str, **parameters: Any) -> Check:
+    """Make a check of a statement that returns one text for each place where it is broken."""
+
+    def find(session: Session) -> Iterator[Broken]:
+        limited = f"SELECT * FROM ({where}) AS broken (place) LIMIT {FINDINGS_MAX}"
+        for place in execute(session, limited, parameters).scalars():
+            yield Broken(f"{promise}: it does not hold", str(place))
+
+    return Check(promise, find)
+
+
+def books_checks(key: BooksKey, heads_file: HeadsFile, expected_triggers: int) -> list[Check]:
+    """Return the checks of invoices, payments and the books."""
+    return [
+        Check("the chain of batches is whole and signed", lambda s: _chain(s, key)),
+        Check("the heads file and the database agree", lambda s: _heads(s, key, heads_file)),
+        sql_check(
+            "the database still refuses what it must refuse",
+            "SELECT 'triggers: ' || count(*) || ' are in force, not ' || CAST(:expected AS text)"
+            " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            " WHERE NOT tgisinternal AND tgenabled = 'O'"
+            " AND c.relnamespace = current_schema()::regnamespace"
+            " HAVING count(*) <> :expected",
+            expected=expected_triggers,
+        ),
+        *_PAYMENTS,
+        *_INVOICES,
+    ]
+
+
+_PAYMENTS: Final = (
+    sql_check(
+        "every payment is in the books once, with its amount",
+        """
+        SELECT 'payment ' || p.id || ' (' || p.provider || '/' || p.provider_payment_id || ')'
+        FROM payment p LEFT JOIN (
+            SELECT t.payment_id, sum(CASE WHEN d.code = 'clearing:' || p.provider THEN amount
+                ELSE -amount END) AS net
+            FROM (SELECT *, ledger_transfer.amount_minor AS amount FROM ledger_transfer) t
+            JOIN payment p ON p.id = t.payment_id
+            JOIN ledger_account d ON d.id = t.debit_account_id
+            GROUP BY t.payment_id
+        ) booked ON booked.payment_id = p.id
+        WHERE coalesce(booked.net, 0) <> CASE WHEN p.status = 'booked' THEN p.amount_minor ELSE 0 END
+        """,
+    ),
+    sql_check(
+        "every transfer bears the name of its payment",
+        """
+        SELECT 'ledger_transfer ' || t.id FROM ledger_transfer t JOIN payment p ON p.id = t.payment_id
+        WHERE NOT starts_with(t.name, p.provider || '/' || p.provider_payment_id || '/')
+        """,
+    ),
+    sql_check(
+        "every payment has a legal status",
+        """
+        SELECT 'payment ' || id FROM payment
+        WHERE status NOT IN ('pending', 'failed', 'booked', 'reversed')
+            OR (status IN ('pending', 'failed')) <> (booked_at IS NULL) AND status <> 'reversed'
+        """,
+    ),
+    sql_check(
+        "what is allocated is what the books say is payable",
+        """
+        SELECT 'payment ' || coalesce(a.payment_id, t.payment_id) FROM (
+            SELECT payment_id, sum(amount_minor) AS allocated FROM allocation GROUP BY payment_id
+        ) a FULL JOIN (
+            SELECT payment_id, sum(CASE WHEN c.code = 'payable:institution' THEN amount_minor
+                ELSE -amount_minor END) AS payable
+            FROM ledger_transfer JOIN ledger_account d ON d.id = debit_account_id
+            JOIN ledger_account c ON c.id = credit_account_id
+            WHERE 'payable:institution' IN (c.code, d.code) GROUP BY payment_id
+        ) t ON t.payment_id = a.payment_id
+        WHERE coalesce(allocated, 0) <> coalesce(payable, 0)
+        """,
+    ),
+    sql_check(
+        "no account has changed sides",
+        """
+        SELECT 'ledger_account ' || code FROM (
+            SELECT a.code, a.kind, coalesce((SELECT sum(amount_minor) FROM ledger_transfer
+                    WHERE debit_account_id = a.id), 0)
+                - coalesce((SELECT sum(amount_minor) FROM ledger_transfer
+                    WHERE credit_account_id = a.id), 0) AS net
+            FROM ledger_account a
+        ) balance
+        WHERE (kind IN ('payable', 'suspense', 'credit') AND net > 0)
+            OR (kind IN ('clearing', 'till') AND net < 0)
+        """,
+    ),
+    sql_check(
+        "money in suspense is what no invoice claims",
+        """
+        SELECT 'ledger_account suspense:unidentified' WHERE coalesce((
+            SELECT sum(CASE WHEN c.code = 'suspense:unidentified' THEN amount_minor
+                ELSE -amount_minor END)
+            FROM ledger_transfer JOIN ledger_account d ON d.id = debit_account_id
+            JOIN ledger_account c ON c.id = credit_account_id
+            WHERE 'suspense:unidentified' IN (c.code, d.code)
+        ), 0) <> coalesce((
+            SELECT sum(amount_minor) FROM payment WHERE status = 'booked' AND invoice_id IS NULL
+        ), 0)
+        """,
+    ),
+    sql_check(
+        "whoever must decide about a payment has been told",
+        """
+        SELECT 'payment ' || p.id FROM payment p
+        WHERE p.booked_at IS NOT NULL AND (p.invoice_id IS NULL OR EXISTS (
+                SELECT FROM ledger_transfer t JOIN ledger_account c ON c.id = t.credit_account_id
+                WHERE t.payment_id = p.id AND c.kind = 'credit'))
+            AND NOT EXISTS (SELECT FROM coded_exception e WHERE e.payment_id = p.id
+                AND e.code IN ('unknown_reference', 'overpaid', 'paid_twice'))
+        """,
+    ),
+)
+
+_INVOICES: Final = (
+    sql_check(
+        "what is paid of an invoice is what was allocated to it",
+        """
+        SELECT 'invoice ' || i.id || ' (' || i.reference || ')' FROM invoice i LEFT JOIN (
+            SELECT invoice_id, sum(amount_minor) AS paid FROM allocation GROUP BY invoice_id
+        ) a ON a.invoice_id = i.id
+        WHERE i.paid_minor <> coalesce(a.paid, 0)
+        """,
+    ),
+    sql_check(
+        "an invoice's amount is the sum of its lines",
+        """
+        SELECT 'invoice ' || i.id || ' (' || i.reference || ')' FROM invoice i LEFT JOIN (
+            SELECT invoice_id, sum(amount_minor) AS total FROM invoice_line GROUP BY invoice_id
+        ) l ON l.invoice_id = i.id
+        WHERE i.amount_minor <> coalesce(l.total, 0)
+        """,
+    ),
+    sql_check(
+        "an invoice's status is what its amounts imply",
+        """
+        SELECT 'invoice ' || id || ' (' || reference || ')' FROM invoice
+        WHERE status <> CASE WHEN paid_minor = 0 THEN 'open'
+            WHEN paid_minor < amount_minor THEN 'part_paid' ELSE 'paid' END
+            OR paid_minor NOT BETWEEN 0 AND amount_minor
+        """,
+    ),
+)
+
+
+# -- the chain ------------------------------------------------------------------------------------
+
+
+def _chain(session: Session, key: BooksKey) -> Iterator[Broken]:
+    """Recompute every batch from its transfers; flat in memory."""
+    transfers = _stream(
+        session,
+        "SELECT t.*, d.code AS debit, c.code AS credit FROM ledger_transfer t"
+        " JOIN ledger_account d ON d.id = t.debit_account_id"
+        " JOIN ledger_account c ON c.id = t.credit_account_id ORDER BY t.id",
+    )
+    transfer = next(transfers, None)
+    previous_hash, last_id, total_minor, batch_id = ledger.GENESIS, 0, 0, 0
+    for batch in _stream(session, "SELECT * FROM ledger_batch ORDER BY id"):
+        where = f"ledger_batch {batch['id']}"
+        lines: list[bytes] = []
+        while transfer is not None and transfer["id"] <= batch["last_transfer_id"]:
+            if transfer["id"] != last_id + 1 or transfer["batch_id"] != batch["id"]:
+                yield Broken("a transfer is missing or misplaced", f"ledger_transfer {last_id + 1}")
+            lines.append(
+                ledger.transfer_line(transfer, debit=transfer["debit"], credit=transfer["credit"])
+            )
+            last_id = transfer["id"]
+            total_minor += transfer["amount_minor"]
+            transfer = next(transfers, None)
+        if batch["id"] != batch_id + 1 or bytes(batch["previous_hash"]) != previous_hash:
+            yield Broken("a batch does not follow the one before", where)
+        if ledger.batch_hash(bytes(batch["previous_hash"]), lines) != bytes(batch["hash"]):
+            span = f"ledger_transfer {batch['first_transfer_id']} to {batch['last_transfer_id']}"
+            yield Broken(
+                "a transfer was changed: the hash of its batch differs", f"{where}, {span}"
+            )
+        if (batch["total_count"], batch["total_minor"]) != (last_id, total_minor):
+            yield Broken("a batch's count or sum is not that of its transfers", where)
+        if not key.vouches_for(as_signed_head(batch)):
+            yield Broken("a batch is not signed by the key of these books", where)
+        previous_hash, batch_id = bytes(batch["hash"]), batch["id"]
+    if transfer is not None:
+        yield Broken("a transfer belongs to no batch", f"ledger_transfer {transfer['id']}")
+
+
+def _heads(session: Session, key: BooksKey, file: HeadsFile) -> Iterator[Broken]:
+    """Hold the file's heads against the database's, both in order."""
+    heads = ledger.heads_after(session, 0)
+    batch_id = 0
+    for number, line in enumerate(file.lines(), start=1):
+        try:
+            signed = read_head(line)
+        except UnreadableHead:
+            yield Broken("a line of the heads file cannot be read", f"heads file, line {number}")
+            return
+        if not key.vouches_for(signed):
+            yield Broken(
+                "a head in the file is not signed by our key", f"heads file, line {number}"
+            )
+        batch_id += 1
+        if signed.head.batch_id != batch_id:
+            yield Broken("a head is missing in the file", f"heads file, line {number}")
+            return
+        held: SignedHead | None = next(heads, None)
+        if held is None:
+            yield Broken(
+                "the last batches are gone: the heads file knows of them",
+                f"ledger_batch {batch_id}",
+            )
+            return
+        if held.head != signed.head:
+            yield Broken("a batch is not the one that was sealed", f"ledger_batch {batch_id}")
+            return
+    if (unsealed := next(heads, None)) is not None:
+        yield Broken("a batch is not in the heads file", f"ledger_batch {unsealed.head.batch_id}")
+
+
+def _stream(session: Session, statement: str) -> Iterator[dict[str, Any]]:
+    connection = session.connection().execution_options(yield_per=2_000)
+    for row in connection.execute(sa.text(statement)).mappings():
+        yield dict(row)

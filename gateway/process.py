@@ -1,0 +1,50 @@
+"""What a process of the product needs before it works: database, keys, providers, clock."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from gateway import db
+from gateway.clock import Clock
+from gateway.errors import Unusable
+from gateway.providers.registry import Providers, load_providers
+from gateway.seals import BooksKey, HeadsFile, books_key
+from gateway.settings import settings
+
+
+@cache
+def connect_database() -> None:
+    """Bind this process to the database that the environment names.
+
+    Raises:
+        Unusable: It names none. `wasl up` and the commands see to that; a web process or a worker
+            started by hand must.
+    """
+    url = settings().database_url
+    if url is None:
+        raise Unusable("WASL_DATABASE_URL is not set: start this through wasl up, or set it.")
+    db.connect(url.get_secret_value())
+
+
+@cache
+def signing_key() -> BooksKey:
+    """Return the key that signs the books' heads."""
+    return books_key(settings().keys_dir)
+
+
+@cache
+def heads_file() -> HeadsFile:
+    """Return the file of signed heads."""
+    return HeadsFile(settings().heads_file)
+
+
+@cache
+def providers() -> Providers:
+    """Return the providers that are switched on."""
+    return load_providers(settings())
+
+
+@cache
+def business_clock() -> Clock:
+    """Return the only clock that decisions read."""
+    return settings().business_clock()

@@ -1,0 +1,134 @@
+"""What the journals say the books must show: the demo's judge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gateway.simulators.journal import Line, read_journal
+
+SURPRISES_KEPT: Final = 20
+"""How many surprises are described; all are counted."""
+
+
+@dataclass(slots=True)
+class PaymentTold:
+    """One payment as its provider told it, in deliveries that were answered as expected."""
+
+    provider: str
+    channel: str
+    payment_id: str
+    reference: str
+    paid_at: str
+    told_at: str
+    amount_minor: int
+    """The most that it ever stood at; zero for what was never to be booked."""
+    net_minor: int
+    """Where it stands now: zero again after a reversal."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """The sum of several journals."""
+
+    planted: Counter[str] = field(default_factory=Counter)
+    """How many exceptions of each code the books must hold open."""
+    expected: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Net centimes by (provider, provider_payment_id)."""
+    channels: dict[str, str] = field(default_factory=dict)
+    """The channel of each provider."""
+    deliveries: int = 0
+    """Deliveries answered as expected, each counted once however often it was sent."""
+    surprises: int = 0
+    first_surprises: list[str] = field(default_factory=list)
+    """At most SURPRISES_KEPT of them, in words."""
+
+
+def settled_steps(lines: Iterable[Line]) -> list[Line]:
+    """Return the send lines whose last answer was as expected, in the order they were planned."""
+    sends: dict[str, Line] = {}
+    verdicts: dict[str, bool] = {}
+    for line in lines:
+        if line["line"] == "send":
+            sends.setdefault(line["step"], line)
+        elif line["line"] == "answer":
+            verdicts[line["step"]] = line["as_expected"]
+    return [line for step, line in sends.items() if verdicts.get(step, False)]
+
+
+def payments_told(lines: list[Line]) -> dict[str, PaymentTold]:
+    """Return the payments of one payers' journal by provider_payment_id."""
+    if not lines:
+        return {}
+    provider, channel = lines[0]["provider"], lines[0]["channel"]
+    payments: dict[str, PaymentTold] = {}
+    for line in settled_steps(lines):
+        payment_id, booked = line["payment_id"], line["booked_minor"]
+        if payment_id is None or booked is None:
+            continue
+        told = payments.get(payment_id)
+        if told is None:
+            payments[payment_id] = PaymentTold(
+                provider=provider,
+                channel=channel,
+                payment_id=payment_id,
+                reference=line["reference"],
+                paid_at=line["paid_at"],
+                told_at=line["planned_at"],
+                amount_minor=booked,
+                net_minor=booked,
+            )
+        else:
+            told.amount_minor = max(told.amount_minor, booked)
+            told.net_minor = booked
+    return payments
+
+
+def tally(paths: Iterable[Path]) -> Tally:
+    """Read payers' and institution's journals together.
+
+    Raises:
+        JournalDamaged: A whole line cannot be read.
+    """
+    total = Tally()
+    for path in paths:
+        lines = read_journal(path)
+        if not lines:
+            continue
+        if lines[0]["line"] == "start":
+            _add_payers(total, lines)
+        else:
+            total.planted.update(
+                line["code"] for line in lines if line["line"] == "planted" and line["code"]
+            )
+    return total
+
+
+def _add_payers(total: Tally, lines: list[Line]) -> None:
+    provider = lines[0]["provider"]
+    total.channels[provider] = lines[0]["channel"]
+    settled = settled_steps(lines)
+    total.deliveries += len(settled)
+    total.planted.update(line["planted"] for line in settled if line["planted"])
+    for payment_id, told in payments_told(lines).items():
+        total.expected[provider, payment_id] = told.net_minor
+
+    if lines[-1]["line"] != "end":
+        _add_surprise(total, f"{provider}: its program broke off")
+    behaviours = {line["step"]: line["behaviour"] for line in lines if line["line"] == "send"}
+    last = {line["step"]: line for line in lines if line["line"] == "answer"}
+    for step, behaviour in behaviours.items():
+        answer = last.get(step)
+        if answer is not None and answer["as_expected"]:
+            continue
+        what = "no answer" if answer is None else answer["error"] or f"HTTP {answer['status']}"
+        _add_surprise(total, f"{provider}, {behaviour}, {step}: {what}")
+
+
+def _add_surprise(total: Tally, words: str) -> None:
+    total.surprises += 1
+    if len(total.first_surprises) < SURPRISES_KEPT:
+        total.first_surprises.append(words)

@@ -1,0 +1,80 @@
+"""The Celery app: settings and the one schedule. Tasks import it; it imports no feature.
+
+Celery is the bell, not the queue: its messages say «look», and the rows they are about are claimed
+in the database. Losing Redis loses nothing; the schedule rings again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from gateway.errors import Unusable
+from gateway.logs import configure_logs
+from gateway.settings import settings
+
+TASK_SECONDS_MAX: Final = 120
+VISIBILITY_SECONDS: Final = 600
+BELL_EXPIRES_SECONDS: Final = 60
+SOCKET_SECONDS: Final = 5
+
+DRAIN_INBOX: Final = "webhooks.drain_inbox"
+DRAIN_OUTBOX: Final = "gateway.drain_outbox"
+SEAL_BOOKS: Final = "gateway.seal_books"
+
+
+def _broker() -> str:
+    url = settings().redis_url
+    if url is None:
+        raise Unusable("WASL_REDIS_URL is not set: start the worker through wasl up, or set it.")
+    return url.get_secret_value()
+
+
+app = Celery("wasl", broker=_broker())
+app.conf.update(
+    include=["gateway.tasks", "webhooks.tasks"],
+    # No task's return value is read, so there is no result backend to fill, expire or lose.
+    task_ignore_result=True,
+    # Acknowledge after the work: a task that dies with its worker is rung again by the schedule,
+    # and one that outlives the visibility timeout runs twice at once. Both are safe here because
+    # every task claims its rows in the database before it acts.
+    task_acks_late=True,
+    worker_prefetch_multiplier=1,
+    # Only the hard limit: a soft one is an exception in the middle of somebody's transaction.
+    task_time_limit=TASK_SECONDS_MAX,
+    # Redis hands out again whatever is not acknowledged in time.
+    broker_transport_options={
+        "visibility_timeout": VISIBILITY_SECONDS,
+        "socket_timeout": SOCKET_SECONDS,
+        "socket_connect_timeout": SOCKET_SECONDS,
+    },
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    # Bells that nobody heard for a minute are stale; a new one rings every few seconds.
+    task_default_expires=BELL_EXPIRES_SECONDS,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    task_serializer="json",
+    accept_content=["json"],
+    timezone="UTC",
+    # Two beats by accident only make these run more often; each run takes rows it can lock.
+    beat_schedule={
+        "drain-inbox": {"task": DRAIN_INBOX, "schedule": 1.0},
+        "drain-outbox": {"task": DRAIN_OUTBOX, "schedule": 2.0},
+        "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
+    },
+    beat_max_loop_interval=1.0,
+)
+assert TASK_SECONDS_MAX < VISIBILITY_SECONDS
+
+
+def ring(task: str) -> None:
+    """Ask for a task now. Raises what the broker raises; the schedule asks again anyway."""
+    app.send_task(task, expires=BELL_EXPIRES_SECONDS, retry=False)
+
+
+@setup_logging.connect
+def _our_logs(**_: Any) -> None:
+    configure_logs(logging.WARNING)

@@ -1,0 +1,191 @@
+"""The main job from nothing, and the same after everything in it was killed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONTRIBUTORS = 60
+SEED = 5
+CLOCK = "2026-11-18T11:06:40Z"
+WAIT_SECONDS_MAX = 240
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def command(home: Path, *, seed: int = SEED) -> list[str]:
+    return [
+        *(sys.executable, "-m", "gateway.cli", "demo", "--json"),
+        *("--contributors", str(CONTRIBUTORS), "--seed", str(seed), "--home", str(home)),
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("WASL_")} | {
+        "WASL_CLOCK": CLOCK
+    }
+
+
+def run(home: Path, *, seed: int = SEED) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(home, seed=seed),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def without_seconds(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "seconds"}
+
+
+@contextmanager
+def running(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a demo that a test will interrupt; nothing is read from it."""
+    with subprocess.Popen(
+        command(home),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def wait_for(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + WAIT_SECONDS_MAX
+    while not condition() and child.poll() is None:
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.02)
+
+
+def answers(home: Path) -> int:
+    journals = (home / "demo" / "journals").glob("*.jsonl")
+    return sum(journal.read_bytes().count(b'"line":"answer"') for journal in journals)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A home with a demo that nobody interrupted, and its result."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    return home, result(run(home))
+
+
+def test_every_centime_is_accounted_for(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    _, answer = undisturbed
+    assert list(answer) == [
+        "contributors",
+        "invoices",
+        "deliveries",
+        "payments",
+        "collected",
+        "records",
+        "matched",
+        "planted",
+        "exceptions",
+        "unaccounted",
+        "seconds",
+    ]
+    assert answer["contributors"] == answer["invoices"] == CONTRIBUTORS
+    assert answer["unaccounted"] == "0.00"
+    assert answer["exceptions"] == answer["planted"]
+    assert len(answer["planted"]) == 13
+    assert answer["matched"] > 0
+    assert float(answer["collected"]) > 0
+
+
+def test_the_same_demo_again_changes_nothing(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    home, answer = undisturbed
+    assert without_seconds(result(run(home))) == without_seconds(answer)
+
+
+def test_another_demo_in_the_same_home_is_refused(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
+    home, _ = undisturbed
+    done = run(home, seed=SEED + 1)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"seed {SEED}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    done = run(tmp_path)
+    assert done.returncode == 2
+    assert "not the home of a demo" in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys"]
+
+
+def test_errors_cannot_cancel_in_what_is_unaccounted() -> None:
+    from gateway.demo import unaccounted
+    from gateway.simulators.tally import Tally
+
+    told = Tally(expected={("bank", "1"): 100, ("bank", "2"): 100, ("card", "1"): 0})
+    assert unaccounted(told, {("bank", "1"): 100, ("bank", "2"): 100}) == 0
+    assert unaccounted(told, {("bank", "1"): 99, ("bank", "2"): 101}) == 2
+    assert unaccounted(told, {("bank", "1"): 100}) == 100
+    assert unaccounted(told, {**told.expected, ("card", "9"): 5}) == 5
+
+
+def test_a_demo_killed_again_and_again_ends_the_same(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    moments: list[Callable[[], bool]] = [
+        (home / "demo" / "contributors.csv").exists,
+        lambda: answers(home) > 15,
+        lambda: answers(home) > 35,
+        (home / "demo" / "records.csv").exists,
+    ]
+    for moment in moments:
+        with running(home) as child:
+            wait_for(moment, child)
+            assert child.poll() is None, "it ended before it could be killed"
+            child.send_signal(signal.SIGKILL)
+    assert without_seconds(result(run(home))) == without_seconds(undisturbed[1])
+
+
+def test_each_process_killed_once_changes_nothing(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+
+    def pids() -> dict[str, int]:
+        try:
+            said: dict[str, int] = json.loads((home / "run" / "up.json").read_text())["pids"]
+        except (FileNotFoundError, ValueError):
+            return {}
+        return said
+
+    with running(home) as child:
+        wait_for(lambda: answers(home) > 5, child)
+        killed = set()
+        for name, pid in pids().items():
+            killed.add(name)
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.5)
+        assert len(killed) >= 4
+        assert child.wait(timeout=600) == 0
+    assert without_seconds(result(run(home))) == without_seconds(undisturbed[1])

@@ -1,0 +1,263 @@
+"""The inbox is the queue: claim deliveries, act on them, mark them done, in one transaction.
+
+A delivery that fails never holds up its neighbours: the batch is rolled back and done one by one,
+the bad one is tried again later and, after ATTEMPTS_MAX, parked with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from gateway.clock import Clock
+from gateway.db import execute, transaction
+from gateway.exception_queue import Finding, open_exceptions
+from gateway.models import ExceptionCode
+from gateway.payments import lock_provider, record_reports
+from gateway.providers.registry import Providers
+from gateway.reports import NotAboutMoney, PaymentReport, Report, Unbookable
+from gateway.seals import BooksKey
+
+BATCH_SIZE: Final = 500
+ATTEMPTS_MAX: Final = 6
+ERROR_TEXT_MAX: Final = 300
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A claimed delivery."""
+
+    id: int
+    provider: str
+    delivery_id: str
+    body: bytes
+    received_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What acting on deliveries needs, put together once by the process that drains."""
+
+    providers: Providers
+    key: BooksKey
+    clock: Clock
+
+
+def drain(desk: Desk, *, batches_max: int, after_batch: Callable[[], None] = lambda: None) -> int:
+    """Act on what waits, up to so many batches; return how many deliveries were done.
+
+    Opens its own transactions. Any number may drain at once: a provider's deliveries are acted on
+    by one at a time and in the order they were stored; another takes another provider or goes.
+    """
+    done = 0
+    for _ in range(batches_max):
+        did = sum(_drain_provider(desk, name) for name in _providers_waiting())
+        did += _drain_variants(desk)
+        if did == 0:
+            break
+        done += did
+        after_batch()
+    return done
+
+
+def _providers_waiting() -> list[str]:
+    with transaction() as session:
+        return list(
+            execute(
+                session,
+                "SELECT DISTINCT provider FROM webhook_delivery WHERE state = 'waiting'"
+                " AND coalesce(retry_at, '-infinity') <= clock_timestamp() ORDER BY provider",
+            ).scalars()
+        )
+
+
+def _drain_provider(desk: Desk, provider: str) -> int:
+    try:
+        with transaction() as session:
+            return _act(session, desk, _claim(session, provider, BATCH_SIZE))
+    except Exception as error:
+        if _database_is_away(error):
+            raise
+        log.warning("batch_failed", provider=provider, error=type(error).__name__)
+        return _drain_one_by_one(desk, provider)
+
+
+def _drain_one_by_one(desk: Desk, provider: str) -> int:
+    done = 0
+    for _ in range(BATCH_SIZE):
+        with transaction() as session:
+            claimed = _claim(session, provider, 1)
+            at = claimed[0] if claimed else None
+        if at is None:
+            break
+        try:
+            with transaction() as session:
+                did = _act(session, desk, _claim(session, provider, 1, only=at.id))
+        except Exception as error:
+            if _database_is_away(error):
+                raise
+            with transaction() as session:
+                _put_off(session, at, error, desk)
+            continue
+        if did == 0:
+            break
+        done += did
+    return done
+
+
+def _database_is_away(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def _claim(session: Session, provider: str, size: int, only: int | None = None) -> list[Delivery]:
+    """Lock the next deliveries of a provider; none if another is at them."""
+    if not lock_provider(session, provider, wait=False):
+        return []
+    rows = execute(
+        session,
+        "SELECT id, provider, delivery_id, body, received_at, attempts FROM webhook_delivery"
+        " WHERE provider = :provider AND state = 'waiting' AND id = coalesce(:only, id)"
+        " AND coalesce(retry_at, '-infinity') <= clock_timestamp()"
+        " ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED",
+        {"provider": provider, "size": size, "only": only},
+    )
+    return [Delivery(*row) for row in rows]
+
+
+def _act(session: Session, desk: Desk, deliveries: Sequence[Delivery]) -> int:
+    """Book what deliveries say and mark them done. The caller owns the transaction."""
+    if not deliveries:
+        return 0
+    reports = [
+        _parse(desk.providers, d.provider, d.delivery_id, d.body, d.received_at) for d in deliveries
+    ]
+    now = desk.clock()
+    outcomes = record_reports(session, reports, key=desk.key, now=now)
+    execute(
+        session,
+        """
+        UPDATE webhook_delivery SET state = 'done', outcome = o.outcome, processed_at = :now
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[])) AS o (id, outcome)
+        WHERE webhook_delivery.id = o.id
+        """,
+        {"now": now, "ids": [d.id for d in deliveries], "outcomes": outcomes},
+    )
+    return len(deliveries)
+
+
+def _parse(
+    providers: Providers, provider: str, delivery_id: str, body: bytes, received_at: datetime
+) -> Report:
+    dialect = providers.get(provider)
+    if dialect is None:
+        raise LookupError(f"the providers file has no {provider} any more")
+    return dialect.parse(bytes(body), delivery_id=delivery_id, received_at=received_at)
+
+
+def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk) -> None:
+    """Try again later, further and further apart; in the end park it for a person."""
+    attempts = delivery.attempts + 1
+    # The kind of error and its first line; what a database says further down may quote values.
+    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    parked = attempts >= ATTEMPTS_MAX
+    execute(
+        session,
+        "UPDATE webhook_delivery SET attempts = :attempts, last_error = :reason,"
+        " state = CASE WHEN :parked THEN 'parked' ELSE 'waiting' END,"
+        " retry_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = :id",
+        {
+            "attempts": attempts,
+            "reason": reason[:ERROR_TEXT_MAX],
+            "parked": parked,
+            "seconds": 2**attempts,
+            "id": delivery.id,
+        },
+    )
+    log.error("delivery_failed", delivery=delivery.id, attempts=attempts, parked=parked)
+    if parked:
+        subject = f"delivery:{delivery.provider}/{delivery.delivery_id}"
+        finding = Finding(
+            ExceptionCode.PARKED_DELIVERY,
+            subject,
+            {"reason": reason[:ERROR_TEXT_MAX], "attempts": attempts},
+        )
+        open_exceptions(session, [finding], now=desk.clock())
+
+
+def _drain_variants(desk: Desk) -> int:
+    """Open exceptions for bodies that differ from the first, or could not be read."""
+    with transaction() as session:
+        rows = (
+            execute(
+                session,
+                """
+            SELECT v.id, v.provider, v.delivery_id, v.body, v.readable, v.received_at,
+                d.body AS first, v.body_sha256
+            FROM webhook_variant v LEFT JOIN webhook_delivery d USING (provider, delivery_id)
+            WHERE v.processed_at IS NULL ORDER BY v.id LIMIT :size FOR UPDATE OF v SKIP LOCKED
+            """,
+                {"size": BATCH_SIZE},
+            )
+            .mappings()
+            .all()
+        )
+        now = desk.clock()
+        findings = [f for row in rows if (f := _variant_finding(desk.providers, dict(row)))]
+        open_exceptions(session, findings, now=now)
+        execute(
+            session,
+            "UPDATE webhook_variant SET processed_at = :now WHERE id = ANY(:ids)",
+            {"now": now, "ids": [row["id"] for row in rows]},
+        )
+        return len(rows)
+
+
+def _variant_finding(providers: Providers, row: dict[str, Any]) -> Finding | None:
+    subject = f"delivery:{row['provider']}/{row['delivery_id']}"
+    if not row["readable"]:
+        detail = {"bytes": len(row["body"]), "sha256": bytes(row["body_sha256"]).hex()}
+        return Finding(ExceptionCode.UNREADABLE_DELIVERY, subject, detail)
+    ours, theirs = (
+        _money(providers, row["provider"], row["delivery_id"], body, row["received_at"])
+        for body in (row["first"], row["body"])
+    )
+    differs = sorted(
+        what for what in ours.keys() | theirs.keys() if ours.get(what) != theirs.get(what)
+    )
+    if not differs:
+        return None
+    detail = {"differs": differs, "stands": ours, "reported": theirs}
+    return Finding(ExceptionCode.CONFLICTING_DELIVERY, subject, detail)
+
+
+def _money(
+    providers: Providers, provider: str, delivery_id: str, body: bytes, received_at: datetime
+) -> dict[str, Any]:
+    """Return what of a body is money: what may not differ under one delivery id."""
+    if provider not in providers:
+        # Switched off meanwhile: its dialect is gone, so the bytes themselves are compared.
+        return {"sha256": hashlib.sha256(body).hexdigest()}
+    report = _parse(providers, provider, delivery_id, body, received_at)
+    match report:
+        case PaymentReport():
+            return {
+                "payment": report.provider_payment_id,
+                "status": report.statement.value,
+                "amount_minor": report.amount_minor,
+                "currency": report.currency,
+                "reference": report.reference_given,
+            }
+        case Unbookable():
+            return {"payment": report.provider_payment_id, "unbookable": report.reason}
+        case NotAboutMoney():
+            return {}

@@ -1,0 +1,229 @@
+"""Take deliveries in: store what is authentic, many to a commit, and answer once it is durable.
+
+The one asynchronous module of the product. It stores and answers; it decides nothing. Requests wait
+on a future while a flusher writes all that wait in one statement and one commit; there is no
+linger: the next batch forms while the last one commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+FLUSHERS: Final = 2
+BATCH_MAX: Final = 512
+WAITING_MAX: Final = 20_000
+"""Deliveries that may wait for a commit; more are told to come back (503)."""
+
+STORE_SECONDS_MAX: Final = 8.0
+RETRY_SECONDS: Final = 0.2
+BELL_SECONDS: Final = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+class StoreUnavailable(Exception):
+    """The database did not confirm in time. The sender is told to try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An authentic delivery, byte for byte."""
+
+    provider: str
+    delivery_id: str
+    body: bytes
+    readable: bool
+    received_at: datetime
+    body_sha256: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "body_sha256", hashlib.sha256(self.body).digest())
+
+
+# A first body that can be read stands under its delivery id; one that differs, or that cannot be
+# read, is kept beside it. The second statement sees what other flushers committed meanwhile.
+_STORE_FIRST: Final = """
+    INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256, received_at)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])
+    ON CONFLICT (provider, delivery_id) DO NOTHING RETURNING 1
+"""
+_STORE_VARIANTS: Final = """
+    INSERT INTO webhook_variant
+        (provider, delivery_id, body, body_sha256, received_at, readable)
+    SELECT a.* FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[],
+        $6::boolean[]) AS a (provider, delivery_id, body, body_sha256, received_at, readable)
+    LEFT JOIN webhook_delivery d USING (provider, delivery_id)
+    WHERE NOT a.readable OR d.body_sha256 <> a.body_sha256
+    ON CONFLICT (provider, delivery_id, body_sha256) DO NOTHING
+"""
+
+
+class Intake:
+    """The queue before the queue: from a request to a committed row.
+
+    Args:
+        database_url: `postgresql://…`.
+        ring: Asks for the inbox to be drained; called after commits, at most every BELL_SECONDS.
+            It may fail: the sweep finds what nobody rang for.
+    """
+
+    def __init__(self, database_url: str, ring: Callable[[], Awaitable[None]]) -> None:
+        self._database_url = database_url
+        self._ring = ring
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._waiting: list[tuple[Arrival, asyncio.Future[None]]] = []
+        self._work = asyncio.Event()
+        self._bell = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.refused: Counter[str] = Counter()
+        """Deliveries that were not authentic, by provider: all that is kept of them."""
+
+    async def start(self) -> None:
+        """Start the flushers. The database is connected to when first needed."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._flush_for_ever()) for _ in range(FLUSHERS)]
+        self._tasks.append(loop.create_task(self._ring_for_ever()))
+
+    async def stop(self) -> None:
+        """Stop; whoever still waits is told that it was not stored."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _, stored in self._waiting:
+            _fail(stored)
+        self._waiting.clear()
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def store(self, arrival: Arrival) -> None:
+        """Return once the delivery is committed.
+
+        Raises:
+            StoreUnavailable: It is not known to be. Storing it again is safe.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise StoreUnavailable
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, stored))
+        self._work.set()
+        await stored
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._work.wait()
+            batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            if not self._waiting:
+                self._work.clear()
+            # Who hung up meanwhile gets no answer, and will come again.
+            batch = [(arrival, stored) for arrival, stored in batch if not stored.done()]
+            if batch:
+                try:
+                    await self._flush(batch)
+                except asyncio.CancelledError:
+                    for _, stored in batch:
+                        _fail(stored)
+                    raise
+
+    async def _flush(self, batch: list[tuple[Arrival, asyncio.Future[None]]]) -> None:
+        # One order of keys for all flushers, so that no two wait for each other in a ring. The sort
+        # is stable: of two bodies under one id in a batch, the first to arrive stands.
+        batch.sort(key=lambda waiting: (waiting[0].provider, waiting[0].delivery_id))
+        arrivals = [arrival for arrival, _ in batch]
+        try:
+            await self._write_until(arrivals, time.monotonic() + STORE_SECONDS_MAX)
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+            await self._flush_one_by_one(batch)
+            return
+        except StoreUnavailable:
+            for _, stored in batch:
+                _fail(stored)
+            return
+        for _, stored in batch:
+            if not stored.done():
+                stored.set_result(None)
+        self._bell.set()
+
+    async def _flush_one_by_one(self, batch: list[tuple[Arrival, asyncio.Future[None]]]) -> None:
+        """Keep one row that the database refuses from refusing its neighbours."""
+        for arrival, stored in batch:
+            try:
+                await self._write_until([arrival], time.monotonic() + STORE_SECONDS_MAX)
+            except (asyncpg.PostgresError, StoreUnavailable) as error:
+                log.error("delivery_not_stored", provider=arrival.provider, error=str(error))
+                _fail(stored)
+            else:
+                if not stored.done():
+                    stored.set_result(None)
+                self._bell.set()
+
+    async def _write_until(self, arrivals: list[Arrival], deadline: float) -> None:
+        """Write, over a restart of the database if it comes back in time. Writing twice is safe."""
+        while True:
+            try:
+                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                    await self._write(arrivals)
+                    return
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+                raise
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if time.monotonic() + RETRY_SECONDS >= deadline:
+                    log.warning("store_unavailable", error=type(error).__name__)
+                    raise StoreUnavailable from None
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _write(self, arrivals: list[Arrival]) -> None:
+        readable = [a for a in arrivals if a.readable]
+        async with (await self._connections()).acquire() as connection, connection.transaction():
+            stored = await connection.fetch(_STORE_FIRST, *_columns(readable)) if readable else []
+            if len(stored) < len(arrivals):
+                flags = [a.readable for a in arrivals]
+                await connection.execute(_STORE_VARIANTS, *_columns(arrivals), flags)
+
+    async def _connections(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._pool is None:
+            # Nothing is left behind in a session here, so the round trip that resets it is saved.
+            self._pool = asyncpg.create_pool(
+                self._database_url, min_size=0, max_size=FLUSHERS + 1, reset=_leave_as_it_is
+            )
+            await self._pool
+        return self._pool
+
+    async def _ring_for_ever(self) -> None:
+        while True:
+            await self._bell.wait()
+            self._bell.clear()
+            try:
+                await self._ring()
+            except Exception as error:
+                log.warning("bell_failed", error=type(error).__name__)
+            await asyncio.sleep(BELL_SECONDS)
+
+
+async def _leave_as_it_is(_connection: object) -> None:
+    return None
+
+
+def _columns(arrivals: list[Arrival]) -> list[list[Any]]:
+    return [
+        [a.provider for a in arrivals],
+        [a.delivery_id for a in arrivals],
+        [a.body for a in arrivals],
+        [a.body_sha256 for a in arrivals],
+        [a.received_at for a in arrivals],
+    ]
+
+
+def _fail(stored: asyncio.Future[None]) -> None:
+    with contextlib.suppress(asyncio.InvalidStateError):
+        stored.set_exception(StoreUnavailable())

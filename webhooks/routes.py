@@ -1,0 +1,94 @@
+"""`POST /webhooks/{provider}`: authenticate the raw bytes, store, answer, act later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.clock import Clock
+from gateway.errors import BadSignature
+from gateway.providers.registry import Providers
+from webhooks.intake import Arrival, Intake, StoreUnavailable
+
+BODY_BYTES_MAX: Final = 256 * 1024
+BODY_SECONDS_MAX: Final = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+def _answer(status: int, sentence: str, **headers: str) -> Response:
+    body = msgspec.json.encode({"detail": sentence})
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
+def webhook_route(providers: Providers, intake: Intake, clock: Clock) -> Route:
+    """Return the route. What a delivery gets:
+
+    404 unknown provider; 413 over BODY_BYTES_MAX; 408 a body that does not come; 400 not authentic
+    (nothing kept but a counter), or authentic and not JSON in UTF-8 (kept); 503 not known to be
+    stored, come again; 202 stored, whatever it says.
+    """
+    decode = msgspec.json.Decoder().decode
+
+    async def receive(request: Request) -> Response:
+        provider = providers.get(request.path_params["provider"])
+        if provider is None:
+            return _answer(404, "There is no such provider.")
+        body = await _body(request)
+        if isinstance(body, Response):
+            return body
+        now = clock()
+        try:
+            delivery_id = provider.authenticate(request.headers, body, now=now)
+        except BadSignature as error:
+            intake.refused[provider.name] += 1
+            log.info("delivery_refused", provider=provider.name, reason=str(error))
+            return _answer(400, f"The delivery is not authentic: {error}.")
+        readable = True
+        try:
+            decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            readable = False
+        try:
+            await intake.store(Arrival(provider.name, delivery_id, body, readable, now))
+        except StoreUnavailable:
+            return _answer(
+                503, "The delivery is not stored; send it again.", **{"Retry-After": "5"}
+            )
+        if not readable:
+            return _answer(400, "The delivery is authentic, but its body is not JSON in UTF-8.")
+        return _answer(202, "Stored.")
+
+    return Route("/webhooks/{provider}", receive, methods=["POST"])
+
+
+async def _body(request: Request) -> bytes | Response:
+    """Return the body, or the answer to one that is too large or does not come."""
+    too_large = _answer(413, f"A body has at most {BODY_BYTES_MAX} bytes.", Connection="close")
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdecimal() and int(length[:12]) > BODY_BYTES_MAX:
+        return too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    return too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        return _answer(408, "The body did not come in time.", Connection="close")
+    except ClientDisconnect:
+        return _answer(400, "The body was cut off.")
+    return b"".join(chunks)
+
+
+Ring = Callable[[], Awaitable[None]]

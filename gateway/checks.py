@@ -92,13 +92,15 @@ _PAYMENTS: Final = (
             JOIN ledger_account d ON d.id = t.debit_account_id
             GROUP BY t.payment_id
         ) booked ON booked.payment_id = p.id
-        WHERE coalesce(booked.net, 0) <> CASE WHEN p.status = 'booked' THEN p.amount_minor ELSE 0 END
+        WHERE coalesce(booked.net, 0)
+            <> CASE WHEN p.status = 'booked' THEN p.amount_minor ELSE 0 END
         """,
     ),
     sql_check(
         "every transfer bears the name of its payment",
         """
-        SELECT 'ledger_transfer ' || t.id FROM ledger_transfer t JOIN payment p ON p.id = t.payment_id
+        SELECT 'ledger_transfer ' || t.id
+        FROM ledger_transfer t JOIN payment p ON p.id = t.payment_id
         WHERE NOT starts_with(t.name, p.provider || '/' || p.provider_payment_id || '/')
         """,
     ),
@@ -241,7 +243,6 @@ def _chain(session: Session, key: BooksKey) -> Iterator[Broken]:
 def _heads(session: Session, key: BooksKey, file: HeadsFile) -> Iterator[Broken]:
     """Hold the file's heads against the database's, both in order."""
     heads = ledger.heads_after(session, 0)
-    batch_id = 0
     for number, line in enumerate(file.lines(), start=1):
         try:
             signed = read_head(line)
@@ -252,19 +253,18 @@ def _heads(session: Session, key: BooksKey, file: HeadsFile) -> Iterator[Broken]
             yield Broken(
                 "a head in the file is not signed by our key", f"heads file, line {number}"
             )
-        batch_id += 1
-        if signed.head.batch_id != batch_id:
+        if signed.head.batch_id != number:
             yield Broken("a head is missing in the file", f"heads file, line {number}")
             return
         held: SignedHead | None = next(heads, None)
         if held is None:
             yield Broken(
                 "the last batches are gone: the heads file knows of them",
-                f"ledger_batch {batch_id}",
+                f"ledger_batch {number}",
             )
             return
         if held.head != signed.head:
-            yield Broken("a batch is not the one that was sealed", f"ledger_batch {batch_id}")
+            yield Broken("a batch is not the one that was sealed", f"ledger_batch {number}")
             return
     if (unsealed := next(heads, None)) is not None:
         yield Broken("a batch is not in the heads file", f"ledger_batch {unsealed.head.batch_id}")

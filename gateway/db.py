@@ -86,6 +86,16 @@ def transaction() -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def snapshot() -> Iterator[Session]:
+    """Open a read-only session that sees one instant of the database."""
+    options = engine().execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+    with Session(options, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
 def execute(
     session: Session, statement: str, parameters: Mapping[str, Any] | None = None
 ) -> sa.CursorResult[*tuple[Any, ...]]:
@@ -143,13 +153,13 @@ def minor(**options: Any) -> Any:
 
 def instant(**options: Any) -> Any:
     """An aware instant, kept in UTC."""
-    return Field(sa_type=sa.DateTime(timezone=True), **options)  # type: ignore[call-overload]
+    return Field(sa_type=sa.DateTime(timezone=True), **options)
 
 
 def choice(enum: type[StrEnum], **options: Any) -> Any:
     """A text column that holds an enum's values; `one_of` makes the database check them."""
     return Field(
-        sa_type=sa.Enum(  # type: ignore[call-overload]
+        sa_type=sa.Enum(
             enum,
             native_enum=False,
             create_constraint=False,

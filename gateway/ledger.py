@@ -20,7 +20,7 @@ from gateway import outbox
 from gateway.db import execute
 from gateway.errors import TransferMismatch
 from gateway.models import AccountKind, LedgerTransfer
-from gateway.seals import BooksKey, Head, SignedHead, as_signed_head
+from gateway.seals import BooksKey, Head, HeadsFile, SignedHead, as_signed_head
 
 GENESIS: Final = bytes(32)
 SEAL_TASK: Final = "gateway.seal_books"
@@ -177,6 +177,16 @@ def heads_after(session: Session, batch_id: int) -> Iterator[SignedHead]:
     )
     for row in rows.mappings().yield_per(1_000):
         yield as_signed_head(dict(row))
+
+
+def seal(session: Session, file: HeadsFile, key: BooksKey) -> int:
+    """Append to the heads file what was posted since its last line; return how many heads.
+
+    Only heads that the key vouches for: what somebody else put into the database is not sealed,
+    and the check of the books says so. Any number of times, by any number of processes.
+    """
+    fresh = heads_after(session, file.last_batch())
+    return file.append(signed for signed in fresh if key.vouches_for(signed))
 
 
 def transfer_line(row: Mapping[str, Any], *, debit: str, credit: str) -> bytes:

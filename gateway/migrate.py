@@ -40,6 +40,17 @@ def newest() -> str:
     return head
 
 
+def trigger_count() -> int:
+    """Return how many triggers the migrated schema has: fewer in force is tampering."""
+    judge = ScriptDirectory.from_config(_config()).get_revision("0002").module
+    return (
+        len(judge.APPEND_ONLY)
+        + len(judge.NEVER_DELETED)
+        + len(judge.FACTS)
+        + len(judge.OTHER_TRIGGERS)
+    )
+
+
 def upgrade(database_url: str) -> None:
     """Run the migrations that are missing, all in one transaction, under a lock.
 

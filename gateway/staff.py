@@ -72,7 +72,7 @@ def add_staff(
     )
     if not insert_once(session, row, unique=["name"]):
         raise Unusable(f"There is a person named {name} already: choose another name.")
-    uri = pyotp.TOTP(second_factor).provisioning_uri(name, issuer_name="Wasl")
+    uri = pyotp.TOTP(second_factor).provisioning_uri(name=name, issuer_name="Wasl")
     return NewStaff(name, password, uri)
 
 

@@ -70,6 +70,12 @@ FACTS = {
     "coded_exception": ("code", "subject", "opened_at"),
 }
 
+OTHER_TRIGGERS = (
+    ("moves", "payment"),
+    ("follows", "ledger_batch"),
+    ("reversal_is_opposite", "ledger_transfer"),
+)
+
 
 def upgrade() -> None:
     op.execute(
@@ -241,9 +247,8 @@ def downgrade() -> None:
         op.execute(f"DROP TRIGGER never_deleted ON {table}")
     for table in FACTS:
         op.execute(f"DROP TRIGGER facts_stand ON {table}")
-    op.execute("DROP TRIGGER moves ON payment")
-    op.execute("DROP TRIGGER follows ON ledger_batch")
-    op.execute("DROP TRIGGER reversal_is_opposite ON ledger_transfer")
+    for trigger, table in OTHER_TRIGGERS:
+        op.execute(f"DROP TRIGGER {trigger} ON {table}")
     for function in (
         "wasl_refuse()",
         "wasl_refuse_other_facts()",

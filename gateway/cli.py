@@ -1,0 +1,392 @@
+"""The `wasl` command. Each subcommand opens its services, calls one function, and says what came.
+
+With `--json` one object goes to standard output and nothing else does; progress and logs go to
+standard error. Exit 0: done. 1: the answer is no. 2: the call was wrong, in one sentence.
+Features are imported when their command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.errors import Unusable
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Refused(Exception):
+    """The command did its work, and the answer is no: exit 1."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def wasl() -> None:
+    """Wasl: bill contributions, collect them, book them, reconcile them."""
+
+
+def main() -> None:
+    """Run the command line; end the process with its exit code."""
+    try:
+        wasl.main(prog_name="wasl", standalone_mode=False)
+    except Refused:
+        sys.exit(1)
+    except Unusable as error:
+        _fail(str(error))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "wasl"
+        _fail(f"{error.format_message().rstrip('.')}. Try {where} --help.")
+    except click.ClickException as error:
+        _fail(error.format_message())
+
+
+def _fail(sentence: str) -> None:
+    click.echo(f"wasl: {sentence}", err=True)
+    sys.exit(2)
+
+
+# -- all of it ------------------------------------------------------------------------------------
+
+
+@wasl.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+def up(port: int) -> None:
+    """Run all of it in the foreground, until Ctrl-C; prints `ready http://…`."""
+    from gateway.settings import settings
+    from gateway.supervisor import up as run_all
+
+    _providers_are_readable()
+    sys.exit(run_all(settings(), port))
+
+
+@wasl.command()
+@click.option("--contributors", type=click.IntRange(1, 2_000_000), default=500, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), default=None)
+@json_flag
+def demo(contributors: int, seed: int, home: Path | None, as_json: bool) -> None:
+    """Play the main job from nothing: enrol, issue, collect, book, reconcile."""
+    from rich.console import Console
+
+    from gateway.demo import demo as play
+    from gateway.settings import settings
+
+    progress = Console(stderr=True)
+    result = play(settings(), contributors=contributors, seed=seed, home=home, progress=progress)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        result.show(Console())
+    if not result.ok:
+        raise Refused
+
+
+@wasl.command()
+@json_flag
+def verify(as_json: bool) -> None:
+    """Check the books' promises: sums, chain, signed heads, every payment booked once."""
+    with database(), _working("Checking the books") as says:
+        from gateway import ledger, process
+        from gateway.checks import books_checks, run_checks
+        from gateway.db import snapshot, transaction
+        from gateway.migrate import trigger_count
+        from reconciliation.checks import CHECKS as RECONCILIATION_CHECKS
+        from webhooks.checks import CHECKS as WEBHOOK_CHECKS
+
+        # What a crash kept from being sealed is sealed now; what our key does not vouch for is not.
+        key, heads_file = process.signing_key(), process.heads_file()
+        with transaction() as session:
+            ledger.seal(session, heads_file, key)
+        checks = [
+            *books_checks(key, heads_file, trigger_count()),
+            *WEBHOOK_CHECKS,
+            *RECONCILIATION_CHECKS,
+        ]
+        with snapshot() as session:
+            broken = run_checks(session, checks, says)
+    answer = {
+        "ok": not broken,
+        "checks": len(checks),
+        "broken": [{"what": b.what, "where": b.where} for b in broken],
+    }
+    if as_json:
+        click.echo(json.dumps(answer))
+    elif broken:
+        for b in broken:
+            click.echo(f"BROKEN  {b.what}  [{b.where}]")
+    else:
+        click.echo(f"{len(checks)} checks, all hold.")
+    if broken:
+        raise Refused
+
+
+# -- who owes, and what ---------------------------------------------------------------------------
+
+
+@wasl.group()
+def contributors() -> None:
+    """Who owes contributions."""
+
+
+@contributors.command("import")
+@click.argument("file", type=FILE)
+@json_flag
+def contributors_import(file: Path, as_json: bool) -> None:
+    """Enrol people from a CSV file; the same file again changes nothing."""
+    with database(), _counting("Reading contributors") as progress:
+        from gateway.contributors import import_contributors
+        from gateway.tariff import tariff
+
+        result = import_contributors(file, tariff(), now=_now(), progress=progress)
+    _say_import(result.as_json(), as_json)
+
+
+@wasl.group()
+def invoices() -> None:
+    """What is due."""
+
+
+@invoices.command("issue")
+@click.option("--period", required=True, help="A month (2026-11) or a quarter (2026-Q4).")
+@click.option("--category", default=None, help="One category only.")
+@json_flag
+def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
+    """Issue a period's invoices; again: nothing twice."""
+    from gateway.periods import parse_period
+    from gateway.tariff import tariff
+
+    named, current = parse_period(period), tariff()
+    if category is not None:
+        current.of(category)
+    with database(), _counting("Issuing invoices") as progress:
+        from gateway.invoices import issue_invoices
+        from gateway.process import business_clock
+
+        result = issue_invoices(
+            current,
+            named,
+            category=category,
+            clock=business_clock(),
+            progress=progress,
+        )
+    _say(
+        result.as_json(),
+        as_json,
+        "{issued} issued for {total} MAD; {already} were issued before.",
+    )
+
+
+@invoices.command("notices")
+@click.option("--out", "file", type=FILE, required=True)
+def invoices_notices(file: Path) -> None:
+    """Write reference, amount due, CNSS number, period and due day of each invoice as CSV."""
+    with database():
+        from gateway.invoices import write_notices
+
+        try:
+            count = write_notices(file)
+        except OSError as error:
+            raise Unusable(f"{file} cannot be written: {error.strerror}.") from None
+    click.echo(f"{count} notices written to {file}.")
+
+
+# -- the institution ------------------------------------------------------------------------------
+
+
+@wasl.group()
+def records() -> None:
+    """What the institution recorded."""
+
+
+@records.command("import")
+@click.argument("file", type=FILE)
+@json_flag
+def records_import(file: Path, as_json: bool) -> None:
+    """Take in the institution's records from a CSV file; the same file again changes nothing."""
+    with database(), _counting("Reading records") as progress:
+        from reconciliation.records import import_records
+
+        result = import_records(file, now=_now(), progress=progress)
+    _say_import(result.as_json(), as_json)
+
+
+@wasl.command()
+@click.option("--period", default=None, help="Only this month or quarter.")
+@json_flag
+def reconcile(period: str | None, as_json: bool) -> None:
+    """Match what is open on both sides; what does not match is an exception."""
+    if period is not None:
+        from gateway.periods import parse_period
+
+        parse_period(period)
+    with database(), _counting("Reconciling") as progress:
+        from reconciliation.runs import reconcile as run
+
+        result = run(period=period, now=_now(), progress=progress)
+    answer = result.as_json()
+    _say(answer, as_json, "Run {run}: {matched} matched, {open} open.")
+    if not as_json:
+        for code, count in answer["exceptions"].items():
+            click.echo(f"  {code}: {count}")
+
+
+# -- who may --------------------------------------------------------------------------------------
+
+
+def _role(_context: object, _parameter: object, value: str) -> Any:
+    from gateway.models import Role
+
+    try:
+        return Role(value)
+    except ValueError:
+        known = ", ".join(role.value for role in Role)
+        raise click.BadParameter(f"{value!r} is not a role: choose one of {known}") from None
+
+
+role_option = click.option("--role", required=True, callback=_role, help="What the holder may do.")
+
+
+@wasl.group()
+def keys() -> None:
+    """Bearer keys of programs."""
+
+
+@keys.command("create")
+@role_option
+@json_flag
+def keys_create(role: Any, as_json: bool) -> None:
+    """Create a bearer key; it is shown once."""
+    with database():
+        from gateway.db import transaction
+        from gateway.staff import create_key
+
+        with transaction() as session:
+            key = create_key(session, role, now=_now())
+    _say({"key": key}, as_json, "{key}")
+
+
+@wasl.group()
+def staff() -> None:
+    """People who can sign in."""
+
+
+@staff.command("add")
+@role_option
+@click.argument("name")
+@json_flag
+def staff_add(role: Any, name: str, as_json: bool) -> None:
+    """Add a person; the password and the second factor are shown once."""
+    with database():
+        from gateway.db import transaction
+        from gateway.settings import settings
+        from gateway.staff import add_staff, sealing_key
+
+        with transaction() as session:
+            sealing = sealing_key(settings().keys_dir)
+            added = add_staff(session, name, role, sealing=sealing, now=_now())
+    answer = {"name": added.name, "password": added.password, "totp": added.totp}
+    _say(answer, as_json, "{name}\npassword: {password}\nsecond factor: {totp}")
+
+
+# -- what the commands share ----------------------------------------------------------------------
+
+
+@contextmanager
+def database() -> Iterator[None]:
+    """Open the services for one command, on the schema of this version.
+
+    Raises:
+        Unusable: A service does not answer or cannot be started.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    from gateway import db, migrate
+    from gateway.logs import configure_logs
+    from gateway.services import running_services
+    from gateway.settings import settings
+
+    configure_logs(logging.WARNING)
+    settings().business_clock()
+    with running_services(settings()) as services:
+        try:
+            migrate.upgrade(services.database_url)
+            db.connect(services.database_url)
+            yield
+        except OperationalError as error:
+            if error.connection_invalidated or error.orig is None:
+                raise Unusable(
+                    "PostgreSQL went away in the middle; run the command again."
+                ) from None
+            reason = str(error.orig).strip().splitlines()[0]
+            raise Unusable(f"PostgreSQL does not do what it must: {reason}.") from None
+        finally:
+            db.disconnect()
+
+
+def _providers_are_readable() -> None:
+    from gateway.providers.registry import load_providers
+    from gateway.settings import settings
+
+    load_providers(settings())
+
+
+def _now() -> datetime:
+    from gateway.process import business_clock
+
+    return business_clock()()
+
+
+def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
+    click.echo(json.dumps(answer) if as_json else sentence.format(**answer))
+
+
+def _say_import(answer: dict[str, Any], as_json: bool) -> None:
+    _say(answer, as_json, "{read} lines read: {loaded} loaded, {unchanged} unchanged.")
+    if not as_json:
+        for bad in answer["rejected"]:
+            click.echo(f"  line {bad['line']} set aside: {bad['reason']}")
+    if answer["rejected"]:
+        raise Refused
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[..., None]]:
+    """Show how far a long command is, on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        shown = bar.add_task(what, total=None)
+
+        def progress(done: int, of: int | None = None) -> None:
+            bar.update(shown, completed=done, total=of)
+
+        yield progress
+
+
+@contextmanager
+def _working(what: str) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+
+    with Console(stderr=True).status(what) as status:
+        yield lambda step: status.update(f"{what}: {step}")
+
+
+if __name__ == "__main__":
+    main()

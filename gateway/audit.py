@@ -45,7 +45,7 @@ def open_exceptions(session: Session) -> dict[str, int]:
         "SELECT code, count(*) FROM coded_exception WHERE resolved_at IS NULL"
         " GROUP BY code ORDER BY code",
     )
-    return dict(rows.tuples().all())
+    return {str(code): int(count) for code, count in rows}
 
 
 def totals(session: Session) -> dict[str, Any]:

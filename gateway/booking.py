@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from gateway.accounts import PAYABLE, SUSPENSE, Posting, account
 from gateway.allocation import to_quoted_invoice
-from gateway.ledger import PAYABLE, SUSPENSE, Posting, account
 from gateway.models import AccountKind, ExceptionCode, PaymentStatus
 from gateway.money import format_amount
 from gateway.references import read_reference

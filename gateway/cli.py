@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ def wasl() -> None:
 
 def main() -> None:
     """Run the command line; end the process with its exit code."""
+    # As an exception, so that a command which runs the services for others stops them in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         wasl.main(prog_name="wasl", standalone_mode=False)
     except Refused:

@@ -17,50 +17,14 @@ import sqlalchemy as sa
 from sqlmodel import Session
 
 from gateway import outbox
+from gateway.accounts import Posting
 from gateway.db import execute
 from gateway.errors import TransferMismatch
-from gateway.models import AccountKind, LedgerTransfer
+from gateway.models import LedgerTransfer
 from gateway.seals import BooksKey, Head, HeadsFile, SignedHead, as_signed_head
 
 GENESIS: Final = bytes(32)
 SEAL_TASK: Final = "gateway.seal_books"
-
-
-def account(kind: AccountKind, owner: object) -> str:
-    """Return the code of an account: `clearing:cashplus`."""
-    return f"{kind.value}:{owner}"
-
-
-PAYABLE: Final = account(AccountKind.PAYABLE, "institution")
-SUSPENSE: Final = account(AccountKind.SUSPENSE, "unidentified")
-
-
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """A transfer to be posted. The same name with the same content again posts nothing."""
-
-    name: str
-    """What it is for; unique for ever."""
-    debit: str
-    credit: str
-    amount_minor: int
-    """Centimes, positive."""
-    payment_id: int | None = None
-    invoice_id: int | None = None
-    reverses: str | None = None
-    """Name of the transfer that this one takes back in full."""
-
-    def opposite(self) -> Posting:
-        """Return the posting that takes this one back."""
-        return Posting(
-            name=f"{self.name}/reversed",
-            debit=self.credit,
-            credit=self.debit,
-            amount_minor=self.amount_minor,
-            payment_id=self.payment_id,
-            invoice_id=self.invoice_id,
-            reverses=self.name,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +210,8 @@ def _accounts(session: Session, codes: Iterable[str]) -> dict[str, int]:
     """Return the ids of accounts, opening those that are not in the chart yet."""
     wanted = sorted(codes)
     query = "SELECT code, id FROM ledger_account WHERE code = ANY(:codes)"
-    known: dict[str, int] = dict(execute(session, query, {"codes": wanted}).tuples().all())
+    rows = execute(session, query, {"codes": wanted})
+    known = {str(code): int(at) for code, at in rows}
     missing = [code for code in wanted if code not in known]
     if missing:
         opened = execute(
@@ -256,7 +221,7 @@ def _accounts(session: Session, codes: Iterable[str]) -> dict[str, int]:
             " FROM unnest(CAST(:codes AS text[])) AS code RETURNING code, id",
             {"codes": missing},
         )
-        known.update(opened.tuples().all())
+        known.update((code, at) for code, at in opened)
     return known
 
 
@@ -268,7 +233,7 @@ def _ids_by_name(session: Session, names: Sequence[str]) -> dict[str, int]:
         "SELECT name, id FROM ledger_transfer WHERE name = ANY(:names)",
         {"names": list(names)},
     )
-    return dict(rows.tuples().all())
+    return {str(name): int(at) for name, at in rows}
 
 
 def _last_batch(session: Session) -> sa.Row[*tuple[Any, ...]] | None:

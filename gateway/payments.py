@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, SQLModel
 
 from gateway import ledger
+from gateway.accounts import Posting
 from gateway.allocation import QUOTED_INVOICE
 from gateway.booking import STATED_BY, Decision, InvoiceState, PaymentState, decide, first_state
 from gateway.db import execute
@@ -37,7 +38,7 @@ class _Batch:
     by_reference: dict[str, InvoiceState]
     changed: dict[Key, PaymentState] = field(default_factory=dict)
     paid: dict[int, InvoiceState] = field(default_factory=dict)
-    postings: list[tuple[Key, ledger.Posting]] = field(default_factory=list)
+    postings: list[tuple[Key, Posting]] = field(default_factory=list)
     allocations: list[tuple[Key, int, int]] = field(default_factory=list)
     findings: list[tuple[Key | None, Finding]] = field(default_factory=list)
 

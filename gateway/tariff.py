@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from datetime import date
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
@@ -23,16 +23,21 @@ from gateway.money import parse_amount
 from gateway.periods import Period, parse_period
 
 
-def _exact(value: object) -> Decimal:
+def _quoted(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("write it between quotes: a bare number would be read as a float")
-    return Decimal(value)
+        raise ValueError("write it between quotes: a bare number would be read as a float")
+    return value
+
+
+def _exact(value: object) -> Decimal:
+    try:
+        return Decimal(_quoted(value))
+    except InvalidOperation:
+        raise ValueError(f"{value!r} is not a decimal number") from None
 
 
 def _centimes(value: object) -> int:
-    if not isinstance(value, str):
-        raise TypeError("write it between quotes: a bare number would be read as a float")
-    return parse_amount(value)
+    return parse_amount(_quoted(value))
 
 
 Exact = Annotated[Decimal, BeforeValidator(_exact)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -216,12 +217,12 @@ def _open_payments(
     session: Session, scope: dict[str, str | None], progress: Callable[[int], None]
 ) -> tuple[list[Payment], dict[str, int]]:
     """Return the payments that no group claims, and their keys by their ids."""
-    # Names and personal numbers stay where they are: no rule asks for them.
+    # Only what a rule asks for: names and personal numbers stay where they are.
     rows = _stream(
         session,
         f"""
         SELECT payment.id, provider || '/' || provider_payment_id, invoice.reference,
-            payment.amount_minor, paid_at, provider_payment_id, channel
+            payment.amount_minor, paid_at, provider_payment_id
         FROM payment JOIN invoice ON invoice.id = payment.invoice_id
         WHERE payment.status = 'booked' AND {_INVOICES}
             AND NOT EXISTS (SELECT FROM matched_payment m WHERE m.payment_id = payment.id)
@@ -231,16 +232,11 @@ def _open_payments(
     payments: list[Payment] = []
     keys: dict[str, int] = {}
     for some in rows:
-        for key, payment_id, reference, amount_minor, paid_at, provider_reference, channel in some:
+        for key, payment_id, reference, amount_minor, paid_at, provider_reference in some:
             keys[payment_id] = key
             payments.append(
                 Payment(
-                    payment_id,
-                    reference,
-                    amount_minor,
-                    day_of(paid_at),
-                    provider_reference,
-                    channel,
+                    payment_id, reference, amount_minor, _same(day_of(paid_at)), provider_reference
                 )
             )
         progress(len(payments))
@@ -254,8 +250,7 @@ def _open_records(
     rows = _stream(
         session,
         f"""
-        SELECT record.id, record_id, reference, amount_minor, posted_on, period,
-            provider_reference, channel
+        SELECT record.id, record_id, reference, amount_minor, posted_on, provider_reference
         FROM institution_record record
         WHERE reverses_id IS NULL AND {_STANDING} AND {_RECORDS}
             AND NOT EXISTS (SELECT FROM matched_record m WHERE m.record_id = record.id)
@@ -265,12 +260,25 @@ def _open_records(
     records: list[Record] = []
     keys: dict[str, int] = {}
     for some in rows:
-        for key, *said in some:
-            record = Record(*said)
-            keys[record.record_id] = key
-            records.append(record)
+        for key, record_id, reference, amount_minor, posted_on, provider_reference in some:
+            keys[record_id] = key
+            records.append(
+                Record(
+                    record_id,
+                    reference,
+                    amount_minor,
+                    _same(posted_on),
+                    provider_reference=provider_reference,
+                )
+            )
         progress(read + len(records))
     return records, keys
+
+
+@lru_cache(maxsize=4096)
+def _same(day: date) -> date:
+    """Return one object for equal days: a million rows fall on a few."""
+    return day
 
 
 def _stream(
@@ -294,27 +302,38 @@ def _keep(
     record_keys: dict[str, int],
 ) -> None:
     """Store the groups. The database refuses a payment or a record that a group claims already."""
-    keys = execute(
+    if not groups:
+        return
+    # Keys for all at once: nobody else makes groups while we hold the lock.
+    first: int = execute(
         session,
-        "SELECT nextval(pg_get_serial_sequence('match_group', 'id'))"
-        " FROM generate_series(1, :count)",
+        "SELECT setval(keys, nextval(keys) + :count - 1) - :count + 1"
+        " FROM CAST(pg_get_serial_sequence('match_group', 'id') AS regclass) AS keys",
         {"count": len(groups)},
-    )
-    numbered = list(zip(keys.scalars().all(), groups, strict=True))
+    ).scalar_one()
     copy_rows(
         session,
         "COPY match_group (id, run_id, rule, score) FROM STDIN",
-        ((key, run, group.rule, group.score) for key, group in numbered),
+        ((key, run, group.rule, group.score) for key, group in enumerate(groups, first)),
     )
+    # In the order of the tables that they point to: the checks then find their pages in memory.
     copy_rows(
         session,
         "COPY matched_payment (payment_id, group_id) FROM STDIN",
-        ((payment_keys[p.payment_id], key) for key, group in numbered for p in group.payments),
+        sorted(
+            (payment_keys[payment.payment_id], key)
+            for key, group in enumerate(groups, first)
+            for payment in group.payments
+        ),
     )
     copy_rows(
         session,
         "COPY matched_record (record_id, group_id) FROM STDIN",
-        ((record_keys[r.record_id], key) for key, group in numbered for r in group.records),
+        sorted(
+            (record_keys[record.record_id], key)
+            for key, group in enumerate(groups, first)
+            for record in group.records
+        ),
     )
 
 

@@ -277,8 +277,8 @@ CASES: dict[str, tuple[list[Payment], list[Record], set[Outcome]]] = {
     ),
     "a negative of the same day comes after": (
         [],
-        [record("a", amount_minor=-16_352), record("r")],
-        {("taken_back", "a", "r")},
+        [record("q", posted_on=day(18)), record("a", amount_minor=-16_352), record("r")],
+        {("taken_back", "a", "r"), ("record_without_payment", "", "q")},
     ),
     "nothing to take back": (
         [payment("p")],

@@ -54,7 +54,7 @@ def test_the_same_records_in_another_file_are_unchanged(tmp_path: Path) -> None:
     load(a_file(tmp_path / "1.csv", line))
     reference = line["reference"]
     spelt_otherwise = line | {
-        "amount": "163.520"[:6],
+        "amount": "0163.52",
         "reference": f"{reference[:4]} {reference[4:8]} {reference[8:]}",
     }
 
@@ -213,9 +213,11 @@ def test_the_first_of_two_contents_stands_and_a_person_is_asked(tmp_path: Path) 
 
 def test_a_conflict_that_a_person_closed_is_not_opened_by_the_same_file(tmp_path: Path) -> None:
     load(a_file(tmp_path / "1.csv", a_line(record_id="R1")))
-    path = a_file(tmp_path / "2.csv", a_line(record_id="R1", reference="what is this"))
+    path = a_file(tmp_path / "2.csv", a_line(record_id="R1", reference="EL AMRANI FATIMA"))
     load(path)
     with transaction() as session:
+        detail = execute(session, "SELECT detail FROM coded_exception").scalar_one()
+        assert detail["set_aside"] == {"reference": None}
         execute(session, "UPDATE coded_exception SET resolved_at = now(), resolution = 'a mistake'")
 
     again = load(path)
@@ -226,15 +228,14 @@ def test_a_conflict_that_a_person_closed_is_not_opened_by_the_same_file(tmp_path
 
 def test_two_contents_within_one_file_conflict_and_equal_lines_do_not(tmp_path: Path) -> None:
     line = a_line(record_id="R1")
-    path = a_file(
-        tmp_path / "r.csv", line, line, line | {"amount": "1"}, line | {"period": ""}, line
-    )
+    path = a_file(tmp_path / "r.csv", line, line, line | {"amount": "1"}, line | {"period": ""})
 
     result = load(path)
 
-    assert counts(result) == (5, 1, 2, 2)
+    assert counts(result) == (4, 1, 1, 2)
     assert [bad.line for bad in result.rejected] == [4, 5]
     assert asked() == [("conflicting_record", "record:R1")]
+    assert how_many("institution_record", "amount_minor = 16352 AND period = '2026-11'") == 1
 
 
 @pytest.mark.parametrize("missing", ["record_id", "reference", "amount", "posted_on"])

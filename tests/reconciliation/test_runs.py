@@ -205,6 +205,30 @@ def test_a_negative_record_that_comes_first_waits_for_its_record(tmp_path: Path)
     assert asked() == []
 
 
+def test_what_is_taken_back_is_not_taken_back_again(tmp_path: Path) -> None:
+    reference = a_reference()
+    recorded(
+        tmp_path,
+        a_line(reference, record_id="R1"),
+        a_line(reference, record_id="N1", amount="-163.52"),
+    )
+    assert run().exceptions == {}
+    recorded(tmp_path, a_line(reference, record_id="N2", amount="-163.52"))
+    assert run().exceptions == {"record_without_payment": 1}
+    assert asked() == [("record_without_payment", "record:N2")]
+
+
+def test_a_negative_record_of_another_period_waits_for_its_run(tmp_path: Path) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="p")
+    recorded(tmp_path, a_line(reference, record_id="R1"))
+    run()
+    recorded(tmp_path, a_line(reference, record_id="N1", amount="-163.52", period="2026-12"))
+    run("2026-11")
+    assert claims() == [("p", "R1")]
+    run("2026-12")
+    assert claims() == []
+
+
 def test_a_reversed_payment_undoes_what_was_matched(tmp_path: Path) -> None:
     reference, payment_id = an_invoice_paid()
     recorded(tmp_path, a_line(reference, record_id="R1"))

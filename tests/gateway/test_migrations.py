@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+from sqlmodel import SQLModel
+
+import reconciliation.models  # noqa: F401 - registers its tables
+import webhooks.models  # noqa: F401
+from gateway import migrate
+from gateway.db import execute, sqlalchemy_url, transaction
+from gateway.errors import Unusable
+from gateway.services import Services
+from tests.conftest import address_of
+
+CONSTRAINTS = """
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+"""
+
+
+def test_models_and_migrations_agree(database: str) -> None:
+    migrate.check(database)
+
+
+def test_migrated_tables_have_the_constraints_of_the_models(
+    database: str, services: Services
+) -> None:
+    """Alembic compares columns and keys; what it does not compare are the checks."""
+    drawn = "drawn_from_models"
+    with psycopg.connect(services.database_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(drawn)))
+        try:
+            address = address_of(services, drawn)
+            engine = sa.create_engine(sqlalchemy_url(address), poolclass=sa.NullPool)
+            SQLModel.metadata.create_all(engine)
+            with psycopg.connect(address) as models, psycopg.connect(database) as migrated:
+                wanted = set(models.execute(CONSTRAINTS).fetchall())
+                assert set(migrated.execute(CONSTRAINTS).fetchall()) == wanted
+        finally:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(drawn)))
+
+
+def test_running_them_again_changes_nothing(database: str) -> None:
+    migrate.upgrade(database)
+    migrate.upgrade(database)
+
+
+def test_every_trigger_is_counted(database: str) -> None:
+    with transaction() as session:
+        triggers = execute(session, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
+        assert triggers.scalar_one() == migrate.trigger_count()
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database: str) -> None:
+    with transaction() as session:
+        execute(session, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Unusable, match="9999"):
+        migrate.upgrade(database)
+
+
+def test_amounts_are_bigints_and_instants_are_aware(database: str) -> None:
+    with transaction() as session:
+        columns = execute(
+            session,
+            "SELECT table_name, column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'public'",
+        ).all()
+    for table, column, kind in columns:
+        if column.endswith("_minor"):
+            assert kind == "bigint", f"{table}.{column}"
+        if column.endswith("_at"):
+            assert kind == "timestamp with time zone", f"{table}.{column}"
+        if column.endswith("_on"):
+            assert kind == "date", f"{table}.{column}"
+        assert kind not in {"numeric", "double precision", "real", "timestamp without time zone"}

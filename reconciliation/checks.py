@@ -10,10 +10,10 @@ CHECKS: Final = (
     sql_check(
         "only money that stands is matched",
         """
+        -- A payment taken back since the last run stays matched until the next one undoes it.
         SELECT 'matched_payment ' || m.payment_id FROM matched_payment m
         JOIN payment p ON p.id = m.payment_id JOIN match_group g ON g.id = m.group_id
-        JOIN reconciliation_run r ON r.id = g.run_id
-        WHERE g.undone_at IS NOT NULL OR (p.status <> 'booked' AND p.stated_at < r.started_at)
+        WHERE g.undone_at IS NOT NULL OR p.booked_at IS NULL
         """,
     ),
     sql_check(

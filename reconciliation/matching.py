@@ -177,7 +177,11 @@ def take_back(records: Iterable[Record]) -> list[TakenBack]:
     its own day and else, since an institution may post out of order, of any day.
     """
     records = list(records)
-    sought = {(r.reference, -r.amount_minor) for r in records if r.amount_minor < 0 and r.reference}
+    sought = {
+        (r.reference, -r.amount_minor)
+        for r in records
+        if r.amount_minor < 0 and r.reference is not None
+    }
     if not sought:
         return []
     alike: dict[tuple[str | None, int], list[Record]] = defaultdict(list)

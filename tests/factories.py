@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import count
-from typing import Any
+from threading import Barrier
+from typing import Any, TypeVar
 
+import psycopg
 from sqlmodel import Session
 
-from gateway.db import execute, transaction
+from gateway import ledger, process
+from gateway.checks import Broken, books_checks, run_checks
+from gateway.db import execute, snapshot, transaction
 from gateway.invoices import issue_invoices
+from gateway.migrate import trigger_count
 from gateway.models import Channel, Contributor
+from gateway.payments import record_reports
 from gateway.periods import parse_period
-from gateway.reports import PaymentReport, Statement
+from gateway.providers import WebhookProvider
+from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
+from gateway.reports import PaymentReport, Report, Statement
 from gateway.tariff import keep_categories, tariff
+from webhooks.checks import CHECKS as WEBHOOK_CHECKS
+from webhooks.inbox import Desk
 
 NOON = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+PATIENCE_SECONDS = 60
 _numbers = count(100_000_001)
+_T = TypeVar("_T")
 
 
 def a_contributor(session: Session, **values: Any) -> Contributor:
@@ -112,3 +128,147 @@ def signed(
         "webhook-signature": "v1," + base64.b64encode(mac).decode(),
         "content-type": "application/json",
     }
+
+
+# -- acting on reports and deliveries -------------------------------------------------------------
+
+
+def record(*reports: Report, now: datetime = NOON) -> list[str]:
+    """Book reports as one batch, committed, with this home's key."""
+    with transaction() as session:
+        return record_reports(session, reports, key=process.signing_key(), now=now)
+
+
+def a_provider(name: str = "cashplus") -> StandardWebhooks:
+    """Return a provider of our own events whose secret is SECRET."""
+    return StandardWebhooks(name, StandardWebhooksSettings.model_validate({"secrets": [SECRET]}))
+
+
+def a_desk(*providers: WebhookProvider, clock: Callable[[], datetime] = lambda: NOON) -> Desk:
+    """Return a desk with these providers, or with cashplus alone."""
+    known = {provider.name: provider for provider in providers or (a_provider(),)}
+    return Desk(known, process.signing_key(), clock)
+
+
+def a_delivery(
+    body: bytes,
+    *,
+    provider: str = "cashplus",
+    delivery_id: str | None = None,
+    received_at: datetime = NOON,
+) -> str:
+    """Store a delivery as the intake does, committed; return its id."""
+    delivery_id = delivery_id or f"msg_{next(_numbers)}"
+    with transaction() as session:
+        execute(
+            session,
+            "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256, received_at)"
+            " VALUES (:provider, :id, :body, :sha256, :at)",
+            {
+                "provider": provider,
+                "id": delivery_id,
+                "body": body,
+                "sha256": hashlib.sha256(body).digest(),
+                "at": received_at,
+            },
+        )
+    return delivery_id
+
+
+def at_once(*calls: Callable[[], _T]) -> list[_T]:
+    """Run each call in a thread of its own, all started at one moment; return what they return."""
+    barrier = Barrier(len(calls))
+
+    def run(call: Callable[[], _T]) -> _T:
+        barrier.wait(PATIENCE_SECONDS)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(run, call) for call in calls]
+        return [future.result(PATIENCE_SECONDS) for future in futures]
+
+
+# -- looking at the result ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Books:
+    """All that must be equal where the same things happened, whatever else happened to them."""
+
+    transfers: list[tuple[str, str, str, int, str | None]]
+    """Name, debit, credit, centimes, the name of what it takes back; by name."""
+    invoices: list[tuple[str, int, int, str]]
+    """Reference, amount, paid, status."""
+    payments: list[tuple[str, str, str, int, str | None]]
+    """Provider, its id, status, centimes, reference of the invoice it went to."""
+    exceptions: list[tuple[str, str]]
+    """Code and subject of those that are open."""
+
+
+def the_books() -> Books:
+    """Return what is committed."""
+
+    def rows(session: Session, query: str) -> list[Any]:
+        return [tuple(row) for row in execute(session, query)]
+
+    with snapshot() as session:
+        return Books(
+            transfers=rows(
+                session,
+                "SELECT t.name, d.code, c.code, t.amount_minor, r.name FROM ledger_transfer t"
+                " JOIN ledger_account d ON d.id = t.debit_account_id"
+                " JOIN ledger_account c ON c.id = t.credit_account_id"
+                " LEFT JOIN ledger_transfer r ON r.id = t.reverses_id ORDER BY 1",
+            ),
+            invoices=rows(
+                session,
+                "SELECT reference, amount_minor, paid_minor, status FROM invoice ORDER BY 1",
+            ),
+            payments=rows(
+                session,
+                "SELECT provider, provider_payment_id, p.status, p.amount_minor, i.reference"
+                " FROM payment p LEFT JOIN invoice i ON i.id = p.invoice_id ORDER BY 1, 2",
+            ),
+            exceptions=rows(
+                session,
+                "SELECT code, subject FROM coded_exception WHERE resolved_at IS NULL ORDER BY 1, 2",
+            ),
+        )
+
+
+def balances() -> dict[str, int]:
+    """Return what stands on each account that was used: debits less credits, in centimes."""
+    with snapshot() as session:
+        found = ledger.balances(session)
+    return {b.code: b.net_minor for b in found if b.debit_minor or b.credit_minor}
+
+
+def seal() -> int:
+    """Append the heads that the file lacks."""
+    with transaction() as session:
+        return ledger.seal(session, process.heads_file(), process.signing_key())
+
+
+def broken_promises(*, deliveries: bool = False) -> list[Broken]:
+    """Run the checks of the books as they are, and those of the inbox if asked to."""
+    checks = books_checks(process.signing_key(), process.heads_file(), trigger_count())
+    with snapshot() as session:
+        return run_checks(session, [*checks, *(WEBHOOK_CHECKS if deliveries else ())])
+
+
+def rows_of(database: str, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Return what a query finds, over a connection of its own."""
+    with psycopg.connect(database) as connection:
+        return connection.execute(query.encode(), parameters).fetchall()
+
+
+def as_owner(database: str, *statements: str) -> None:
+    """Do what only the owner of the database can: change rows behind the back of the triggers."""
+    tables = ("invoice", "payment", "ledger_transfer", "ledger_batch", "webhook_delivery")
+    with psycopg.connect(database) as connection:
+        for table in tables:
+            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
+        for statement in statements:
+            connection.execute(statement.encode())
+        for table in tables:
+            connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())

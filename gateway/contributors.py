@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlmodel import Session
 
-from gateway.csvfiles import BadLine, GoodLine, TrailerLine, read_csv
+from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv
 from gateway.db import copy_rows, execute, transaction
 from gateway.money import UnreadableAmount, parse_amount
 from gateway.tariff import Tariff, keep_categories
@@ -44,25 +43,6 @@ _CNSS = re.compile(r"[0-9]{9}", re.ASCII)
 _CIN = re.compile(r"[A-Z0-9]{2,12}", re.ASCII)
 _PHONE_MOROCCO = re.compile(r"(?:\+212|00212|0)([5-8][0-9]{8})", re.ASCII)
 _PHONE_ELSEWHERE = re.compile(r"\+[1-9][0-9]{7,14}", re.ASCII)
-
-
-@dataclass(slots=True)
-class ImportResult:
-    """What became of a file's lines. A line is loaded, unchanged or rejected, never two of them."""
-
-    read: int = 0
-    loaded: int = 0
-    unchanged: int = 0
-    rejected: list[BadLine] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        rejected = sorted(self.rejected, key=lambda bad: bad.line)
-        return {
-            "read": self.read,
-            "loaded": self.loaded,
-            "unchanged": self.unchanged,
-            "rejected": [{"line": bad.line, "reason": bad.reason} for bad in rejected],
-        }
 
 
 Row = tuple[object, ...]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from gateway.errors import Unusable
 
@@ -41,6 +41,25 @@ class TrailerLine:
 
     number: int
     fields: Sequence[str]
+
+
+@dataclass(slots=True)
+class ImportResult:
+    """What became of a file's lines. A line is loaded, unchanged or rejected, never two of them."""
+
+    read: int = 0
+    loaded: int = 0
+    unchanged: int = 0
+    rejected: list[BadLine] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        rejected = sorted(self.rejected, key=lambda bad: bad.line)
+        return {
+            "read": self.read,
+            "loaded": self.loaded,
+            "unchanged": self.unchanged,
+            "rejected": [{"line": bad.line, "reason": bad.reason} for bad in rejected],
+        }
 
 
 def read_csv(

@@ -14,8 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from gateway.contributors import ImportResult
-from gateway.csvfiles import BadLine, GoodLine, TrailerLine, read_csv
+from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv
 from gateway.db import copy_rows, execute, transaction
 from gateway.errors import Unusable
 from gateway.exception_queue import Finding, open_exceptions

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -85,9 +84,8 @@ def test_a_wrong_question_gets_a_sentence(database: str, period: str, category: 
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invoices, "CHUNK", 7)
-    return
 
 
 def test_chunks_leave_nobody_out_and_show_progress(database: str, small_chunks: None) -> None:

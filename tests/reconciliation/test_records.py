@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from gateway.contributors import ImportResult
+from gateway.csvfiles import ImportResult
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from reconciliation.records import COLUMNS, TEXT_MAX, import_records

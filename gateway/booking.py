@@ -3,7 +3,11 @@
 The rules, in the order they are asked:
 - The first money stands: a report of other money for a booked payment is `conflicting_payment`.
 - States follow the provider's own time, never arrival: an older statement changes nothing. At one
-  instant the further one wins (pending, failed, completed, reversed).
+  instant the further one wins (failed, completed, reversed).
+- `pending`, and every word we do not know, says nothing: whatever is said beside it counts,
+  so that a late «pending» cannot keep completed money out of the books.
+- A reversal dated before the completion it would take back contradicts it, whichever came first:
+  the money stays booked, and a person looks.
 - Money that the provider holds is always booked: to its invoice as far as it is due, beyond that
   to the payer's credit, without a known invoice to suspense.
 - A failure stated after completion means the money is not held: it is taken back like a reversal.
@@ -19,7 +23,7 @@ from gateway.accounts import PAYABLE, SUSPENSE, Posting, account
 from gateway.allocation import to_quoted_invoice
 from gateway.models import AccountKind, ExceptionCode, PaymentStatus
 from gateway.money import format_amount
-from gateway.references import read_reference
+from gateway.references import normalise_reference, read_reference
 from gateway.reports import PaymentReport, Statement
 
 # Cash may be reported days after it was taken; a payment dated further back would only serve to
@@ -116,13 +120,22 @@ def decide(
         report: What the provider says.
         now: The business clock.
     """
-    if payment.booked_at is not None and (other := _other_money(payment.report, report)):
-        return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
-    stands = (payment.stated_at, _RANK[STATED_BY[payment.status]])
-    if (report.stated_at, _RANK[report.statement]) <= stands:
+    newer = _outranks(report, payment)
+    heard = payment.booked_at is not None or payment.status is PaymentStatus.REVERSED
+    if heard and (other := _other_money(payment.report, report)):
+        conflict = _conflict(payment.report, report, other)
+        if payment.booked_at is None and newer and report.statement is Statement.COMPLETED:
+            # Of other money than the reversal that came first: it is held, so it is booked.
+            decision = _book(payment, invoice, report, now=now)
+            decision.notes.append(conflict)
+            return decision
+        return Decision("conflicting", notes=[conflict])
+    if not newer:
+        if report.statement is Statement.REVERSED and payment.status is PaymentStatus.BOOKED:
+            return Decision("conflicting", notes=[_contradiction(payment, report)])
         return Decision("repeated")
     if payment.status is PaymentStatus.REVERSED:
-        return _after_reversal(report)
+        return _after_reversal(payment, invoice, report, now=now)
     match report.statement:
         case Statement.COMPLETED:
             return _book(payment, invoice, report, now=now)
@@ -130,9 +143,6 @@ def decide(
             return _take_back(payment, invoice, report)
         case Statement.FAILED if payment.status is PaymentStatus.BOOKED:
             return _take_back(payment, invoice, report)
-        case Statement.PENDING if payment.status is PaymentStatus.BOOKED:
-            # The provider doubts what it had completed. The money stays until it says more.
-            payment.stated_at = report.stated_at
         case statement:
             payment.report = report
             payment.stated_at = report.stated_at
@@ -141,11 +151,21 @@ def decide(
     return Decision("noted")
 
 
+def _outranks(report: PaymentReport, payment: PaymentState) -> bool:
+    """Say whether a report overrides what the payment's state rests on."""
+    if payment.status is PaymentStatus.PENDING and report.statement is not Statement.PENDING:
+        return True
+    if report.statement is Statement.PENDING and payment.status is not PaymentStatus.PENDING:
+        return False
+    stands = (payment.stated_at, _RANK[STATED_BY[payment.status]])
+    return (report.stated_at, _RANK[report.statement]) > stands
+
+
 def _book(
     payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
 ) -> Decision:
     if payment.status is PaymentStatus.BOOKED:
-        payment.stated_at = report.stated_at
+        # Said again, later: the first time stands, so that a reversal dated between is not lost.
         return Decision("repeated")
     day, implausible = _credible_day(report)
     payment.report = report
@@ -192,18 +212,40 @@ def _take_back(
         assert invoice.id == payment.invoice_id
         invoice.paid_minor -= allocated
         decision.allocated_minor = -allocated
+    if payment.booked_at is None:
+        payment.report = report
     payment.postings = []
     payment.status = PaymentStatus.REVERSED
     payment.stated_at = report.stated_at
     return decision
 
 
-def _after_reversal(report: PaymentReport) -> Decision:
-    """A payment that was taken back does not come to life again by itself: a person looks."""
+def _after_reversal(
+    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
+) -> Decision:
+    """Decide on a statement dated after a reversal."""
     if report.statement is not Statement.COMPLETED:
         return Decision("repeated")
-    detail = {"stands": "reversed", "reported": "completed again", "source": report.source}
-    return Decision("conflicting", notes=[Note(ExceptionCode.CONFLICTING_PAYMENT, detail)])
+    contradiction = _contradiction(payment, report)
+    if payment.booked_at is None:
+        decision = _book(payment, invoice, report, now=now)
+        decision.notes.append(contradiction)
+        return decision
+    # What was booked and taken back does not come to life again by itself: it may only have been
+    # sent again with a new date.
+    return Decision("conflicting", notes=[contradiction])
+
+
+def _contradiction(payment: PaymentState, report: PaymentReport) -> Note:
+    detail = {
+        "stands": {"status": payment.status.value, "stated_at": payment.stated_at.isoformat()},
+        "reported": {
+            "status": report.statement.value,
+            "stated_at": report.stated_at.isoformat(),
+            "source": report.source,
+        },
+    }
+    return Note(ExceptionCode.CONFLICTING_PAYMENT, detail)
 
 
 def _other_money(ours: PaymentReport, theirs: PaymentReport) -> list[str]:
@@ -221,10 +263,10 @@ def _meant(report: PaymentReport) -> str:
 
 
 def _conflict(ours: PaymentReport, theirs: PaymentReport, what: list[str]) -> Note:
-    def money(report: PaymentReport) -> dict[str, str]:
+    def money(report: PaymentReport) -> dict[str, str | None]:
         return {
             "amount": format_amount(report.amount_minor),
-            "reference": report.reference_given,
+            "reference": normalise_reference(report.reference_given),
             "source": report.source,
         }
 
@@ -235,8 +277,9 @@ def _conflict(ours: PaymentReport, theirs: PaymentReport, what: list[str]) -> No
 
 
 def _unknown_reference(report: PaymentReport) -> Note:
+    # Twelve digits or nothing: what else stands where a reference should may be a person's name.
     detail = {
-        "reference": report.reference_given,
+        "reference": normalise_reference(report.reference_given),
         "amount": format_amount(report.amount_minor),
         "verifies": read_reference(report.reference_given) is not None,
     }
@@ -249,5 +292,6 @@ def _credible_day(report: PaymentReport) -> tuple[datetime, Note | None]:
     latest = report.received_at + CLOCK_SKEW_MAX
     if report.paid_at is not None and earliest <= report.paid_at <= latest:
         return report.paid_at, None
-    detail = {"paid_at": report.paid_at_given, "received_at": report.received_at.isoformat()}
+    stated = report.paid_at.isoformat() if report.paid_at else None
+    detail = {"paid_at": stated, "received_at": report.received_at.isoformat()}
     return report.received_at, Note(ExceptionCode.IMPLAUSIBLE_DATE, detail)

@@ -81,7 +81,7 @@ def demo(contributors: int, seed: int, home: Path | None, as_json: bool) -> None
     """Play the main job from nothing: enrol, issue, collect, book, reconcile."""
     from rich.console import Console
 
-    from gateway.demo import demo as play
+    from gateway.demo.stage import demo as play
     from gateway.settings import settings
 
     progress = Console(stderr=True)
@@ -99,19 +99,15 @@ def demo(contributors: int, seed: int, home: Path | None, as_json: bool) -> None
 def verify(as_json: bool) -> None:
     """Check the books' promises: sums, chain, signed heads, every payment booked once."""
     with database(), _working("Checking the books") as says:
-        from gateway import ledger, process
+        from gateway import process
         from gateway.checks import books_checks, run_checks
-        from gateway.db import snapshot, transaction
-        from gateway.migrate import trigger_count
+        from gateway.db import snapshot
+        from gateway.migrate import judges
         from reconciliation.checks import CHECKS as RECONCILIATION_CHECKS
         from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 
-        # What a crash kept from being sealed is sealed now; what our key does not vouch for is not.
-        key, heads_file = process.signing_key(), process.heads_file()
-        with transaction() as session:
-            ledger.seal(session, heads_file, key)
         checks = [
-            *books_checks(key, heads_file, trigger_count()),
+            *books_checks(process.signing_key(), process.heads_file(), judges()),
             *WEBHOOK_CHECKS,
             *RECONCILIATION_CHECKS,
         ]
@@ -192,7 +188,7 @@ def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
 @invoices.command("notices")
 @click.option("--out", "file", type=FILE, required=True)
 def invoices_notices(file: Path) -> None:
-    """Write reference, amount due, CNSS number, period and due day of each invoice as CSV."""
+    """Write reference, amount due, CNSS number, period and due day of what is unpaid as CSV."""
     with database():
         from gateway.invoices import write_notices
 
@@ -311,7 +307,8 @@ def database() -> Iterator[None]:
     Raises:
         Unusable: A service does not answer or cannot be started.
     """
-    from sqlalchemy.exc import OperationalError
+    import psycopg
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     from gateway import db, migrate
     from gateway.logs import configure_logs
@@ -325,15 +322,20 @@ def database() -> Iterator[None]:
             migrate.upgrade(services.database_url)
             db.connect(services.database_url)
             yield
-        except OperationalError as error:
-            if error.connection_invalidated or error.orig is None:
-                raise Unusable(
-                    "PostgreSQL went away in the middle; run the command again."
-                ) from None
-            reason = str(error.orig).strip().splitlines()[0]
-            raise Unusable(f"PostgreSQL does not do what it must: {reason}.") from None
+        except DBAPIError as error:
+            raise Unusable(_what_the_database_says(error.orig)) from None
+        except psycopg.Error as error:
+            raise Unusable(_what_the_database_says(error)) from None
+        except SQLAlchemyError as error:
+            raise Unusable(f"WASL_DATABASE_URL is no address ({type(error).__name__}).") from None
         finally:
             db.disconnect()
+
+
+def _what_the_database_says(error: BaseException | None) -> str:
+    """Return one sentence. Only the first line: what stands below may quote a person's values."""
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return f"PostgreSQL does not do what it must: {first.rstrip('.')}."
 
 
 def _providers_are_readable() -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlmodel import Session
 
-from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv
+from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
 from gateway.money import UnreadableAmount, parse_amount
 from gateway.tariff import Tariff, keep_categories
@@ -120,7 +120,7 @@ def _person(line: GoodLine, categories: dict[str, bool]) -> Row:
         raise ValueError("language is neither fr nor ar")
     category = value["category"]
     if category not in categories:
-        raise ValueError(f"category {category!r} is not in the tariff ({', '.join(categories)})")
+        raise ValueError(f"category is none of the tariff's ({', '.join(categories)})")
     registered_on = _day("registered_on", value["registered_on"])
     left_on = _day("left_on", value["left_on"]) if value["left_on"] else None
     if left_on is not None and left_on < registered_on:
@@ -145,13 +145,10 @@ def _person(line: GoodLine, categories: dict[str, bool]) -> Row:
 
 
 def _day(column: str, text: str) -> date:
-    try:
-        # Only the full form: fromisoformat would also take 20260101 and week dates.
-        if len(text) == 10:
-            return date.fromisoformat(text)
-    except ValueError:
-        pass
-    raise ValueError(f"{column} is not a day written as 2026-01-31")
+    day = read_day(text)
+    if day is None:
+        raise ValueError(f"{column} is not a day written as 2026-01-31")
+    return day
 
 
 def _phone(text: str) -> str | None:

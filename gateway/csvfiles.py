@@ -8,14 +8,17 @@ not the rest of the file, which is why a line break inside a field is not accept
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from gateway.errors import Unusable
 
 LINE_BYTES_MAX: Final = 65_536
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,16 @@ class TrailerLine:
 
     number: int
     fields: Sequence[str]
+
+
+def read_day(text: str) -> date | None:
+    """Return the day that `2026-01-31` is; None for any other way to write one."""
+    if not _DAY.fullmatch(text):
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -39,6 +38,32 @@ def sqlalchemy_url(database_url: str) -> sa.URL:
     return make_url(database_url).set(drivername="postgresql+psycopg")
 
 
+# What libpq takes from an address and asyncpg would send to the server as a setting of its own.
+_LIBPQ_ONLY: Final = (
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "hostaddr",
+    "channel_binding",
+    "gssencmode",
+    "fallback_application_name",
+    "client_encoding",
+    "load_balance_hosts",
+    "require_auth",
+    "requirepeer",
+    "sslcompression",
+)
+
+
+def asyncpg_address(database_url: str) -> str:
+    """Return a `postgresql://…` address as asyncpg wants it: the one that psycopg takes, too."""
+    plain = make_url(database_url).set(drivername="postgresql")
+    return plain.difference_update_query(_LIBPQ_ONLY).render_as_string(hide_password=False)
+
+
 def connect(database_url: str) -> Engine:
     """Bind this process to a database. Connections are opened when first needed.
 
@@ -50,6 +75,8 @@ def connect(database_url: str) -> Engine:
         sqlalchemy_url(database_url),
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
+        # What a statement was given may be a person's; an error must not quote it.
+        hide_parameters=True,
         # A connection that died with a restarted server is found before work is put on it.
         pool_pre_ping=True,
         connect_args={
@@ -174,9 +201,3 @@ def one_of(column: str, enum: type[StrEnum]) -> sa.CheckConstraint:
     """The check that a column holds one of the enum's values."""
     values = ", ".join(f"'{member.value}'" for member in enum)
     return sa.CheckConstraint(f"{column} IN ({values})", name=column)
-
-
-def database_now(session: Session) -> datetime:
-    """Return the database's clock: for retries only, since decisions take the business clock."""
-    now: datetime = execute(session, "SELECT clock_timestamp()").scalar_one()
-    return now

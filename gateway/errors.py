@@ -4,7 +4,6 @@ WaslError
 ├── Unusable        the call, a file or a setting is wrong: one plain sentence, exit 2
 │   └── Unavailable a service we need does not answer: one plain sentence, exit 2, safe to retry
 ├── BadSignature    a delivery that we cannot authenticate: 400, nothing kept
-├── IllegalMove     a status would leave its state table: a bug, never a stranger's doing
 └── TransferMismatch  the books hold another transfer under this name: a bug
 
 Anything else that escapes is a bug too.
@@ -25,10 +24,6 @@ class Unavailable(Unusable):
 
 class BadSignature(WaslError):
     """A webhook delivery is not authentic. The text names the check, never the secret."""
-
-
-class IllegalMove(WaslError):
-    """A status was to change in a way its state table does not allow."""
 
 
 class TransferMismatch(WaslError):

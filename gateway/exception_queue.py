@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -13,6 +13,8 @@ from sqlmodel import Session
 
 from gateway.db import execute
 from gateway.models import ExceptionCode
+
+MORE_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +31,57 @@ class Finding:
 def open_exceptions(session: Session, findings: Sequence[Finding], *, now: datetime) -> int:
     """Open an exception for each finding that has none open yet; return how many were opened.
 
-    The caller owns the transaction. The same code and subject again changes nothing, so that
-    whatever finds it may run as often as it likes.
+    The caller owns the transaction. The same again changes nothing, so that whatever finds it may
+    run as often as it likes; other details about the same subject are kept beside the first ones,
+    under `more`, up to MORE_MAX of them.
     """
     if not findings:
         return 0
+    merged = _merged(findings)
     statement = sa.text(
         """
-        INSERT INTO coded_exception (code, subject, detail, payment_id, opened_at)
+        INSERT INTO coded_exception AS known (code, subject, detail, payment_id, opened_at)
         SELECT f.code, f.subject, f.detail, f.payment_id, :now
         FROM unnest(CAST(:codes AS text[]), CAST(:subjects AS text[]), CAST(:details AS jsonb[]),
             CAST(:payment_ids AS bigint[]))
             AS f (code, subject, detail, payment_id)
-        ON CONFLICT (code, subject) WHERE resolved_at IS NULL DO NOTHING
-        RETURNING id
+        ON CONFLICT (code, subject) WHERE resolved_at IS NULL DO UPDATE SET detail =
+            known.detail || jsonb_build_object('more',
+                coalesce(known.detail -> 'more', '[]') || jsonb_build_array(excluded.detail))
+        WHERE known.detail - 'more' <> excluded.detail - 'more'
+            AND NOT coalesce(known.detail -> 'more', '[]') @> jsonb_build_array(excluded.detail)
+            AND jsonb_array_length(coalesce(known.detail -> 'more', '[]')) < :more_max
+        RETURNING (xmax = 0) AS opened
         """
     ).bindparams(sa.bindparam("details", type_=sa.ARRAY(JSONB)))
-    opened = session.connection().execute(
+    touched = session.connection().execute(
         statement,
         {
             "now": now,
-            "codes": [f.code.value for f in findings],
-            "subjects": [f.subject for f in findings],
-            "details": [f.detail for f in findings],
-            "payment_ids": [f.payment_id for f in findings],
+            "codes": [f.code.value for f in merged],
+            "subjects": [f.subject for f in merged],
+            "details": [f.detail for f in merged],
+            "payment_ids": [f.payment_id for f in merged],
+            "more_max": MORE_MAX,
         },
     )
-    return len(opened.all())
+    return sum(touched.scalars())
+
+
+def _merged(findings: Sequence[Finding]) -> list[Finding]:
+    """Return one finding for a code and a subject; what the others say stands under `more`."""
+    first: dict[tuple[ExceptionCode, str], Finding] = {}
+    more: dict[tuple[ExceptionCode, str], list[dict[str, Any]]] = {}
+    for finding in findings:
+        at = (finding.code, finding.subject)
+        if first.setdefault(at, finding).detail != finding.detail:
+            others = more.setdefault(at, [])
+            if finding.detail not in others and len(others) < MORE_MAX:
+                others.append(finding.detail)
+    return [
+        replace(finding, detail=finding.detail | {"more": more[at]}) if at in more else finding
+        for at, finding in first.items()
+    ]
 
 
 def resolve_exceptions(

@@ -94,7 +94,7 @@ def write_notices(path: Path) -> int:
             session,
             "SELECT reference, amount_minor - paid_minor, cnss_number, period, due_on"
             " FROM invoice JOIN contributor ON contributor.id = contributor_id"
-            " ORDER BY cnss_number, period",
+            " WHERE status <> 'paid' ORDER BY cnss_number, period",
         )
         count = 0
         for reference, due_minor, cnss_number, period, due_on in rows.yield_per(5_000):

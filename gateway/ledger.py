@@ -19,7 +19,7 @@ from sqlmodel import Session
 from gateway import outbox
 from gateway.accounts import Posting
 from gateway.db import execute
-from gateway.errors import TransferMismatch
+from gateway.errors import TransferMismatch, Unusable
 from gateway.models import LedgerTransfer
 from gateway.seals import BooksKey, Head, HeadsFile, SignedHead, as_signed_head
 
@@ -49,6 +49,7 @@ def post(session: Session, postings: Sequence[Posting], *, key: BooksKey, now: d
 
     Raises:
         TransferMismatch: The books hold another transfer under one of the names: a bug.
+        Unusable: The books are another home's: two keys in one chain could never be told right.
     """
     if not postings:
         return 0
@@ -58,6 +59,11 @@ def post(session: Session, postings: Sequence[Posting], *, key: BooksKey, now: d
         return 0
     accounts = _accounts(session, {code for p in fresh for code in (p.debit, p.credit)})
     previous = _last_batch(session)
+    if previous is not None and not key.vouches_for(as_signed_head(previous._asdict())):
+        raise Unusable(
+            "These books are signed by another key than this home's: start Wasl with the WASL_HOME"
+            " that has their books.key."
+        )
     batch_id = (previous.id if previous else 0) + 1
     first_id = (previous.last_transfer_id if previous else 0) + 1
     ids = _ids_by_name(session, [p.reverses for p in fresh if p.reverses])
@@ -239,7 +245,8 @@ def _ids_by_name(session: Session, names: Sequence[str]) -> dict[str, int]:
 def _last_batch(session: Session) -> sa.Row[*tuple[Any, ...]] | None:
     return execute(
         session,
-        "SELECT id, last_transfer_id, total_minor, hash FROM ledger_batch ORDER BY id DESC LIMIT 1",
+        "SELECT id, last_transfer_id, total_count, total_minor, hash, key_id, signature"
+        " FROM ledger_batch ORDER BY id DESC LIMIT 1",
     ).one_or_none()
 
 

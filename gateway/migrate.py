@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -49,17 +50,34 @@ def newest() -> str:
     return _revisions()[-1]
 
 
-def trigger_count() -> int:
-    """Return how many triggers the migrated schema has: fewer in force is tampering."""
-    judge = importlib.import_module(
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What in the database refuses what must not happen: fewer, or others, is tampering."""
+
+    triggers: frozenset[tuple[str, str, str]]
+    """Table, trigger, function."""
+    functions_md5: str
+    """Of the functions' bodies, by name (`FUNCTIONS_QUERY`)."""
+
+
+FUNCTIONS_QUERY: Final = (
+    "SELECT md5(string_agg(proname || ':' || prosrc, ',' ORDER BY proname)) FROM pg_proc"
+    " WHERE starts_with(proname, 'wasl_') AND pronamespace = current_schema()::regnamespace"
+)
+
+
+def judges() -> Judges:
+    """Return the triggers and functions that the migrations made."""
+    made = importlib.import_module(
         "gateway.migrations.versions.0002_the_database_is_the_last_judge"
     )
-    return (
-        len(judge.APPEND_ONLY)
-        + len(judge.NEVER_DELETED)
-        + len(judge.FACTS)
-        + len(judge.OTHER_TRIGGERS)
-    )
+    triggers = [
+        *((table, "append_only", "wasl_refuse") for table in made.APPEND_ONLY),
+        *((table, "never_deleted", "wasl_refuse") for table in made.NEVER_DELETED),
+        *((table, "facts_stand", "wasl_refuse_other_facts") for table in made.FACTS),
+        *((table, trigger, function) for trigger, table, function in made.OTHER_TRIGGERS),
+    ]
+    return Judges(frozenset(triggers), made.FUNCTIONS_MD5)
 
 
 def upgrade(database_url: str) -> None:
@@ -109,13 +127,3 @@ def check(database_url: str) -> None:
     with _engine(database_url).begin() as connection:
         config.attributes["connection"] = connection
         command.check(config)
-
-
-def draft(database_url: str, message: str, revision: str) -> None:
-    """Write a migration file from what differs: a draft for a person to finish."""
-    from alembic import command
-
-    config = _config()
-    with _engine(database_url).begin() as connection:
-        config.attributes["connection"] = connection
-        command.revision(config, message, autogenerate=True, rev_id=revision)

@@ -23,7 +23,7 @@ from gateway.db import execute
 from gateway.exception_queue import Finding, open_exceptions
 from gateway.models import Allocation, Channel, ExceptionCode, Payment, PaymentStatus
 from gateway.references import read_reference
-from gateway.reports import NotAboutMoney, PaymentReport, Report, Unbookable
+from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
 from gateway.seals import BooksKey
 
 Key = tuple[str, str]
@@ -106,11 +106,14 @@ def _keep(batch: _Batch, at: Key, invoice: InvoiceState | None, decision: Decisi
 def _quarantine(batch: _Batch, report: Unbookable) -> str:
     detail = {"reason": report.reason, "source": report.source}
     code, subject, at = report.code, report.source, None
+    known = batch.payments.get(report.key) if report.key else None
     if report.key is not None:
         subject = f"payment:{report.key[0]}/{report.key[1]}"
-        if (known := batch.payments.get(report.key)) and known.booked_at is not None:
-            # The payment is in the books: what does not fit it is a conflict, whatever it is.
-            code, at = ExceptionCode.CONFLICTING_PAYMENT, report.key
+    if known is not None and known.booked_at is not None:
+        # The payment is in the books: what does not fit it is a conflict, whatever it is.
+        code, at = ExceptionCode.CONFLICTING_PAYMENT, report.key
+    elif report.statement in {Statement.PENDING, Statement.FAILED}:
+        return "ignored"
     batch.findings.append((at, Finding(code, subject, detail)))
     return "conflicting" if code is ExceptionCode.CONFLICTING_PAYMENT else "quarantined"
 
@@ -186,7 +189,6 @@ def _state(row: dict[str, Any]) -> PaymentState:
         currency=row["currency"],
         channel=Channel(row["channel"]) if row["channel"] else None,
         paid_at=row["paid_at"],
-        paid_at_given=row["paid_at"].isoformat(),
         stated_at=row["stated_at"],
         received_at=row["recorded_at"],
         source=row["source"],

@@ -35,7 +35,6 @@ class PaymentReport:
     channel: Channel | None
     paid_at: datetime | None
     """The provider's word; None if it gave none that can be read."""
-    paid_at_given: str
     stated_at: datetime
     """The provider's own time of this statement."""
     received_at: datetime
@@ -55,9 +54,12 @@ class Unbookable:
 
     provider: str
     provider_payment_id: str | None
+    statement: Statement
     code: ExceptionCode
     reason: str
     source: str
+    stated: tuple[str, ...] = ()
+    """Its money as written, to tell two of them apart; never shown."""
 
     @property
     def key(self) -> tuple[str, str] | None:

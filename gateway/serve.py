@@ -3,10 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.logs import configure_logs
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+CONNECTIONS_MAX: Final = 1_000
+"""A bound on memory: each may be in the middle of one body. More are told to come back."""
+
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol with a bound on a request's head, which its parser does not have."""
+
+    _head_bytes = 0
+    _in_head = True
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the wire; end the connection whose head does not end."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin to count a head."""
+        self._head_bytes, self._in_head = 0, True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Stop counting: a body has its own bound."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Whatever comes next is the next head."""
+        self._head_bytes, self._in_head = 0, True
+        super().on_message_complete()
 
 
 def main() -> None:
@@ -22,7 +64,8 @@ def main() -> None:
         host=arguments.host,
         port=arguments.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
+        limit_concurrency=CONNECTIONS_MAX,
         # Addresses hold references: the access log would be a list of who looked at what.
         access_log=False,
         log_config=None,

@@ -59,8 +59,8 @@ def add_staff(
         Unusable: The name is empty, too long, or taken.
     """
     name = " ".join(name.split())
-    if not name or len(name) > NAME_MAX:
-        raise Unusable(f"A name has 1 to {NAME_MAX} characters.")
+    if not name or len(name) > NAME_MAX or not name.isprintable():
+        raise Unusable(f"A name has 1 to {NAME_MAX} printable characters.")
     password = secrets.token_urlsafe(15)
     second_factor = pyotp.random_base32()
     row = Staff(

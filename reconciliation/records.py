@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv
+from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
 from gateway.errors import Unusable
 from gateway.exception_queue import Finding, open_exceptions
@@ -43,7 +43,6 @@ PROGRESS_LINES: Final = 5_000
 CONFLICTS_AT_ONCE: Final = 1_000
 
 _ADVISORY_LOCK: Final = 0x7265636F
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 # A sum of amounts may be far larger than any amount.
 _SUM = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,2}))?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,24}", re.ASCII)
@@ -88,7 +87,7 @@ def import_records(
 
     Raises:
         Unusable: The file cannot be read; or it cannot be trusted as a whole, since an amount is
-            unreadable or zero, or its trailer does not agree, or is not its last line.
+            unreadable, or its trailer does not agree, or is not its last line.
     """
     result = ImportResult()
     sha256 = _sha256(path)
@@ -176,8 +175,6 @@ def _amount(path: Path, line: GoodLine) -> int:
         amount_minor = parse_amount(line.values["amount"])
     except UnreadableAmount as error:
         raise _refused(path, line.number, f"the amount cannot be read ({error})") from None
-    if amount_minor == 0:
-        raise _refused(path, line.number, "the amount is zero")
     return amount_minor
 
 
@@ -211,6 +208,8 @@ def _record(line: GoodLine, amount_minor: int) -> Row:
     record_id = value["record_id"]
     if not record_id:
         raise ValueError("record_id is empty")
+    if amount_minor == 0:
+        raise ValueError("the amount is zero")
     for column in COLUMNS:
         if len(value[column]) > TEXT_MAX:
             raise ValueError(f"{column} is longer than {TEXT_MAX} characters")
@@ -239,13 +238,10 @@ def _record(line: GoodLine, amount_minor: int) -> Row:
 
 @lru_cache(maxsize=4096)
 def _day(text: str) -> date:
-    try:
-        # Only the full form: fromisoformat would also take 20260101 and week dates.
-        if _DAY.fullmatch(text):
-            return date.fromisoformat(text)
-    except ValueError:
-        pass
-    raise ValueError("posted_on is not a day written as 2026-01-31")
+    day = read_day(text)
+    if day is None:
+        raise ValueError("posted_on is not a day written as 2026-01-31")
+    return day
 
 
 @lru_cache(maxsize=4096)

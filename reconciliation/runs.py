@@ -37,7 +37,11 @@ ROWS_AT_ONCE: Final = 10_000
 # What a run looks at. Money in suspense is not here: it has an exception of its own, and is not
 # the institution's before a person says whose it is.
 _INVOICES = "(CAST(:period AS text) IS NULL OR invoice.period = :period)"
-_RECORDS = "(CAST(:period AS text) IS NULL OR record.period = :period)"
+# A record that states no period is of its invoice's, where its reference is one.
+_RECORDS = (
+    "(CAST(:period AS text) IS NULL OR coalesce(record.period, (SELECT i.period FROM invoice i"
+    " WHERE i.reference = record.reference)) = :period)"
+)
 _STANDING = "NOT EXISTS (SELECT FROM institution_record n WHERE n.reverses_id = record.id)"
 
 
@@ -99,8 +103,8 @@ def reconcile(
     same again matches nothing and opens nothing.
 
     Args:
-        period: Only payments of invoices of this period and records of this period; None for all,
-            and for the records that state no period.
+        period: Only payments of invoices of this period and records of this period (a record that
+            states none is of its invoice's); None for all.
         now: The business clock.
         progress: Told how many payments and records have been read so far.
 

@@ -21,13 +21,13 @@ from gateway import ledger, process
 from gateway.checks import Broken, books_checks, run_checks
 from gateway.db import execute, snapshot, transaction
 from gateway.invoices import issue_invoices
-from gateway.migrate import trigger_count
-from gateway.models import Channel, Contributor
+from gateway.migrate import judges
+from gateway.models import Channel, Contributor, ExceptionCode
 from gateway.payments import record_reports
 from gateway.periods import parse_period
 from gateway.providers import WebhookProvider
 from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
-from gateway.reports import PaymentReport, Report, Statement
+from gateway.reports import PaymentReport, Report, Statement, Unbookable
 from gateway.tariff import keep_categories, tariff
 from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 from webhooks.inbox import Desk
@@ -86,10 +86,24 @@ def a_report(reference: str, **values: Any) -> PaymentReport:
             "currency": "MAD",
             "channel": Channel.CASH_AGENT,
             "paid_at": NOON,
-            "paid_at_given": NOON.isoformat(),
             "stated_at": NOON,
             "received_at": NOON,
             "source": f"delivery:cashplus/msg_{number}",
+            **values,
+        }
+    )
+
+
+def an_unbookable(provider_payment_id: str, **values: Any) -> Unbookable:
+    """Return a completed payment whose amount cannot be read."""
+    return Unbookable(
+        **{
+            "provider": "cashplus",
+            "provider_payment_id": provider_payment_id,
+            "statement": Statement.COMPLETED,
+            "code": ExceptionCode.INVALID_AMOUNT,
+            "reason": "the amount is not a decimal string",
+            "source": f"delivery:cashplus/msg_{next(_numbers)}",
             **values,
         }
     )
@@ -251,7 +265,7 @@ def seal() -> int:
 
 def broken_promises(*, deliveries: bool = False) -> list[Broken]:
     """Run the checks of the books as they are, and those of the inbox if asked to."""
-    checks = books_checks(process.signing_key(), process.heads_file(), trigger_count())
+    checks = books_checks(process.signing_key(), process.heads_file(), judges())
     with snapshot() as session:
         return run_checks(session, [*checks, *(WEBHOOK_CHECKS if deliveries else ())])
 

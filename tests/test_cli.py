@@ -89,7 +89,7 @@ def test_the_main_job_by_hand(wasl: Wasl, tmp_path: Path) -> None:
         (["records", "import", "."], "is a directory"),
         (["reconcile", "--period", "soon"], "not a period"),
         (["keys", "create", "--role", "boss"], "admin, finance"),
-        (["staff", "add", "--role", "admin", " "], "1 to 80"),
+        (["staff", "add", "--role", "admin", " "], "1 to 80 printable"),
         (["up", "--port", "70000"], "port"),
         (["demo", "--contributors", "0"], "contributors"),
         (["invoices", "notices", "--out", "no/such/place.csv"], "cannot be written"),

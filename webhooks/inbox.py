@@ -7,21 +7,24 @@ the bad one is tried again later and, after ATTEMPTS_MAX, parked with its reason
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlmodel import Session
 
 from gateway.clock import Clock
 from gateway.db import execute, transaction
+from gateway.errors import Unusable
 from gateway.exception_queue import Finding, open_exceptions
 from gateway.models import ExceptionCode
+from gateway.money import format_amount
 from gateway.payments import lock_provider, record_reports
 from gateway.providers.registry import Providers
+from gateway.references import normalise_reference
 from gateway.reports import NotAboutMoney, PaymentReport, Report, Unbookable
 from gateway.seals import BooksKey
 
@@ -53,30 +56,37 @@ class Desk:
     clock: Clock
 
 
-def drain(desk: Desk, *, batches_max: int, after_batch: Callable[[], None] = lambda: None) -> int:
+def drain(desk: Desk, *, batches_max: int) -> int:
     """Act on what waits, up to so many batches; return how many deliveries were done.
 
     Opens its own transactions. Any number may drain at once: a provider's deliveries are acted on
-    by one at a time and in the order they were stored; another takes another provider or goes.
+    by one at a time and in the order they were stored, save those that failed and are put off.
+    Deliveries of a provider that is switched off wait until it is switched on again.
+
+    Raises:
+        DBAPIError: The database is away, or does not do its work: nothing is held against a
+            delivery for that.
+        Unusable: These are not the books of this home.
     """
     done = 0
     for _ in range(batches_max):
-        did = sum(_drain_provider(desk, name) for name in _providers_waiting())
+        did = sum(_drain_provider(desk, name) for name in _providers_waiting(desk))
         did += _drain_variants(desk)
         if did == 0:
             break
         done += did
-        after_batch()
     return done
 
 
-def _providers_waiting() -> list[str]:
+def _providers_waiting(desk: Desk) -> list[str]:
     with transaction() as session:
         return list(
             execute(
                 session,
                 "SELECT DISTINCT provider FROM webhook_delivery WHERE state = 'waiting'"
-                " AND coalesce(retry_at, '-infinity') <= clock_timestamp() ORDER BY provider",
+                " AND coalesce(retry_at, '-infinity') <= clock_timestamp()"
+                " AND provider = ANY(:known) ORDER BY provider",
+                {"known": list(desk.providers)},
             ).scalars()
         )
 
@@ -86,7 +96,7 @@ def _drain_provider(desk: Desk, provider: str) -> int:
         with transaction() as session:
             return _act(session, desk, _claim(session, provider, BATCH_SIZE))
     except Exception as error:
-        if _database_is_away(error):
+        if not _may_be_the_deliverys(error):
             raise
         log.warning("batch_failed", provider=provider, error=type(error).__name__)
         return _drain_one_by_one(desk, provider)
@@ -104,7 +114,7 @@ def _drain_one_by_one(desk: Desk, provider: str) -> int:
             with transaction() as session:
                 did = _act(session, desk, _claim(session, provider, 1, only=at.id))
         except Exception as error:
-            if _database_is_away(error):
+            if not _may_be_the_deliverys(error):
                 raise
             with transaction() as session:
                 _put_off(session, at, error, desk)
@@ -115,8 +125,11 @@ def _drain_one_by_one(desk: Desk, provider: str) -> int:
     return done
 
 
-def _database_is_away(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and error.connection_invalidated
+def _may_be_the_deliverys(error: Exception) -> bool:
+    """Say whether what a delivery holds may have caused an error: then it is tried by itself."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, DataError | IntegrityError)
+    return not isinstance(error, Unusable)
 
 
 def _claim(session: Session, provider: str, size: int, only: int | None = None) -> list[Delivery]:
@@ -158,10 +171,7 @@ def _act(session: Session, desk: Desk, deliveries: Sequence[Delivery]) -> int:
 def _parse(
     providers: Providers, provider: str, delivery_id: str, body: bytes, received_at: datetime
 ) -> Report:
-    dialect = providers.get(provider)
-    if dialect is None:
-        raise LookupError(f"the providers file has no {provider} any more")
-    return dialect.parse(bytes(body), delivery_id=delivery_id, received_at=received_at)
+    return providers[provider].parse(bytes(body), delivery_id=delivery_id, received_at=received_at)
 
 
 def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk) -> None:
@@ -174,7 +184,8 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
         session,
         "UPDATE webhook_delivery SET attempts = :attempts, last_error = :reason,"
         " state = CASE WHEN :parked THEN 'parked' ELSE 'waiting' END,"
-        " retry_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = :id",
+        " retry_at = clock_timestamp() + make_interval(secs => :seconds)"
+        " WHERE id = :id AND state = 'waiting'",
         {
             "attempts": attempts,
             "reason": reason[:ERROR_TEXT_MAX],
@@ -253,11 +264,18 @@ def _money(
             return {
                 "payment": report.provider_payment_id,
                 "status": report.statement.value,
-                "amount_minor": report.amount_minor,
+                "amount": format_amount(report.amount_minor),
                 "currency": report.currency,
-                "reference": report.reference_given,
+                "reference": normalise_reference(report.reference_given),
             }
         case Unbookable():
-            return {"payment": report.provider_payment_id, "unbookable": report.reason}
+            # The money as written may be anything, a name too: shown is only whether it differs.
+            written = hashlib.sha256("\n".join(report.stated).encode()).hexdigest()[:12]
+            return {
+                "payment": report.provider_payment_id,
+                "status": report.statement.value,
+                "unbookable": report.reason,
+                "written": written,
+            }
         case NotAboutMoney():
             return {}

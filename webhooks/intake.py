@@ -20,14 +20,17 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
+from gateway.db import asyncpg_address
+
 FLUSHERS: Final = 2
 BATCH_MAX: Final = 512
-WAITING_MAX: Final = 20_000
-"""Deliveries that may wait for a commit; more are told to come back (503)."""
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bodies that may wait for a commit; who comes when they are more is told to come back (503)."""
 
 STORE_SECONDS_MAX: Final = 8.0
 RETRY_SECONDS: Final = 0.2
 BELL_SECONDS: Final = 0.05
+REFUSED_LOG_SECONDS: Final = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -83,11 +86,13 @@ class Intake:
         self._ring = ring
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._waiting: list[tuple[Arrival, asyncio.Future[None]]] = []
+        self._waiting_bytes = 0
         self._work = asyncio.Event()
         self._bell = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.refused: Counter[str] = Counter()
         """Deliveries that were not authentic, by provider: all that is kept of them."""
+        self._refused_logged_at = -REFUSED_LOG_SECONDS
 
     async def start(self) -> None:
         """Start the flushers. The database is connected to when first needed."""
@@ -106,18 +111,29 @@ class Intake:
         if self._pool is not None:
             self._pool.terminate()
 
+    def count_refused(self, provider: str) -> None:
+        """Count a delivery that was not authentic; log the counts now and then, not each one."""
+        self.refused[provider] += 1
+        if time.monotonic() - self._refused_logged_at >= REFUSED_LOG_SECONDS:
+            self._refused_logged_at = time.monotonic()
+            log.warning("deliveries_refused", so_far=dict(self.refused))
+
     async def store(self, arrival: Arrival) -> None:
         """Return once the delivery is committed.
 
         Raises:
             StoreUnavailable: It is not known to be. Storing it again is safe.
         """
-        if len(self._waiting) >= WAITING_MAX:
+        if self._waiting_bytes >= WAITING_BYTES_MAX:
             raise StoreUnavailable
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, stored))
+        self._waiting_bytes += len(arrival.body)
         self._work.set()
-        await stored
+        try:
+            await stored
+        finally:
+            self._waiting_bytes -= len(arrival.body)
 
     async def _flush_for_ever(self) -> None:
         while True:
@@ -171,9 +187,8 @@ class Intake:
         """Write, over a restart of the database if it comes back in time. Writing twice is safe."""
         while True:
             try:
-                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                    await self._write(arrivals)
-                    return
+                await self._write_within(arrivals, max(0.1, deadline - time.monotonic()))
+                return
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
                 raise
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -181,6 +196,26 @@ class Intake:
                     log.warning("store_unavailable", error=type(error).__name__)
                     raise StoreUnavailable from None
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _write_within(self, arrivals: list[Arrival], seconds: float) -> None:
+        """Write, or give up on a database that does not even refuse.
+
+        A cancelled query waits for the server to say so. One that is frozen says nothing, so the
+        connections are dropped, and the write is not waited for.
+        """
+        write = asyncio.ensure_future(self._write(arrivals))
+        try:
+            done, _ = await asyncio.wait({write}, timeout=seconds)
+            if done:
+                return write.result()
+        finally:
+            if not write.done():
+                write.cancel()
+                write.add_done_callback(_not_waited_for)
+                pool, self._pool = self._pool, None
+                if pool is not None:
+                    pool.terminate()
+        raise TimeoutError
 
     async def _write(self, arrivals: list[Arrival]) -> None:
         readable = [a for a in arrivals if a.readable]
@@ -194,10 +229,12 @@ class Intake:
         if self._pool is None:
             # Nothing is left behind in a session here, so the round trip that resets it is saved.
             self._pool = asyncpg.create_pool(
-                self._database_url, min_size=0, max_size=FLUSHERS + 1, reset=_leave_as_it_is
+                asyncpg_address(self._database_url),
+                min_size=0,
+                max_size=FLUSHERS + 1,
+                reset=_leave_as_it_is,
             )
-            await self._pool
-        return self._pool
+        return await self._pool
 
     async def _ring_for_ever(self) -> None:
         while True:
@@ -212,6 +249,12 @@ class Intake:
 
 async def _leave_as_it_is(_connection: object) -> None:
     return None
+
+
+def _not_waited_for(write: asyncio.Future[None]) -> None:
+    """Take note of how an abandoned write ended, so that nobody complains it was not."""
+    if not write.cancelled():
+        write.exception()
 
 
 def _columns(arrivals: list[Arrival]) -> list[list[Any]]:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
-import structlog
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.clock import Clock
 from gateway.errors import BadSignature
 from gateway.providers.registry import Providers
+from gateway.wirejson import UnreadableJson, read_json
 from webhooks.intake import Arrival, Intake, StoreUnavailable
 
 BODY_BYTES_MAX: Final = 256 * 1024
 BODY_SECONDS_MAX: Final = 20.0
 
-log = structlog.get_logger(__name__)
-
 
 def _answer(status: int, sentence: str, **headers: str) -> Response:
-    body = msgspec.json.encode({"detail": sentence})
-    return Response(body, status, headers=headers, media_type="application/json")
+    return JSONResponse({"detail": sentence}, status, headers=headers)
 
 
 def webhook_route(providers: Providers, intake: Intake, clock: Clock) -> Route:
@@ -35,7 +30,6 @@ def webhook_route(providers: Providers, intake: Intake, clock: Clock) -> Route:
     (nothing kept but a counter), or authentic and not JSON in UTF-8 (kept); 503 not known to be
     stored, come again; 202 stored, whatever it says.
     """
-    decode = msgspec.json.Decoder().decode
 
     async def receive(request: Request) -> Response:
         provider = providers.get(request.path_params["provider"])
@@ -48,13 +42,12 @@ def webhook_route(providers: Providers, intake: Intake, clock: Clock) -> Route:
         try:
             delivery_id = provider.authenticate(request.headers, body, now=now)
         except BadSignature as error:
-            intake.refused[provider.name] += 1
-            log.info("delivery_refused", provider=provider.name, reason=str(error))
+            intake.count_refused(provider.name)
             return _answer(400, f"The delivery is not authentic: {error}.")
         readable = True
         try:
-            decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            read_json(body)
+        except UnreadableJson:
             readable = False
         try:
             await intake.store(Arrival(provider.name, delivery_id, body, readable, now))
@@ -89,6 +82,3 @@ async def _body(request: Request) -> bytes | Response:
     except ClientDisconnect:
         return _answer(400, "The body was cut off.")
     return b"".join(chunks)
-
-
-Ring = Callable[[], Awaitable[None]]

@@ -54,6 +54,8 @@ SETTINGS: Final = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
+    # The detail of a refused row quotes its values, and they may be a person's.
+    "log_error_verbosity": "terse",
 }
 
 

@@ -40,7 +40,9 @@ def load_providers(settings: Settings) -> Providers:
         Unusable: The file or an entry of it cannot be used; the sentence names the entry.
     """
     path = settings.providers_file
-    if settings.providers is None and settings.mode == "sandbox":
+    if settings.providers is None and settings.mode == "production":
+        raise Unusable("Production has no providers of its own: set WASL_PROVIDERS to their file.")
+    if settings.providers is None:
         text = read_or_make(path, _sandbox_file).decode()
     else:
         try:
@@ -78,7 +80,8 @@ def read_providers(text: str, where: str) -> Providers:
 
 def _make(name: str, entry: dict[str, Any], where: str) -> WebhookProvider:
     values = {key: value for key, value in entry.items() if key not in {"name", "kind"}}
-    maker = KINDS.get(entry.get("kind", ""))
+    kind = entry.get("kind")
+    maker = KINDS.get(kind) if isinstance(kind, str) else None
     if maker is None:
         raise Unusable(
             f"{where}, provider {name}: its kind is not one of {', '.join(sorted(KINDS))}."
@@ -87,7 +90,7 @@ def _make(name: str, entry: dict[str, Any], where: str) -> WebhookProvider:
         secret = os.environ.get(str(variable))
         if not secret:
             raise Unusable(f"{where}, provider {name}: the variable {variable} is not set.")
-        values["secrets"] = [*values.get("secrets", []), *secret.split()]
+        values["secrets"] = [*_listed(values.get("secrets")), *secret.split()]
     try:
         return maker(name, values)
     except ValidationError as error:
@@ -96,6 +99,10 @@ def _make(name: str, entry: dict[str, Any], where: str) -> WebhookProvider:
         raise Unusable(f"{where}, provider {name}, {setting}: {first['msg']}.") from None
     except Unusable as error:
         raise Unusable(f"{where}, provider {name}: {error}.") from None
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _sandbox_file() -> bytes:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from gateway.errors import BadSignature, Unusable
 from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, parse_amount
 from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
+from gateway.wirejson import Number, UnreadableJson, read_json
 
 WINDOW: Final = timedelta(seconds=300)
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -100,7 +100,7 @@ class StandardWebhooks:
         """Read our own event (the providers file's documentation describes it)."""
         source = f"delivery:{self._name}/{delivery_id}"
         try:
-            event = _object(read_json(body), "the body")
+            event = _object(_read(body), "the body")
             kind = event.get("type")
             if not isinstance(kind, str) or not kind.startswith("payment."):
                 return NotAboutMoney("its type is not payment.…")
@@ -108,15 +108,26 @@ class StandardWebhooks:
             named = _text(data, "provider_payment_id")
         except _Unreadable as error:
             return Unbookable(
-                self._name, None, ExceptionCode.UNREADABLE_DELIVERY, str(error), source
+                provider=self._name,
+                provider_payment_id=None,
+                statement=Statement.COMPLETED,
+                code=ExceptionCode.UNREADABLE_DELIVERY,
+                reason=str(error),
+                source=source,
             )
         statement = _STATEMENTS.get(kind, Statement.PENDING)
         try:
             return self._report(event, data, named, statement, source, received_at)
         except _Unbookable as error:
-            if statement not in {Statement.COMPLETED, Statement.REVERSED}:
-                return NotAboutMoney(f"{statement.value}, and {error}")
-            return Unbookable(self._name, named, error.code, str(error), source)
+            return Unbookable(
+                provider=self._name,
+                provider_payment_id=named,
+                statement=statement,
+                code=error.code,
+                reason=str(error),
+                source=source,
+                stated=tuple(str(data.get(name)) for name in ("amount", "currency", "reference")),
+            )
 
     def _report(
         self,
@@ -130,7 +141,6 @@ class StandardWebhooks:
         currency = data.get("currency")
         if currency != CURRENCY:
             raise _Unbookable(ExceptionCode.WRONG_CURRENCY, "the currency is not MAD")
-        paid_at_given = _optional(data, "paid_at") or ""
         stated_at = _instant(_optional(event, "timestamp")) or received_at
         return PaymentReport(
             provider=self._name,
@@ -140,8 +150,7 @@ class StandardWebhooks:
             amount_minor=_amount(data.get("amount")),
             currency=CURRENCY,
             channel=_channel(data.get("channel")),
-            paid_at=_instant(paid_at_given),
-            paid_at_given=paid_at_given,
+            paid_at=_instant(_optional(data, "paid_at")),
             # A clock that runs ahead must not make this statement outrank those that follow it.
             stated_at=min(stated_at, received_at),
             received_at=received_at,
@@ -170,31 +179,11 @@ class _Unbookable(Exception):
         self.code = code
 
 
-class _Number(str):
-    """A JSON number as it was written: never mistaken for a decimal string, never a float."""
-
-
-def read_json(body: bytes) -> Any:
-    """Return JSON with numbers as written, or raise _Unreadable.
-
-    A key that stands twice is refused: which of two amounts was meant would be a guess.
-    """
+def _read(body: bytes) -> Any:
     try:
-        return json.loads(
-            body.decode("utf-8"),
-            parse_int=_Number,
-            parse_float=_Number,
-            object_pairs_hook=_once,
-        )
-    except (ValueError, RecursionError) as error:
-        raise _Unreadable(f"the body is not readable JSON ({type(error).__name__})") from None
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
+        return read_json(body, keys_once=True)
+    except UnreadableJson as error:
+        raise _Unreadable(str(error)) from None
 
 
 def _object(value: object, what: str) -> dict[str, Any]:
@@ -206,7 +195,7 @@ def _object(value: object, what: str) -> dict[str, Any]:
 def _text(values: Mapping[str, Any], name: str) -> str:
     text = _optional(values, name)
     if not text:
-        raise _Unreadable(f"{name} is absent, empty, or not 1 to {TEXT_MAX} printable characters")
+        raise _Unreadable(f"{name} is absent, or not a text of 1 to {TEXT_MAX} characters")
     return text
 
 
@@ -223,7 +212,7 @@ def _optional(values: Mapping[str, Any], name: str) -> str | None:
 
 
 def _amount(value: object) -> int:
-    if not isinstance(value, str) or isinstance(value, _Number):
+    if not isinstance(value, str) or isinstance(value, Number):
         raise _Unbookable(ExceptionCode.INVALID_AMOUNT, "the amount is not a decimal string")
     try:
         amount_minor = parse_amount(value)

@@ -175,6 +175,19 @@ def test_repeating_all_that_was_said_moves_no_money_and_changes_no_state(
     assert (till.posted, till.invoice, till.payment) == before
 
 
+@given(invoices(), st.lists(reports_about_one_payment, min_size=1, max_size=8))
+@example(an_invoice(), [said(Statement.PENDING, 1), said(Statement.COMPLETED)])
+def test_money_that_was_completed_and_never_taken_back_is_in_the_books(
+    invoice: InvoiceState | None, reports: list[PaymentReport]
+) -> None:
+    stated = {report.statement for report in reports}
+    till = told(invoice, *reports)
+    if Statement.COMPLETED in stated and not stated & {Statement.FAILED, Statement.REVERSED}:
+        assert till.status is PaymentStatus.BOOKED
+    if Statement.COMPLETED not in stated:
+        assert till.posted == []
+
+
 def _settled(till: Till) -> tuple[PaymentStatus, int, int, int]:
     return till.status, till.net_minor(), till.net_minor(PAYABLE), till.allocated_minor
 

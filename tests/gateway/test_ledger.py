@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -22,8 +23,9 @@ from hypothesis.stateful import (
 from gateway import ledger, process
 from gateway.accounts import Posting, account
 from gateway.db import transaction
-from gateway.errors import TransferMismatch
+from gateway.errors import TransferMismatch, Unusable
 from gateway.models import AccountKind
+from gateway.seals import books_key
 from tests.factories import (
     NOON,
     a_report,
@@ -152,7 +154,7 @@ class LedgerAndModel(RuleBasedStateMachine):
 def test_the_books_agree_with_a_model_that_is_told_everything_once(database: str) -> None:
     run_state_machine_as_test(
         LedgerAndModel,
-        settings=settings(max_examples=12, stateful_step_count=15, deadline=None),
+        settings=settings(max_examples=25, stateful_step_count=15, deadline=None),
     )
 
 
@@ -169,6 +171,14 @@ def test_other_content_under_a_known_name_is_refused_and_nothing_of_it_is_posted
     assert post(known) == 1
     with pytest.raises(TransferMismatch):
         post(a_posting(), a_posting(name=known.name, **other))
+    assert balances() == {TILL: 100, FLOAT: -100}
+
+
+def test_books_of_another_key_are_not_continued(database: str, home: Path) -> None:
+    post(a_posting())
+    stranger = books_key(home / "elsewhere")
+    with pytest.raises(Unusable, match="key"), transaction() as session:
+        ledger.post(session, [a_posting()], key=stranger, now=NOON)
     assert balances() == {TILL: 100, FLOAT: -100}
 
 

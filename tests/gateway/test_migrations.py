@@ -47,10 +47,16 @@ def test_running_them_again_changes_nothing(database: str) -> None:
     migrate.upgrade(database)
 
 
-def test_every_trigger_is_counted(database: str) -> None:
+def test_every_judge_is_known(database: str) -> None:
     with transaction() as session:
-        triggers = execute(session, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal")
-        assert triggers.scalar_one() == migrate.trigger_count()
+        triggers = execute(
+            session,
+            "SELECT tgrelid::regclass::text, tgname, tgfoid::regproc::text FROM pg_trigger"
+            " WHERE NOT tgisinternal",
+        )
+        judges = migrate.judges()
+        assert {tuple(trigger) for trigger in triggers} == judges.triggers
+        assert execute(session, migrate.FUNCTIONS_QUERY).scalar_one() == judges.functions_md5
 
 
 def test_a_database_of_a_newer_version_is_left_alone(database: str) -> None:

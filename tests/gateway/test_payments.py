@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DataError
 
 from gateway.models import ExceptionCode
-from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
+from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement
 from tests.factories import (
     NOON,
     a_report,
+    an_unbookable,
     at_once,
     balances,
     broken_promises,
@@ -188,8 +189,9 @@ def mixed_reports(draw: st.DrawFn) -> tuple[list[Callable[[str, list[str]], Repo
         def make(provider: str, references: list[str]) -> Report:
             named = f"P{values['payment']}"
             if values["kind"] == "unbookable":
-                code = ExceptionCode.INVALID_AMOUNT
-                return Unbookable(provider, named, code, "no amount", f"delivery:{provider}/x")
+                return an_unbookable(
+                    named, provider=provider, statement=values["statement"], source="x"
+                )
             if values["kind"] == "nothing":
                 return NotAboutMoney("no matter")
             at = values["invoice"]
@@ -297,7 +299,7 @@ def test_what_does_not_fit_a_booked_payment_is_a_conflict_and_changes_nothing(
     report = a_report(reference, provider_payment_id="P")
     assert record(report) == ["booked"]
     before = the_books()
-    wrong = Unbookable("cashplus", "P", ExceptionCode.WRONG_CURRENCY, "euros", "delivery:c/2")
+    wrong = an_unbookable("P", code=ExceptionCode.WRONG_CURRENCY)
     assert record(wrong, a_report(reference, provider_payment_id="P", amount_minor=1)) == [
         "conflicting",
         "conflicting",

@@ -28,9 +28,15 @@ def test_the_sandbox_makes_its_own_file_once(tmp_path: Path) -> None:
 
 
 def test_production_makes_up_no_secrets(tmp_path: Path) -> None:
-    with pytest.raises(Unusable, match="cannot be read"):
+    with pytest.raises(Unusable, match="WASL_PROVIDERS"):
         load_providers(Settings(home=tmp_path, mode="production"))
     assert not (tmp_path / "providers.toml").exists()
+
+
+def test_a_sandbox_file_is_not_taken_into_production(tmp_path: Path) -> None:
+    load_providers(Settings(home=tmp_path))
+    with pytest.raises(Unusable, match="WASL_PROVIDERS"):
+        load_providers(Settings(home=tmp_path, mode="production"))
 
 
 def test_a_secret_may_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +58,8 @@ def test_a_secret_may_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> N
         (GOOD.replace(SECRET, "whsec_c2hvcnQ="), "24 to 64 bytes"),
         (GOOD.replace(SECRET, "secret"), "whsec_"),
         (GOOD.replace("secrets", "secret"), "secret"),
+        (GOOD.replace('"standard-webhooks"', "[1]"), "its kind is not one of"),
+        (GOOD.replace(f'["{SECRET}"]', "5"), "secrets"),
         (GOOD.replace(f'secrets = ["{SECRET}"]', ""), "neither"),
         (GOOD + 'public_keys = ["whpk_AAAA"]', "32 bytes"),
     ],

@@ -47,7 +47,7 @@ def test_what_is_stored_opens_nothing(database: str, home: Path) -> None:
     assert "$argon2id$" in held
 
 
-@pytest.mark.parametrize("name", ["", "   ", "x" * 81])
+@pytest.mark.parametrize("name", ["", "   ", "x" * 81, "\x00", "\ud800"])
 def test_a_name_is_needed(database: str, home: Path, name: str) -> None:
     with pytest.raises(Unusable, match="characters"), transaction() as session:
         add_staff(session, name, Role.ADMIN, sealing=sealing_key(home / "keys"), now=NOON)

@@ -139,7 +139,7 @@ def test_a_home_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_errors_cannot_cancel_in_what_is_unaccounted() -> None:
-    from gateway.demo import unaccounted
+    from gateway.demo.result import unaccounted
     from gateway.simulators.tally import Tally
 
     told = Tally(expected={("bank", "1"): 100, ("bank", "2"): 100, ("card", "1"): 0})

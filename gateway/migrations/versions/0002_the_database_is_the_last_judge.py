@@ -71,10 +71,14 @@ FACTS = {
 }
 
 OTHER_TRIGGERS = (
-    ("moves", "payment"),
-    ("follows", "ledger_batch"),
-    ("reversal_is_opposite", "ledger_transfer"),
+    ("moves", "payment", "wasl_payment_moves"),
+    ("follows", "ledger_batch", "wasl_batch_follows"),
+    ("reversal_is_opposite", "ledger_transfer", "wasl_reversal_is_opposite"),
 )
+
+# Of the functions' bodies as this migration makes them: an emptied one shows in the check of the
+# books. A test keeps it right.
+FUNCTIONS_MD5 = ""
 
 
 def upgrade() -> None:
@@ -130,9 +134,10 @@ def _payments_move_legally() -> None:
         BEGIN
             IF OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN (
                 ('pending', 'failed'), ('pending', 'booked'), ('pending', 'reversed'),
-                ('failed', 'pending'), ('failed', 'booked'), ('failed', 'reversed'),
+                ('failed', 'booked'), ('failed', 'reversed'),
                 ('booked', 'reversed')
-            ) THEN
+            ) AND NOT (OLD.status = 'reversed' AND NEW.status = 'booked' AND OLD.booked_at IS NULL)
+            THEN
                 RAISE EXCEPTION 'payment %: % cannot become %', OLD.id, OLD.status, NEW.status
                     USING ERRCODE = 'restrict_violation';
             END IF;
@@ -247,7 +252,7 @@ def downgrade() -> None:
         op.execute(f"DROP TRIGGER never_deleted ON {table}")
     for table in FACTS:
         op.execute(f"DROP TRIGGER facts_stand ON {table}")
-    for trigger, table in OTHER_TRIGGERS:
+    for trigger, table, _ in OTHER_TRIGGERS:
         op.execute(f"DROP TRIGGER {trigger} ON {table}")
     for function in (
         "wasl_refuse()",

@@ -1,4 +1,4 @@
-"""What the books hold, in figures: for the demo's comparison, metrics and reports. Reads only."""
+"""What the books hold, in figures, to be held against the journals. Reads only, across packages."""
 
 from __future__ import annotations
 

@@ -15,45 +15,37 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from gateway import audit, db
+from gateway import db
 from gateway.clock import ANCHOR_VARIABLE, day_of
+from gateway.demo import books
+from gateway.demo.files import Files, last_line
+from gateway.demo.programs import POLL_SECONDS, Up, Watched
+from gateway.demo.result import DemoResult, unaccounted
 from gateway.embedded.home import Lock, write_privately
-from gateway.embedded.processes import Process, free_port, spawn
+from gateway.embedded.processes import spawn
 from gateway.errors import Unavailable, Unusable
-from gateway.money import format_amount
 from gateway.services import running_services
 from gateway.settings import Settings
 from gateway.simulators.dealing import CHANNELS
 from gateway.simulators.notices import read_notices
-from gateway.simulators.tally import Tally, tally
+from gateway.simulators.tally import tally
 
 _T = TypeVar("_T")
 
-POLL_SECONDS: Final = 0.1
-UP_STARTS_MAX: Final = 10
-UP_FIRST_STARTS_MAX: Final = 3
-"""Where nothing has run yet, what fails will fail again."""
-
-UP_READY_SECONDS_MAX: Final = 180
-UP_STOP_SECONDS_MAX: Final = 60
 COMMAND_TRIES_MAX: Final = 8
 COMMAND_SECONDS_MAX: Final = 3600
 PAYER_STARTS_MAX: Final = 20
@@ -65,102 +57,6 @@ _SIGNING_VARIABLE: Final = "WASL_DEMO_SECRET"
 # The demo invents people and money. It never does so in services that somebody else set up, nor
 # with their secrets.
 _NOT_INHERITED: Final = ("WASL_DATABASE_URL", "WASL_REDIS_URL", "WASL_PROVIDERS")
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What was done, and what the journals and the books say of it. Amounts are centimes."""
-
-    contributors: int
-    invoices: int
-    billed_minor: int
-    deliveries: int
-    payments: int
-    collected: Mapping[str, int]
-    """Net, by channel."""
-    records: int
-    matched: int
-    planted: Mapping[str, int]
-    exceptions: Mapping[str, int]
-    unaccounted_minor: int
-    """Sum over payments of |journal - books|: errors cannot cancel."""
-    broken: list[dict[str, str]]
-    """What `wasl verify` found."""
-    surprises: int
-    """Answers that no provider may get."""
-    first_surprises: list[str]
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        return (
-            self.unaccounted_minor == 0
-            and self.planted == self.exceptions
-            and not self.broken
-            and self.surprises == 0
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fixed answer of `wasl demo --json`."""
-        return {
-            "contributors": self.contributors,
-            "invoices": self.invoices,
-            "deliveries": self.deliveries,
-            "payments": self.payments,
-            "collected": format_amount(sum(self.collected.values())),
-            "records": self.records,
-            "matched": self.matched,
-            "planted": dict(sorted(self.planted.items())),
-            "exceptions": dict(sorted(self.exceptions.items())),
-            "unaccounted": format_amount(self.unaccounted_minor),
-            "seconds": round(self.seconds, 1),
-        }
-
-    def show(self, console: Console) -> None:
-        """Print the result for a person."""
-        console.print(self._sums())
-        console.print(self._exceptions())
-        if self.unaccounted_minor == 0:
-            console.print("Every centime that was paid is accounted for.", style="bold")
-        else:
-            console.print(
-                f"{format_amount(self.unaccounted_minor)} MAD are not accounted for.",
-                style="bold red",
-            )
-        if self.planted != self.exceptions:
-            console.print("The exceptions found are not those that were planted.", style="red")
-        for finding in self.broken:
-            console.print(f"Broken: {finding['what']} ({finding['where']})", style="red")
-        for surprise in self.first_surprises:
-            console.print(f"Unexpected answer: {surprise}", style="red")
-        if self.surprises > len(self.first_surprises):
-            more = self.surprises - len(self.first_surprises)
-            console.print(f"and {more} more unexpected answers.", style="red")
-        console.print(f"{self.seconds:.1f} seconds.", style="dim")
-
-    def _sums(self) -> Table:
-        table = Table("", "number", "MAD", title="Collected", title_justify="left")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        table.add_row("contributors", f"{self.contributors}", "")
-        table.add_row("invoices", f"{self.invoices}", format_amount(self.billed_minor))
-        table.add_row("deliveries", f"{self.deliveries}", "", end_section=True)
-        for channel, minor in self.collected.items():
-            table.add_row(channel, "", format_amount(minor))
-        total = format_amount(sum(self.collected.values()))
-        table.add_row("payments", f"{self.payments}", total, end_section=True)
-        table.add_row("institution's records", f"{self.records}", "")
-        table.add_row("matched", f"{self.matched}", "")
-        return table
-
-    def _exceptions(self) -> Table:
-        table = Table("exception", "planted", "found", title="Exceptions", title_justify="left")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for code in sorted({*self.planted, *self.exceptions}):
-            planted, found = self.planted.get(code, 0), self.exceptions.get(code, 0)
-            table.add_row(code, f"{planted}", f"{found}", style="" if planted == found else "red")
-        return table
 
 
 def demo(
@@ -181,7 +77,7 @@ def demo(
     if contributors < 1:
         raise Unusable("A demo needs at least one contributor.")
     began = time.monotonic()
-    with _ended_by_sigterm(), _home(home) as place:
+    with _home(home) as place:
         stage = _Stage(settings, place, contributors=contributors, seed=seed, console=progress)
         with stage.claimed():
             return stage.play(began)
@@ -199,90 +95,6 @@ def _home(home: Path | None) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Make SIGTERM end the block as an exception does, so that what was started is stopped."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Files:
-    """The paths of a demo in its home."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.root = home / "demo"
-        self.story = self.root / "story.json"
-        self.lock = self.root / "lock"
-        self.logs = self.root / "logs"
-        self.contributors = self.root / "contributors.csv"
-        self.notices = self.root / "notices.csv"
-        self.records = self.root / "records.csv"
-        self.institution = self.root / "journals" / "institution.jsonl"
-        self.payers = {name: self.root / "journals" / f"{name}.jsonl" for name in CHANNELS}
-
-
-class _Up:
-    """`wasl up`, on one port for the whole demo, started again whenever it ends."""
-
-    def __init__(self, files: _Files, environment: Mapping[str, str], *, continued: bool) -> None:
-        """Choose a port. A continued demo is patient with the remains of the one before it."""
-        self.port = free_port()
-        self._starts_max = UP_STARTS_MAX if continued else UP_FIRST_STARTS_MAX
-        self._log = files.logs / "up.log"
-        self._process = Process(
-            "wasl up",
-            [sys.executable, "-m", "gateway.cli", "up", "--port", str(self.port)],
-            log=self._log,
-            death_signal=signal.SIGTERM,
-            environment=environment,
-        )
-
-    def keep(self) -> None:
-        """Return when it runs and has said that it is ready.
-
-        Raises:
-            Unavailable: It ended several times in a row before it was ready.
-        """
-        if self._process.is_alive():
-            return
-        for start in range(self._starts_max):
-            if start:
-                time.sleep(min(2**start, 8))
-            if self._log.exists():
-                self._log.replace(self._log.with_name("up-before.log"))
-            self._process.start()
-            if self._ready():
-                self._starts_max = UP_STARTS_MAX
-                return
-        raise Unavailable(f"wasl up does not come up: {_last_line(self._log)}")
-
-    def stop(self) -> None:
-        self._process.stop(UP_STOP_SECONDS_MAX)
-
-    def _ready(self) -> bool:
-        until = time.monotonic() + UP_READY_SECONDS_MAX
-        while self._process.is_alive():
-            lines = self._log.read_bytes().split(b"\n")[:-1]
-            if any(line.startswith(b"ready http://") for line in lines):
-                return True
-            if time.monotonic() > until:
-                self.stop()
-                return False
-            time.sleep(POLL_SECONDS)
-        return False
-
-
 class _Stage:
     """One demo: its files, its children, and the steps in their order."""
 
@@ -294,7 +106,7 @@ class _Stage:
         )
         self._contributors = contributors
         self._seed = seed
-        self._files = _Files(home)
+        self._files = Files(home)
         self._environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         self._environment["WASL_HOME"] = str(home)
         self._console = console
@@ -335,7 +147,7 @@ class _Stage:
         """Do all the steps, those already done quickly, and compare."""
         continued = self._files.story.exists()
         on = self._day()
-        up = _Up(self._files, self._environment, continued=continued)
+        up = Up(self._files, self._environment, continued=continued)
         try:
             with self._progress:
                 self._step("Starting the product", up.keep)
@@ -385,7 +197,7 @@ class _Stage:
 
     # -- the steps -------------------------------------------------------------------------------
 
-    def _enrol(self, up: _Up, on: date) -> None:
+    def _enrol(self, up: Up, on: date) -> None:
         people = self._files.contributors
         if not people.exists():
             self._simulate(
@@ -404,7 +216,7 @@ class _Stage:
             first = done["rejected"][0]
             raise Unusable(f"{people}, line {first['line']}: {first['reason']}")
 
-    def _issue(self, up: _Up, on: date) -> int:
+    def _issue(self, up: Up, on: date) -> int:
         invoices = 0
         for period in (f"{on:%Y-%m}", f"{on.year}-Q{(on.month + 2) // 3}"):
             issued = self._wasl(up, "invoices", "issue", "--period", period)
@@ -420,13 +232,13 @@ class _Stage:
             draft.replace(notices)
         return invoices
 
-    def _collect(self, up: _Up) -> None:
+    def _collect(self, up: Up) -> None:
         secrets = self._secrets()
         task = self._begin("Collecting payments", total=0)
         running: dict[str, subprocess.Popen[bytes]] = {}
         starts: Counter[str] = Counter()
         waiting = set(CHANNELS)
-        watched = {name: _Watched(path) for name, path in self._files.payers.items()}
+        watched = {name: Watched(path) for name, path in self._files.payers.items()}
         try:
             while waiting:
                 up.keep()
@@ -473,22 +285,22 @@ class _Stage:
                 environment=self._environment | {_SIGNING_VARIABLE: secret},
             )
 
-    def _payer_is_done(self, name: str, code: int, starts: int, journal: _Watched) -> bool:
+    def _payer_is_done(self, name: str, code: int, starts: int, journal: Watched) -> bool:
         """Say whether a payers' program that ended is done; one that was killed is not."""
         # Surprises make it 1, and the result reports them; but so does a bug of the program.
         if code in {0, 1} and journal.ended:
             return True
         if code > 0 or starts >= PAYER_STARTS_MAX:
-            raise Unavailable(f"The payers of {name} ended: {_last_line(self._log(name))}")
+            raise Unavailable(f"The payers of {name} ended: {last_line(self._log(name))}")
         return False
 
-    def _drain(self, up: _Up) -> None:
+    def _drain(self, up: Up) -> None:
         """Wait until every delivery was acted on."""
         least: int | None = None
         since = time.monotonic()
         while True:
             up.keep()
-            left = self._read_books(audit.undone)
+            left = self._read_books(books.undone)
             if left == 0:
                 return
             if left is not None and (least is None or left < least):
@@ -501,7 +313,7 @@ class _Stage:
                 )
             time.sleep(POLL_SECONDS)
 
-    def _import_records(self, up: _Up) -> int:
+    def _import_records(self, up: Up) -> int:
         files = self._files
         self._simulate(
             "institution",
@@ -525,7 +337,7 @@ class _Stage:
         return read
 
     def _result(
-        self, up: _Up, invoices: int, records: int, verdict: dict[str, Any], began: float
+        self, up: Up, invoices: int, records: int, verdict: dict[str, Any], began: float
     ) -> DemoResult:
         told = tally([*self._files.payers.values(), self._files.institution])
         booked, exceptions, totals = self._final_books(up)
@@ -552,22 +364,22 @@ class _Stage:
         )
 
     def _final_books(
-        self, up: _Up
+        self, up: Up
     ) -> tuple[dict[tuple[str, str], int], dict[str, int], dict[str, Any]]:
         def read(
             session: Session,
         ) -> tuple[dict[tuple[str, str], int], dict[str, int], dict[str, Any]]:
             return (
-                audit.booked_amounts(session),
-                audit.open_exceptions(session),
-                audit.totals(session),
+                books.booked_amounts(session),
+                books.open_exceptions(session),
+                books.totals(session),
             )
 
         for _ in range(COMMAND_TRIES_MAX):
             up.keep()
-            books = self._read_books(read)
-            if books is not None:
-                return books
+            found = self._read_books(read)
+            if found is not None:
+                return found
             time.sleep(2)
         raise Unavailable(f"The books cannot be read: see {self._files.home / 'log'}.")
 
@@ -587,7 +399,7 @@ class _Stage:
             raise Unusable(f"{path} names no secret of {', '.join(missing)}.")
         return providers
 
-    def _wasl(self, up: _Up, *words: str, accepted: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    def _wasl(self, up: Up, *words: str, accepted: tuple[int, ...] = (0,)) -> dict[str, Any]:
         """Run a `wasl` command and return its JSON answer."""
         return self._command(
             up, ["-m", "gateway.cli", *words, "--json"], accepted=accepted, read=_json_object
@@ -598,7 +410,7 @@ class _Stage:
 
     def _command(
         self,
-        up: _Up | None,
+        up: Up | None,
         words: list[str],
         *,
         read: Callable[[bytes], _T | None],
@@ -636,7 +448,7 @@ class _Stage:
                 answer = read(output.read()) if code in accepted else None
             if answer is not None:
                 return answer
-        raise Unavailable(f"`{' '.join(words)}` does not succeed: {_last_line(log)}")
+        raise Unavailable(f"`{' '.join(words)}` does not succeed: {last_line(log)}")
 
     def _read_books(self, read: Callable[[Session], _T]) -> _T | None:
         """Read the books in one transaction; None when they cannot be reached just now."""
@@ -668,40 +480,6 @@ class _Stage:
         return self._files.logs / f"{name}.log"
 
 
-class _Watched:
-    """How far a payers' journal has got, reading only what is new."""
-
-    def __init__(self, path: Path) -> None:
-        self.cases = 0
-        """How many there are."""
-        self.done = 0
-        """How many of them are over."""
-        self.ended = False
-        """Whether the last line is that of a program that came to its end."""
-        self._path = path
-        self._offset = 0
-
-    def look(self) -> None:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                self.done += b'"last":true' in line
-                self.ended = line.startswith(b'{"line":"end"')
-                if line.startswith(b'{"line":"start"'):
-                    self.cases = json.loads(line)["cases"]
-
-
-def unaccounted(told: Tally, booked: Mapping[tuple[str, str], int]) -> int:
-    """Return the sum over payments of |journal - books| in centimes, whichever knows of them."""
-    payments = {*told.expected, *booked}
-    return sum(abs(told.expected.get(each, 0) - booked.get(each, 0)) for each in payments)
-
-
 def _without_zeros(counts: Mapping[str, int]) -> dict[str, int]:
     return {str(code): count for code, count in counts.items() if count}
 
@@ -717,12 +495,3 @@ def _json_object(output: bytes) -> dict[str, Any] | None:
 
 def _nothing(_output: bytes) -> bool:
     return True
-
-
-def _last_line(log: Path) -> str:
-    """Return the last words of a log, for an error that ends the demo."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        return "it said nothing."
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing.")

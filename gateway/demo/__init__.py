@@ -1,0 +1,1 @@
+"""`wasl demo`: the main job from nothing, with payers and an institution that are programs."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from sqlmodel import Session
 
+from gateway import ledger
 from gateway.db import execute
 
 
@@ -49,17 +51,12 @@ def open_exceptions(session: Session) -> dict[str, int]:
 
 
 def totals(session: Session) -> dict[str, Any]:
-    """Return counts and sums (centimes) over everything."""
-    row = execute(
-        session,
-        """
-        SELECT (SELECT count(*) FROM contributor) AS contributors,
-            (SELECT count(*) FROM invoice) AS invoices,
-            (SELECT coalesce(sum(amount_minor), 0)::bigint FROM invoice) AS billed_minor,
-            (SELECT coalesce(sum(paid_minor), 0)::bigint FROM invoice) AS paid_minor,
-            (SELECT count(*) FROM payment WHERE status = 'booked') AS payments,
-            (SELECT count(*) FROM institution_record) AS records,
-            (SELECT count(*) FROM matched_payment) AS matched
-        """,
-    ).mappings()
-    return dict(row.one())
+    """Return how many payments are matched, and what the accounts hold by kind, in centimes.
+
+    Debits less credits: positive for what others owe us, negative for what we owe.
+    """
+    held: Counter[str] = Counter()
+    for balance in ledger.balances(session):
+        held[balance.code.partition(":")[0]] += balance.net_minor
+    matched: int = execute(session, "SELECT count(*) FROM matched_payment").scalar_one()
+    return {"matched": matched, "held": dict(held)}

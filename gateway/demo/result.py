@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
+from gateway.models import AccountKind
 from gateway.money import format_amount
 from gateway.simulators.tally import Tally
+
+_ACCOUNTS: Final = {
+    AccountKind.CLEARING: "held by the providers",
+    AccountKind.PAYABLE: "owed to the institution",
+    AccountKind.CREDIT: "credit of payers who paid too much",
+    AccountKind.SUSPENSE: "in suspense: nobody knows whose debt it pays",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class DemoResult:
     payments: int
     collected: Mapping[str, int]
     """Net, by channel."""
+    held: Mapping[str, int]
+    """What the books hold, by kind of account: what providers have, and whose it is."""
     records: int
     matched: int
     planted: Mapping[str, int]
@@ -65,6 +75,7 @@ class DemoResult:
     def show(self, console: Console) -> None:
         """Print the result for a person."""
         console.print(self._sums())
+        console.print(self._books())
         console.print(self._exceptions())
         if self.unaccounted_minor == 0:
             console.print("Every centime that was paid is accounted for.", style="bold")
@@ -97,6 +108,15 @@ class DemoResult:
         table.add_row("payments", f"{self.payments}", total, end_section=True)
         table.add_row("institution's records", f"{self.records}", "")
         table.add_row("matched", f"{self.matched}", "")
+        return table
+
+    def _books(self) -> Table:
+        table = Table("account", "MAD", title="The books", title_justify="left")
+        table.columns[1].justify = "right"
+        for kind, what in _ACCOUNTS.items():
+            if kind in self.held:
+                end = kind == AccountKind.CLEARING
+                table.add_row(what, format_amount(abs(self.held[kind])), end_section=end)
         return table
 
     def _exceptions(self) -> Table:

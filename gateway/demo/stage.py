@@ -352,6 +352,7 @@ class _Stage:
             deliveries=told.deliveries,
             payments=len(booked),
             collected=collected,
+            held=totals["held"],
             records=records,
             matched=totals["matched"],
             planted=_without_zeros(told.planted),

@@ -1,0 +1,356 @@
+"""The inbox is the queue: each delivery acted on once, by whoever comes, in the order they came."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final
+
+import psycopg
+import pytest
+
+from gateway.db import execute, transaction
+from gateway.money import format_amount
+from gateway.providers import WebhookProvider
+from gateway.reports import Report
+from tests.factories import (
+    NOON,
+    a_delivery,
+    a_desk,
+    a_provider,
+    a_report,
+    an_event,
+    at_once,
+    balances,
+    broken_promises,
+    rows_of,
+    seal,
+    some_invoices,
+    the_books,
+)
+from webhooks import inbox
+from webhooks.inbox import ATTEMPTS_MAX, drain
+
+DUE: Final = 16352
+WAITING: Final = "SELECT count(*) FROM webhook_delivery WHERE state = 'waiting'"
+
+
+class Faulty:
+    """A provider whose parser has a fault: it fails, or returns what no database can hold."""
+
+    name = "cashplus"
+
+    def __init__(self, poison: bytes, fault: Callable[[], Report]) -> None:
+        self._poison = poison
+        self._fault = fault
+        self._honest = a_provider()
+
+    def authenticate(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> str:
+        return self._honest.authenticate(headers, body, now=now)
+
+    def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
+        if self._poison in body:
+            return self._fault()
+        return self._honest.parse(body, delivery_id=delivery_id, received_at=received_at)
+
+
+def raises(error: Exception) -> Callable[[], Report]:
+    def fail() -> Report:
+        raise error
+
+    return fail
+
+
+def deliver_each(references: list[str], *providers: str, **values: Any) -> list[str]:
+    """Store a delivery of each provider for each invoice, mixed; return their ids."""
+    return [
+        a_delivery(an_event(reference, **values), provider=provider)
+        for reference in references
+        for provider in providers or ("cashplus",)
+    ]
+
+
+def make_due(database: str) -> None:
+    """Let the time pass until all that was put off is due."""
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE webhook_delivery SET retry_at = clock_timestamp()")
+
+
+def seal_and_check() -> None:
+    seal()
+    assert broken_promises(deliveries=True) == []
+
+
+def attempts_of(database: str) -> list[tuple[Any, ...]]:
+    return rows_of(
+        database,
+        "SELECT state, attempts FROM webhook_delivery WHERE attempts > 0 ORDER BY id",
+    )
+
+
+# -- many who drain -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drainers", [2, 4])
+def test_however_many_drain_each_delivery_is_acted_on_once(
+    database: str, monkeypatch: pytest.MonkeyPatch, drainers: int
+) -> None:
+    monkeypatch.setattr(inbox, "BATCH_SIZE", 25)
+    names = ("bank", "card", "cashplus", "kiosk")
+    deliver_each(some_invoices(75), *names, amount="40.88")
+    desk = a_desk(*map(a_provider, names))
+
+    def drain_until_done() -> int:
+        done = 0
+        while rows_of(database, WAITING) != [(0,)]:
+            done += drain(desk, batches_max=50)
+        return done
+
+    # Nothing is done twice: what all say they did together is what there was.
+    assert sum(at_once(*[drain_until_done] * drainers)) == 300
+    books = the_books()
+    assert {invoice[2:] for invoice in books.invoices} == {(DUE, "paid")}
+    assert len(books.transfers) == 300
+    assert balances()["payable:institution"] == -75 * DUE
+    assert rows_of(database, "SELECT DISTINCT outcome, attempts FROM webhook_delivery") == [
+        ("booked", 0)
+    ]
+    seal_and_check()
+
+
+def test_one_payment_told_by_hundreds_of_deliveries_is_booked_once(database: str) -> None:
+    (reference,) = some_invoices()
+    deliver_each([reference] * 300, provider_payment_id="P")
+    assert sum(at_once(*[partial(drain, a_desk(), batches_max=9)] * 3)) == 300
+    assert balances() == {"clearing:cashplus": DUE, "payable:institution": -DUE}
+    assert rows_of(
+        database, "SELECT outcome, count(*) FROM webhook_delivery GROUP BY 1 ORDER BY 1"
+    ) == [("booked", 1), ("repeated", 299)]
+    seal_and_check()
+
+
+def test_deliveries_of_a_provider_are_acted_on_in_the_order_they_were_stored(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "BATCH_SIZE", 3)
+    (reference,) = some_invoices()
+    amounts = [100 + n for n in range(10)]
+    for minor in amounts:
+        # Of one payment told ten times with other money, only the first is booked.
+        a_delivery(an_event(reference, provider_payment_id="P", amount=format_amount(minor)))
+    for minor in amounts:
+        a_delivery(an_event(reference, amount=format_amount(minor)))
+    assert drain(a_desk(), batches_max=99) == 20
+    ordered = rows_of(database, "SELECT amount_minor FROM ledger_transfer ORDER BY id")
+    assert [minor for (minor,) in ordered] == [100, *amounts]
+    seal_and_check()
+
+
+def test_draining_an_empty_inbox_does_nothing(database: str) -> None:
+    before = the_books()
+    assert drain(a_desk(), batches_max=9) == 0
+    assert the_books() == before
+
+
+def test_draining_again_does_nothing_again(database: str) -> None:
+    deliver_each(some_invoices(3))
+    assert drain(a_desk(), batches_max=9) == 3
+    before = the_books()
+    assert drain(a_desk(), batches_max=9) == 0
+    assert the_books() == before
+
+
+# -- poison ---------------------------------------------------------------------------------------
+
+FAULTS: Final = [
+    pytest.param(raises(RuntimeError("a fault")), id="the parser raises"),
+    pytest.param(raises(ValueError("NUL \x00 in a text")), id="it raises with a NUL"),
+    pytest.param(raises(ValueError("\ud800")), id="it raises with half a character"),
+    pytest.param(raises(KeyError()), id="it raises without a word"),
+    pytest.param(lambda: a_report("1", terminal_id="\x00"), id="a NUL in a text"),
+    pytest.param(lambda: a_report("1", terminal_id="\ud800"), id="half a character in a text"),
+    pytest.param(lambda: a_report("1", amount_minor=10**13), id="an amount beyond the limit"),
+    pytest.param(lambda: a_report("1", amount_minor=10**30), id="an amount beyond all limits"),
+    pytest.param(lambda: a_report("1", amount_minor=0), id="no amount"),
+    pytest.param(lambda: a_report("1", currency="EUR"), id="another currency"),
+    pytest.param(lambda: a_report("1", fee_minor=-1), id="a negative fee"),
+    pytest.param(lambda: a_report("x\x00"), id="a NUL in what a person is told"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_poisoned_delivery_holds_up_none_of_its_neighbours(
+    database: str, fault: Callable[[], Report]
+) -> None:
+    references = some_invoices(6)
+    deliver_each(references[:3])
+    a_delivery(b'{"poison": 1}', delivery_id="msg_poison")
+    deliver_each(references[3:])
+    deliver_each(references, "kiosk", amount="1.00")
+    desk = a_desk(Faulty(b"poison", fault), a_provider("kiosk"))
+    assert drain(desk, batches_max=9) == 12
+    assert {invoice[2:] for invoice in the_books().invoices} == {(DUE, "paid")}
+    assert attempts_of(database) == [("waiting", 1)]
+    seal_and_check()
+
+
+def test_a_poisoned_delivery_is_tried_again_at_growing_distance_and_parked_in_the_end(
+    database: str,
+) -> None:
+    a_delivery(b'{"poison": 1}', delivery_id="msg_poison")
+    desk = a_desk(Faulty(b"poison", raises(RuntimeError("a fault"))))
+    distances = []
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        assert drain(desk, batches_max=9) == 0
+        # Not due yet: whoever comes meanwhile leaves it alone.
+        assert drain(desk, batches_max=9) == 0
+        ((state, attempts, seconds, said),) = rows_of(
+            database,
+            "SELECT state, attempts, extract(epoch FROM retry_at - clock_timestamp())::float8,"
+            " last_error FROM webhook_delivery",
+        )
+        assert (attempts, said) == (attempt, "RuntimeError: a fault")
+        assert state == ("waiting" if attempt < ATTEMPTS_MAX else "parked")
+        distances.append(seconds)
+        make_due(database)
+    assert all(later > 1.5 * sooner for sooner, later in pairwise(distances))
+    assert drain(desk, batches_max=9) == 0
+    assert attempts_of(database) == [("parked", ATTEMPTS_MAX)]
+    assert the_books().exceptions == [("parked_delivery", "delivery:cashplus/msg_poison")]
+    seal_and_check()
+
+
+def test_a_fault_that_is_mended_in_time_is_made_good(database: str) -> None:
+    (reference,) = some_invoices()
+    deliver_each([reference])
+    faulty = a_desk(Faulty(b"completed", raises(RuntimeError("a fault"))))
+    assert drain(faulty, batches_max=9) == 0
+    make_due(database)
+    assert drain(a_desk(), batches_max=9) == 1
+    assert the_books().invoices == [(reference, DUE, DUE, "paid")]
+    assert attempts_of(database) == [("done", 1)]
+    seal_and_check()
+
+
+def test_deliveries_of_a_provider_that_is_switched_off_wait_and_hold_up_nobody(
+    database: str,
+) -> None:
+    first, second = some_invoices(2)
+    deliver_each([first], "gone")
+    deliver_each([second], "cashplus")
+    for _ in range(ATTEMPTS_MAX + 1):
+        drain(a_desk(), batches_max=9)
+        make_due(database)
+    assert [row[2] for row in the_books().invoices if row[0] == second] == [DUE]
+    assert drain(a_desk(a_provider("gone")), batches_max=9) == 1
+    assert {row[2] for row in the_books().invoices} == {DUE}
+    seal_and_check()
+
+
+def test_a_delivery_that_another_did_meanwhile_is_not_put_off(database: str) -> None:
+    """Whoever failed must not take a delivery back that succeeded in other hands."""
+    (reference,) = some_invoices()
+    deliver_each([reference])
+
+    class AnotherComesMeanwhile(Exception):
+        def __str__(self) -> str:
+            # Asked for when the failed try is over and what becomes of it is written down.
+            drain(a_desk(), batches_max=9)
+            return "too late"
+
+    drain(a_desk(Faulty(b"completed", raises(AnotherComesMeanwhile()))), batches_max=9)
+    assert rows_of(database, "SELECT state, outcome FROM webhook_delivery") == [("done", "booked")]
+    assert the_books().invoices == [(reference, DUE, DUE, "paid")]
+    seal_and_check()
+
+
+def test_a_drain_that_fails_in_the_middle_of_a_batch_leaves_no_half_of_it(database: str) -> None:
+    references = some_invoices(4)
+    deliver_each(references)
+    before = the_books()
+    calls = 0
+
+    def clock() -> datetime:
+        nonlocal calls
+        calls += 1
+        raise SystemExit  # As a signal would: not an Exception that the inbox may catch.
+
+    with pytest.raises(SystemExit):
+        drain(a_desk(clock=clock), batches_max=9)
+    assert (calls, the_books()) == (1, before)
+    assert drain(a_desk(), batches_max=9) == 4
+    seal_and_check()
+
+
+# -- variants -------------------------------------------------------------------------------------
+
+
+def a_variant(body: bytes, delivery_id: str, *, readable: bool = True) -> None:
+    """Store another body under a delivery's id, as the intake does."""
+    with transaction() as session:
+        execute(
+            session,
+            "INSERT INTO webhook_variant (provider, delivery_id, body, body_sha256, readable,"
+            " received_at) VALUES ('cashplus', :id, :body, :sha256, :readable, :at)",
+            {
+                "id": delivery_id,
+                "body": body,
+                "sha256": hashlib.sha256(body).digest(),
+                "readable": readable,
+                "at": NOON,
+            },
+        )
+
+
+def test_a_variant_moves_no_money_whatever_it_says(database: str) -> None:
+    (reference,) = some_invoices()
+    delivery = a_delivery(an_event(reference, provider_payment_id="P", amount="1.00"))
+    assert drain(a_desk(), batches_max=9) == 1
+    before = the_books()
+    a_variant(an_event(reference, provider_payment_id="P", amount="2.00"), delivery)
+    a_variant(an_event(reference, provider_payment_id="Q", amount="3.00"), delivery)
+    a_variant(b"no json", delivery, readable=False)
+    at_once(*[partial(drain, a_desk(), batches_max=9)] * 3)
+    after = the_books()
+    assert (after.transfers, after.payments, after.invoices) == (
+        before.transfers,
+        before.payments,
+        before.invoices,
+    )
+    assert after.exceptions == [
+        ("conflicting_delivery", f"delivery:cashplus/{delivery}"),
+        ("unreadable_delivery", f"delivery:cashplus/{delivery}"),
+    ]
+    assert rows_of(database, "SELECT count(*) FROM webhook_variant WHERE processed_at IS NULL") == [
+        (0,)
+    ]
+
+
+@pytest.mark.parametrize("fault", FAULTS[:4])
+def test_a_variant_that_the_parser_fails_on_holds_up_neither_money_nor_its_neighbours(
+    database: str, fault: Callable[[], Report]
+) -> None:
+    references = some_invoices(3)
+    provider: WebhookProvider = Faulty(b"poison", fault)
+    first, second = deliver_each(references[:2])
+    a_variant(b'{"poison": 1}', first)
+    a_variant(an_event(references[1], amount="9.00"), second)
+    assert drain(a_desk(provider), batches_max=9) >= 3
+    deliver_each(references[2:])
+    drain(a_desk(provider), batches_max=9)
+    assert {row[2] for row in the_books().invoices} == {DUE}
+    assert ("conflicting_delivery", f"delivery:cashplus/{second}") in the_books().exceptions
+    seal_and_check()
+
+
+def test_deliveries_that_came_late_are_booked_by_the_day_the_provider_says(database: str) -> None:
+    (reference,) = some_invoices()
+    late = NOON + timedelta(days=20)
+    a_delivery(an_event(reference), received_at=late)
+    assert drain(a_desk(clock=lambda: late), batches_max=9) == 1
+    assert rows_of(database, "SELECT paid_at, recorded_at FROM payment") == [(NOON, late)]
+    assert the_books().exceptions == []
+    seal_and_check()

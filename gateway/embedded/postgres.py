@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -15,6 +16,7 @@ from gateway.embedded.binaries import PostgresBinaries, choose_postgres, major_v
 from gateway.embedded.home import Home, write_privately
 from gateway.embedded.processes import (
     AS_WE_ARE,
+    NOBODY,
     POLL_SECONDS,
     Account,
     Process,
@@ -33,7 +35,6 @@ from gateway.errors import Unavailable
 
 SUPERUSER: Final = "wasl"
 DATABASE: Final = "wasl"
-NOBODY: Final = 65534
 
 INITDB_SECONDS_MAX: Final = 180
 PROBE_SECONDS_MAX: Final = 10
@@ -291,7 +292,15 @@ def _account_for(binaries: PostgresBinaries, home: Path, data: Path) -> Account:
             raise Unavailable(
                 f"{data} belongs to another user: run as that user, or choose another WASL_HOME."
             )
-        return AS_WE_ARE
+        if _is_named(we):
+            return AS_WE_ARE
+        as_nobody = Account(namespace=True)
+        if can_run([binaries.postgres, "--version"], as_nobody, home, PROBE_SECONDS_MAX):
+            return as_nobody
+        raise Unavailable(
+            f"No account of this machine is user {we}, and PostgreSQL's initdb wants one: run as"
+            " a user that has one, or set WASL_DATABASE_URL."
+        )
     nobody, namespace = Account(NOBODY, NOBODY), Account(namespace=True)
     if owner is None:
         choice = [nobody, namespace]
@@ -305,6 +314,15 @@ def _account_for(binaries: PostgresBinaries, home: Path, data: Path) -> Account:
         f" {binaries.directory}: run as a plain user, or choose a WASL_HOME that everybody may"
         " enter, or set WASL_DATABASE_URL."
     )
+
+
+def _is_named(uid: int) -> bool:
+    """Say whether the machine has an account for us; a container's made-up user has none."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _first_number(path: Path) -> int | None:

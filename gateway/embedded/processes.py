@@ -20,6 +20,7 @@ LOG_BYTES_MAX: Final = 16 * 1024 * 1024
 KILL_SECONDS_MAX: Final = 10
 POLL_SECONDS: Final = 0.02
 
+NOBODY: Final = 65534
 _PR_SET_PDEATHSIG: Final = 1
 _CLONE_NEWUSER: Final = 0x10000000
 _LOWEST_PORT: Final = 15000
@@ -34,7 +35,7 @@ class Account:
     uid: int | None = None
     gid: int | None = None
     namespace: bool = False
-    """In a user namespace of its own, where our root is called 1000. Its files stay root's."""
+    """In a user namespace of its own, where we are called nobody. Its files stay ours."""
 
 
 AS_WE_ARE: Final = Account()
@@ -206,10 +207,18 @@ def _preparation(account: Account, death_signal: signal.Signals) -> Callable[[],
 
 
 def _enter_namespace(uid: int, gid: int) -> None:
-    """Enter a user namespace where we are called 1000: PostgreSQL refuses to be called 0."""
+    """Enter a user namespace where we are called nobody.
+
+    PostgreSQL refuses to be called root, and initdb to be called what no account is named;
+    nobody is there on every machine.
+    """
     if _libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
-    maps = {"setgroups": "deny", "uid_map": f"1000 {uid} 1", "gid_map": f"1000 {gid} 1"}
+    maps = {
+        "setgroups": "deny",
+        "uid_map": f"{NOBODY} {uid} 1",
+        "gid_map": f"{NOBODY} {gid} 1",
+    }
     for name, text in maps.items():
         descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY)
         os.write(descriptor, text.encode())

@@ -29,8 +29,8 @@ from gateway.embedded.binaries import (
     wheel_valkey,
 )
 from gateway.embedded.home import Home, Lock
-from gateway.embedded.postgres import NOBODY, Postgres
-from gateway.embedded.processes import processes_in, started_ticks
+from gateway.embedded.postgres import Postgres
+from gateway.embedded.processes import NOBODY, processes_in, started_ticks
 from gateway.embedded.valkey import Valkey
 from gateway.errors import Unavailable, Unusable
 from gateway.services import EmbeddedServices, Services, require_answers, running_services
@@ -38,11 +38,12 @@ from gateway.settings import Settings
 
 ROOT = os.geteuid() == 0
 PATIENCE_SECONDS = 20
+NAMELESS = 54321
 
 # A command of its own process. Everything is imported before it changes its user, since that user
 # may not be let into the directory of the interpreter.
 COMMAND = """
-import encodings.idna, json, os, sys
+import ctypes, encodings.idna, json, os, sys
 import psycopg
 from dataclasses import asdict
 from pathlib import Path
@@ -53,6 +54,9 @@ from gateway.settings import Settings
 home, uid = sys.argv[1:]
 if uid:
     os.setgroups([]); os.setgid(int(uid)); os.setuid(int(uid))
+    # A program that a user starts is dumpable; one that became that user is not, and may not
+    # write its own /proc files.
+    ctypes.CDLL(None).prctl(4, 1)
 try:
     with running_services(Settings(home=Path(home))) as services:
         print(json.dumps(asdict(services)), flush=True)
@@ -200,6 +204,7 @@ AS_ROOT = {
     "root, as nobody": (None, True, NOBODY),
     "root, in a user namespace": (None, False, 0),
     "a plain user": (NOBODY, True, NOBODY),
+    "a user without an account": (NAMELESS, True, NAMELESS),
 }
 WAYS = AS_ROOT if ROOT else {"a plain user": PLAIN}
 

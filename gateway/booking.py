@@ -121,21 +121,17 @@ def decide(
         now: The business clock.
     """
     newer = _outranks(report, payment)
+    if newer and payment.booked_at is None and payment.status is PaymentStatus.REVERSED:
+        return _after_early_reversal(payment, invoice, report, now=now)
     heard = payment.booked_at is not None or payment.status is PaymentStatus.REVERSED
     if heard and (other := _other_money(payment.report, report)):
-        conflict = _conflict(payment.report, report, other)
-        if payment.booked_at is None and newer and report.statement is Statement.COMPLETED:
-            # Of other money than the reversal that came first: it is held, so it is booked.
-            decision = _book(payment, invoice, report, now=now)
-            decision.notes.append(conflict)
-            return decision
-        return Decision("conflicting", notes=[conflict])
+        return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
     if not newer:
         if report.statement is Statement.REVERSED and payment.status is PaymentStatus.BOOKED:
             return Decision("conflicting", notes=[_contradiction(payment, report)])
         return Decision("repeated")
     if payment.status is PaymentStatus.REVERSED:
-        return _after_reversal(payment, invoice, report, now=now)
+        return _after_reversal(payment, report)
     match report.statement:
         case Statement.COMPLETED:
             return _book(payment, invoice, report, now=now)
@@ -220,20 +216,30 @@ def _take_back(
     return decision
 
 
-def _after_reversal(
+def _after_early_reversal(
     payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
 ) -> Decision:
-    """Decide on a statement dated after a reversal."""
+    """Decide on what is dated after a reversal of money that we have not heard of before."""
+    other = _other_money(payment.report, report)
+    note = _conflict(payment.report, report, other) if other else _contradiction(payment, report)
+    if report.statement is Statement.COMPLETED:
+        # The provider holds it, so it is booked; what was reversed before is for a person to ask.
+        decision = _book(payment, invoice, report, now=now)
+        decision.notes.append(note)
+        return decision
+    payment.report = report
+    payment.stated_at = report.stated_at
+    return Decision("conflicting", notes=[note]) if other else Decision("repeated")
+
+
+def _after_reversal(payment: PaymentState, report: PaymentReport) -> Decision:
+    """Decide on what is dated after a reversal of money that was booked.
+
+    It does not come to life again by itself: it may only have been sent again with a new date.
+    """
     if report.statement is not Statement.COMPLETED:
         return Decision("repeated")
-    contradiction = _contradiction(payment, report)
-    if payment.booked_at is None:
-        decision = _book(payment, invoice, report, now=now)
-        decision.notes.append(contradiction)
-        return decision
-    # What was booked and taken back does not come to life again by itself: it may only have been
-    # sent again with a new date.
-    return Decision("conflicting", notes=[contradiction])
+    return Decision("conflicting", notes=[_contradiction(payment, report)])
 
 
 def _contradiction(payment: PaymentState, report: PaymentReport) -> Note:

@@ -177,8 +177,7 @@ def _parse(
 def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk) -> None:
     """Try again later, further and further apart; in the end park it for a person."""
     attempts = delivery.attempts + 1
-    # The kind of error and its first line; what a database says further down may quote values.
-    reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    reason = _said(error)
     parked = attempts >= ATTEMPTS_MAX
     execute(
         session,
@@ -188,7 +187,7 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
         " WHERE id = :id AND state = 'waiting'",
         {
             "attempts": attempts,
-            "reason": reason[:ERROR_TEXT_MAX],
+            "reason": reason,
             "parked": parked,
             "seconds": 2**attempts,
             "id": delivery.id,
@@ -200,9 +199,18 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
         finding = Finding(
             ExceptionCode.PARKED_DELIVERY,
             subject,
-            {"reason": reason[:ERROR_TEXT_MAX], "attempts": attempts},
+            {"reason": reason, "attempts": attempts},
         )
         open_exceptions(session, [finding], now=desk.clock())
+
+
+def _said(error: Exception) -> str:
+    """Return the kind of an error and its first line, as a text that the database can hold.
+
+    What a database says further down may quote values; what it quotes may be no text at all.
+    """
+    first = str(error).partition("\n")[0].encode("ascii", "backslashreplace").decode()
+    return f"{type(error).__name__}: {first}".replace("\x00", "\\x00")[:ERROR_TEXT_MAX]
 
 
 def _drain_variants(desk: Desk) -> int:
@@ -258,7 +266,10 @@ def _money(
     if provider not in providers:
         # Switched off meanwhile: its dialect is gone, so the bytes themselves are compared.
         return {"sha256": hashlib.sha256(body).hexdigest()}
-    report = _parse(providers, provider, delivery_id, body, received_at)
+    try:
+        report = _parse(providers, provider, delivery_id, body, received_at)
+    except Exception as error:  # noqa: BLE001 - a body that its dialect chokes on has neighbours
+        return {"sha256": hashlib.sha256(body).hexdigest(), "error": _said(error)}
     match report:
         case PaymentReport():
             return {

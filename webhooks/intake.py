@@ -242,7 +242,7 @@ class Intake:
             self._bell.clear()
             try:
                 await self._ring()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever ails it, the sweep still works
                 log.warning("bell_failed", error=type(error).__name__)
             await asyncio.sleep(BELL_SECONDS)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from itertools import count, pairwise
+from threading import Event
 from typing import Any, Final
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from gateway.models import ExceptionCode
 from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement
 from tests.factories import (
     NOON,
+    PATIENCE_SECONDS,
     a_report,
     an_unbookable,
     at_once,
@@ -106,16 +110,32 @@ def test_a_payment_completed_and_given_back_at_once_many_times_is_worth_nothing(
 def test_batches_over_the_same_invoices_in_opposite_order_do_not_wait_in_a_ring(
     database: str,
 ) -> None:
-    references = some_invoices(30)
-    for turn in range(6):
-        orders = [references, references[::-1], references[turn:] + references[:turn]]
-        at_once(
-            *(
-                partial(record, *(a_report(r, provider=name, amount_minor=100) for r in order))
-                for name, order in zip(PROVIDERS, orders, strict=False)
-            )
-        )
-    assert {paid for _, _, paid, _ in the_books().invoices} == {6 * 3 * 100}
+    """All are stopped half-way by an invoice that is held, and go on at the same moment."""
+    references = some_invoices(20)
+    orders = [references, references[::-1], references[10:] + references[:10]]
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
+    )
+
+    def hold() -> list[str]:
+        with psycopg.connect(database) as holder:
+            held = "SELECT FROM invoice WHERE reference = %s FOR UPDATE"
+            holder.execute(held, (references[10],))
+            ready.set()
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while rows_of(database, waiting) != [(len(orders),)]:
+                assert time.monotonic() < deadline
+        return []
+
+    def pay(name: str, order: list[str]) -> list[str]:
+        assert ready.wait(PATIENCE_SECONDS)
+        return record(*(a_report(r, provider=name, amount_minor=100) for r in order))
+
+    for _ in range(3):
+        ready = Event()
+        at_once(hold, *(partial(pay, *each) for each in zip(PROVIDERS, orders, strict=False)))
+    assert {paid for _, _, paid, _ in the_books().invoices} == {3 * 3 * 100}
     seal_and_check()
 
 

@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from gateway.csvfiles import ImportResult
+from gateway.csvfiles import BadLine, ImportResult
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from reconciliation.records import COLUMNS, TEXT_MAX, import_records
@@ -115,16 +115,22 @@ def test_a_bad_line_is_set_aside_and_its_neighbours_load(tmp_path: Path, case: s
     assert how_many("institution_record") == 2
 
 
-@pytest.mark.parametrize(
-    "amount", ["", "abc", "163,52", "1e3", "163.525", "NaN", "٣", "+1", "0", "0.00", "-0"]
-)
-def test_an_amount_that_is_none_or_nothing_refuses_the_whole_file(
-    tmp_path: Path, amount: str
-) -> None:
+@pytest.mark.parametrize("amount", ["", "abc", "163,52", "1e3", "163.525", "NaN", "٣", "+1"])
+def test_an_amount_that_is_none_refuses_the_whole_file(tmp_path: Path, amount: str) -> None:
     path = a_file(tmp_path / "r.csv", a_line(), a_line(record_id="", amount=amount), delimiter=";")
     with pytest.raises(Unusable, match=r"^r\.csv, line 3: the amount .*the whole file is refused"):
         load(path)
     assert how_many("institution_record") == how_many("record_file") == 0
+
+
+@pytest.mark.parametrize("amount", ["0", "0.00", "-0"])
+def test_a_record_of_nothing_is_set_aside_and_its_neighbours_load(
+    database: str, tmp_path: Path, amount: str
+) -> None:
+    path = a_file(tmp_path / "r.csv", a_line(amount=amount), a_line())
+    result = load(path)
+    assert counts(result) == (2, 1, 0, 1)
+    assert result.rejected == [BadLine(2, "the amount is zero")]
 
 
 @pytest.mark.parametrize("broken", [b"R9,1,2\n", b'R9,"open,1\n', b"R9,\xff,,,,,1.00,,,\n"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
+from threading import Event
 from typing import Any, Final
 
 import psycopg
@@ -15,9 +16,10 @@ import pytest
 from gateway.db import execute, transaction
 from gateway.money import format_amount
 from gateway.providers import WebhookProvider
-from gateway.reports import Report
+from gateway.reports import NotAboutMoney, Report
 from tests.factories import (
     NOON,
+    PATIENCE_SECONDS,
     a_delivery,
     a_desk,
     a_provider,
@@ -146,6 +148,33 @@ def test_deliveries_of_a_provider_are_acted_on_in_the_order_they_were_stored(
     assert drain(a_desk(), batches_max=99) == 20
     ordered = rows_of(database, "SELECT amount_minor FROM ledger_transfer ORDER BY id")
     assert [minor for (minor,) in ordered] == [100, *amounts]
+    seal_and_check()
+
+
+def test_while_one_acts_on_a_provider_another_leaves_it_alone_and_takes_the_next(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the second half of a provider's deliveries could be booked before the first."""
+    monkeypatch.setattr(inbox, "BATCH_SIZE", 2)
+    references = some_invoices(6)
+    deliver_each(references, "cashplus", amount="1.00")
+    deliver_each(references, "kiosk", amount="2.00")
+    begun, go_on = Event(), Event()
+
+    def slowly() -> Report:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return NotAboutMoney("it took long")
+
+    def another() -> int:
+        assert begun.wait(PATIENCE_SECONDS)
+        try:
+            return drain(a_desk(a_provider(), a_provider("kiosk")), batches_max=9)
+        finally:
+            go_on.set()
+
+    slow = a_desk(Faulty(references[0].encode(), slowly))
+    assert at_once(partial(drain, slow, batches_max=9), another) == [6, 6]
     seal_and_check()
 
 

@@ -142,6 +142,32 @@ def copy_rows(session: Session, copy: str, rows: Iterable[tuple[object, ...]]) -
             stream.write_row(row)
 
 
+def insert_all(
+    session: Session, table: type[SQLModel], rows: Sequence[Mapping[str, Any]], returning: str = ""
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Insert rows of equal columns in one statement, an array a column: twice as fast as VALUES.
+
+    Args:
+        session: Whose transaction it is.
+        table: Where they go.
+        rows: At least one; values by column.
+        returning: Columns to return of each row, in no promised order.
+    """
+    columns = sa.inspect(table).columns
+    names = list(rows[0])
+    dialect = session.connection().dialect
+    arrays = ", ".join(
+        f"CAST(:{name} AS {columns[name].type.compile(dialect=dialect)}[])" for name in names
+    )
+    statement = f"INSERT INTO {sa.inspect(table).local_table} ({', '.join(names)})"
+    statement += f" SELECT * FROM unnest({arrays})"
+    if returning:
+        statement += f" RETURNING {returning}"
+    values = {name: [row[name] for row in rows] for name in names}
+    result = execute(session, statement, values)
+    return result.all() if returning else []
+
+
 def insert_once(session: Session, row: SQLModel, *, unique: Sequence[str]) -> bool:
     """Insert a row unless its unique key is taken, and say whether it was inserted.
 

@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from gateway import outbox
 from gateway.accounts import Posting
-from gateway.db import execute
+from gateway.db import execute, insert_all
 from gateway.errors import TransferMismatch, Unusable
 from gateway.models import LedgerTransfer
 from gateway.seals import BooksKey, Head, HeadsFile, SignedHead, as_signed_head
@@ -276,4 +276,4 @@ def _append(
             "signature": signed.signature,
         },
     )
-    session.connection().execute(sa.insert(LedgerTransfer), rows)
+    insert_all(session, LedgerTransfer, rows)

@@ -19,7 +19,7 @@ from gateway import ledger
 from gateway.accounts import Posting
 from gateway.allocation import QUOTED_INVOICE
 from gateway.booking import STATED_BY, Decision, InvoiceState, PaymentState, decide, first_state
-from gateway.db import execute
+from gateway.db import execute, insert_all
 from gateway.exception_queue import Finding, open_exceptions
 from gateway.models import Allocation, Channel, ExceptionCode, Payment, PaymentStatus
 from gateway.references import read_reference
@@ -229,11 +229,9 @@ def _write_payments(session: Session, batch: _Batch) -> dict[Key, int]:
     ids = {at: state.id for at, state in batch.payments.items() if state.id is not None}
     fresh = {at: state for at, state in batch.changed.items() if state.id is None}
     if fresh:
-        inserted: sa.CursorResult[Any] = session.connection().execute(
-            sa.insert(Payment).returning(sa.literal_column("id"), sort_by_parameter_order=True),
-            [_row(state) for state in fresh.values()],
-        )
-        ids.update(zip(fresh, inserted.scalars(), strict=True))
+        rows = [_row(state) for state in fresh.values()]
+        inserted = insert_all(session, Payment, rows, "id, provider, provider_payment_id")
+        ids.update({(provider, named): at for at, provider, named in inserted})
     changed = [_row(s) | {"at": s.id} for s in batch.changed.values() if s.id is not None]
     if changed:
         table: sa.Table = SQLModel.metadata.tables["payment"]
@@ -273,19 +271,17 @@ def _row(state: PaymentState) -> dict[str, Any]:
 
 def _write_allocations(session: Session, batch: _Batch, ids: dict[Key, int], now: datetime) -> None:
     if batch.allocations:
-        session.connection().execute(
-            sa.insert(Allocation),
-            [
-                {
-                    "payment_id": ids[at],
-                    "invoice_id": invoice_id,
-                    "amount_minor": amount_minor,
-                    "policy": QUOTED_INVOICE,
-                    "allocated_at": now,
-                }
-                for at, invoice_id, amount_minor in batch.allocations
-            ],
-        )
+        rows = [
+            {
+                "payment_id": ids[at],
+                "invoice_id": invoice_id,
+                "amount_minor": amount_minor,
+                "policy": QUOTED_INVOICE,
+                "allocated_at": now,
+            }
+            for at, invoice_id, amount_minor in batch.allocations
+        ]
+        insert_all(session, Allocation, rows)
 
 
 def _write_invoices(session: Session, batch: _Batch) -> None:

@@ -11,7 +11,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -240,12 +240,17 @@ def _channel(value: object) -> Channel | None:
 
 
 def _instant(text: str | None) -> datetime | None:
-    """Return an instant of this century with its offset; without one it would be a guess."""
+    """Return an instant of this century, in UTC; without an offset it would be a guess.
+
+    Brought to UTC here: Python reads offsets that the database does not.
+    """
     try:
         instant = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    return instant if instant.tzinfo is not None and 2000 <= instant.year < 2100 else None
+    if instant.tzinfo is None or not 2000 <= instant.year < 2100:
+        return None
+    return instant.astimezone(UTC)
 
 
 def _signatures(header: str) -> Iterator[tuple[str, bytes]]:

@@ -129,6 +129,8 @@ def decide(
     if not newer:
         if report.statement is Statement.REVERSED and payment.status is PaymentStatus.BOOKED:
             return Decision("conflicting", notes=[_contradiction(payment, report)])
+        if payment.status is PaymentStatus.FAILED:
+            return _before_a_failure(payment, report)
         return Decision("repeated")
     if payment.status is PaymentStatus.REVERSED:
         return _after_reversal(payment, report)
@@ -216,6 +218,17 @@ def _take_back(
     return decision
 
 
+def _before_a_failure(payment: PaymentState, report: PaymentReport) -> Decision:
+    """Decide on what is dated before a failure that we heard of first."""
+    if report.statement not in {Statement.COMPLETED, Statement.REVERSED}:
+        return Decision("repeated")
+    # Completed and then failed is taken back, whichever of the two was heard first.
+    payment.status = PaymentStatus.REVERSED
+    if other := _other_money(payment.report, report):
+        return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
+    return Decision("noted")
+
+
 def _after_early_reversal(
     payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
 ) -> Decision:
@@ -298,6 +311,5 @@ def _credible_day(report: PaymentReport) -> tuple[datetime, Note | None]:
     latest = report.received_at + CLOCK_SKEW_MAX
     if report.paid_at is not None and earliest <= report.paid_at <= latest:
         return report.paid_at, None
-    stated = report.paid_at.isoformat() if report.paid_at else None
-    detail = {"paid_at": stated, "received_at": report.received_at.isoformat()}
+    detail = {"paid_at": report.paid_at_given, "received_at": report.received_at.isoformat()}
     return report.received_at, Note(ExceptionCode.IMPLAUSIBLE_DATE, detail)

@@ -19,7 +19,7 @@ from sqlmodel import Session
 from gateway import ledger
 from gateway.db import execute
 from gateway.errors import Unusable
-from gateway.migrate import FUNCTIONS_QUERY, Judges
+from gateway.migrate import CONSTRAINTS_QUERY, FUNCTIONS_QUERY, Judges
 from gateway.seals import BooksKey, HeadsFile, SignedHead, UnreadableHead, as_signed_head, read_head
 
 FINDINGS_MAX: Final = 20
@@ -233,10 +233,11 @@ def _chain(session: Session, key: BooksKey) -> Iterator[Broken]:
         " JOIN ledger_account c ON c.id = t.credit_account_id ORDER BY t.id",
     )
     transfer = next(transfers, None)
-    previous_hash, last_id, total_minor, batch_id = ledger.GENESIS, 0, 0, 0
+    previous_hash, last_id, previous_minor, batch_id = ledger.GENESIS, 0, 0, 0
     for batch in _stream(session, "SELECT * FROM ledger_batch ORDER BY id"):
         where = f"ledger_batch {batch['id']}"
         lines: list[bytes] = []
+        batch_minor = 0
         while transfer is not None and transfer["id"] <= batch["last_transfer_id"]:
             if transfer["id"] != last_id + 1 or transfer["batch_id"] != batch["id"]:
                 yield Broken("a transfer is missing or misplaced", f"ledger_transfer {last_id + 1}")
@@ -244,8 +245,10 @@ def _chain(session: Session, key: BooksKey) -> Iterator[Broken]:
                 ledger.transfer_line(transfer, debit=transfer["debit"], credit=transfer["credit"])
             )
             last_id = transfer["id"]
-            total_minor += transfer["amount_minor"]
+            batch_minor += transfer["amount_minor"]
             transfer = next(transfers, None)
+        if last_id != batch["last_transfer_id"]:
+            yield Broken("a transfer is missing or misplaced", f"ledger_transfer {last_id + 1}")
         if batch["id"] != batch_id + 1 or bytes(batch["previous_hash"]) != previous_hash:
             yield Broken("a batch does not follow the one before", where)
         if ledger.batch_hash(bytes(batch["previous_hash"]), lines) != bytes(batch["hash"]):
@@ -253,17 +256,23 @@ def _chain(session: Session, key: BooksKey) -> Iterator[Broken]:
             yield Broken(
                 "a transfer was changed: the hash of its batch differs", f"{where}, {span}"
             )
-        if (batch["total_count"], batch["total_minor"]) != (last_id, total_minor):
+        # Held against the batch before, so that one changed amount is not found in all that follow.
+        if (batch["total_count"], batch["total_minor"]) != (last_id, previous_minor + batch_minor):
             yield Broken("a batch's count or sum is not that of its transfers", where)
         if not key.vouches_for(as_signed_head(batch)):
             yield Broken("a batch is not signed by the key of these books", where)
         previous_hash, batch_id = bytes(batch["hash"]), batch["id"]
+        last_id, previous_minor = batch["last_transfer_id"], batch["total_minor"]
     if transfer is not None:
         yield Broken("a transfer belongs to no batch", f"ledger_transfer {transfer['id']}")
 
 
 def _heads(session: Session, key: BooksKey, file: HeadsFile, sealed: int) -> Iterator[Broken]:
     """Hold the file's heads against the database's, both in order."""
+    if not file.exists():
+        if next(ledger.heads_after(session, 0), None) is not None:
+            yield Broken("the heads file is missing: restore it", "heads file")
+        return
     try:
         # What a crash kept from being sealed is sealed now; what our key does not vouch for is not.
         ledger.seal(session, file, key)
@@ -307,6 +316,13 @@ def _judges(session: Session, judges: Judges) -> Iterator[Broken]:
     in_force = {(table, trigger, function) for table, trigger, function in rows}
     for table, trigger, _ in sorted(judges.triggers - in_force):
         yield Broken("a trigger is not in force", f"{table}.{trigger}")
+    for table, trigger, _ in sorted(in_force - judges.triggers):
+        yield Broken("a trigger is not ours", f"{table}.{trigger}")
+    rules = "SELECT tablename || '.' || rulename FROM pg_rules WHERE schemaname = current_schema()"
+    for rule in execute(session, rules).scalars():
+        yield Broken("a rule is not ours", str(rule))
+    if execute(session, CONSTRAINTS_QUERY).scalar() != judges.constraints_md5:
+        yield Broken("a constraint or unique index was added, dropped or switched off", "schema")
     if execute(session, FUNCTIONS_QUERY).scalar() != judges.functions_md5:
         yield Broken("a trigger's function was changed", "functions wasl_…")
 

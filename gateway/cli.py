@@ -23,6 +23,7 @@ from gateway.errors import Unusable
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 FILE = click.Path(path_type=Path, dir_okay=False)
+AHEAD_DAYS_MAX = 366
 
 
 class Refused(Exception):
@@ -40,17 +41,25 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         wasl.main(prog_name="wasl", standalone_mode=False)
+        sys.stdout.flush()
     except Refused:
         sys.exit(1)
     except Unusable as error:
         _fail(str(error))
     except click.exceptions.Abort:
+        click.echo("wasl: stopped; run it again to go on where it was.", err=True)
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        command = error.ctx.command_path if error.ctx else "wasl"
+        _fail(f"Say what to do: {command} --help lists it.")
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "wasl"
         _fail(f"{error.format_message().rstrip('.')}. Try {where} --help.")
     except click.ClickException as error:
         _fail(error.format_message())
+    except OSError as error:
+        # Standard output is full or closed, for one; what commands open they report themselves.
+        _fail(f"{error.strerror or type(error).__name__}.")
 
 
 def _fail(sentence: str) -> None:
@@ -65,10 +74,14 @@ def _fail(sentence: str) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 def up(port: int) -> None:
     """Run all of it in the foreground, until Ctrl-C; prints `ready http://…`."""
+    from gateway.embedded.home import Home
+    from gateway.providers.registry import load_providers
     from gateway.settings import settings
     from gateway.supervisor import up as run_all
 
-    _providers_are_readable()
+    # First, as it is the home that says who may enter; the file of providers lies in it.
+    Home(settings().home).prepare()
+    load_providers(settings())
     sys.exit(run_all(settings(), port))
 
 
@@ -161,12 +174,15 @@ def invoices() -> None:
 @json_flag
 def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
     """Issue a period's invoices; again: nothing twice."""
+    from gateway.clock import day_of
     from gateway.periods import parse_period
     from gateway.tariff import tariff
 
     named, current = parse_period(period), tariff()
     if category is not None:
         current.of(category)
+    if (named.starts_on - day_of(_now())).days > AHEAD_DAYS_MAX:
+        raise Unusable(f"{period} lies more than a year ahead: an invoice cannot be taken back.")
     with database(), _counting("Issuing invoices") as progress:
         from gateway.invoices import issue_invoices
         from gateway.process import business_clock
@@ -312,11 +328,12 @@ def database() -> Iterator[None]:
 
     from gateway import db, migrate
     from gateway.logs import configure_logs
-    from gateway.services import running_services
+    from gateway.services import require_answers, running_services
     from gateway.settings import settings
 
     configure_logs(logging.WARNING)
     settings().business_clock()
+    require_answers(settings())
     with running_services(settings()) as services:
         try:
             migrate.upgrade(services.database_url)
@@ -336,13 +353,6 @@ def _what_the_database_says(error: BaseException | None) -> str:
     """Return one sentence. Only the first line: what stands below may quote a person's values."""
     first = str(error).strip().partition("\n")[0] or type(error).__name__
     return f"PostgreSQL does not do what it must: {first.rstrip('.')}."
-
-
-def _providers_are_readable() -> None:
-    from gateway.providers.registry import load_providers
-    from gateway.settings import settings
-
-    load_providers(settings())
 
 
 def _now() -> datetime:
@@ -376,7 +386,9 @@ def _counting(what: str) -> Iterator[Callable[..., None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         shown = bar.add_task(what, total=None)
 
         def progress(done: int, of: int | None = None) -> None:
@@ -389,7 +401,11 @@ def _counting(what: str) -> Iterator[Callable[..., None]]:
 def _working(what: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
-    with Console(stderr=True).status(what) as status:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _step: None
+        return
+    with console.status(what) as status:
         yield lambda step: status.update(f"{what}: {step}")
 
 

@@ -58,12 +58,28 @@ class Judges:
     """Table, trigger, function."""
     functions_md5: str
     """Of the functions' bodies, by name (`FUNCTIONS_QUERY`)."""
+    constraints_md5: str
+    """Of the names of constraints and unique indexes in force (`CONSTRAINTS_QUERY`)."""
 
 
 FUNCTIONS_QUERY: Final = (
     "SELECT md5(string_agg(proname || ':' || prosrc, ',' ORDER BY proname)) FROM pg_proc"
     " WHERE starts_with(proname, 'wasl_') AND pronamespace = current_schema()::regnamespace"
 )
+
+# Names only: how a definition is written differs between versions of PostgreSQL, as does whether
+# NOT NULL is a constraint with a name.
+CONSTRAINTS_QUERY: Final = """
+    SELECT md5(string_agg(name, ',' ORDER BY name COLLATE "C")) FROM (
+        SELECT conrelid::regclass || '.' || conname FROM pg_constraint
+        WHERE connamespace = current_schema()::regnamespace AND conrelid <> 0
+            AND contype <> 'n' AND convalidated
+        UNION
+        SELECT indrelid::regclass || '.' || indexrelid::regclass FROM pg_index
+        JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE relnamespace = current_schema()::regnamespace AND indisunique AND indisvalid
+    ) AS in_force (name)
+"""
 
 
 def judges() -> Judges:
@@ -77,7 +93,7 @@ def judges() -> Judges:
         *((table, "facts_stand", "wasl_refuse_other_facts") for table in made.FACTS),
         *((table, trigger, function) for trigger, table, function in made.OTHER_TRIGGERS),
     ]
-    return Judges(frozenset(triggers), made.FUNCTIONS_MD5)
+    return Judges(frozenset(triggers), made.FUNCTIONS_MD5, made.CONSTRAINTS_MD5)
 
 
 def upgrade(database_url: str) -> None:

@@ -189,6 +189,7 @@ def _state(row: dict[str, Any]) -> PaymentState:
         currency=row["currency"],
         channel=Channel(row["channel"]) if row["channel"] else None,
         paid_at=row["paid_at"],
+        paid_at_given=None,
         stated_at=row["stated_at"],
         received_at=row["recorded_at"],
         source=row["source"],

@@ -8,7 +8,7 @@ from gateway import db
 from gateway.clock import Clock
 from gateway.errors import Unusable
 from gateway.providers.registry import Providers, load_providers
-from gateway.seals import BooksKey, HeadsFile, books_key
+from gateway.seals import BooksKey, HeadsFile, books_key, has_books_key
 from gateway.settings import settings
 
 
@@ -28,7 +28,17 @@ def connect_database() -> None:
 
 @cache
 def signing_key() -> BooksKey:
-    """Return the key that signs the books' heads."""
+    """Return the key that signs the books' heads; made, with its heads file, on first use.
+
+    Raises:
+        Unusable: There are signed heads and no key: it was lost, and a new one would not fit.
+    """
+    if not has_books_key(settings().keys_dir):
+        if heads_file().last_batch():
+            raise Unusable(
+                f"The key of these books is missing: restore books.key in {settings().keys_dir}."
+            )
+        heads_file().create()
     return books_key(settings().keys_dir)
 
 

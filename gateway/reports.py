@@ -35,6 +35,8 @@ class PaymentReport:
     channel: Channel | None
     paid_at: datetime | None
     """The provider's word; None if it gave none that can be read."""
+    paid_at_given: str | None
+    """The same as written, if it looks like an instant at all: for the person who decides."""
     stated_at: datetime
     """The provider's own time of this statement."""
     received_at: datetime

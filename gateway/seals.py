@@ -116,6 +116,11 @@ class BooksKey:
         return True
 
 
+def has_books_key(keys_dir: Path) -> bool:
+    """Say whether the installation has its key yet."""
+    return (keys_dir / _KEY_FILE).exists()
+
+
 def books_key(keys_dir: Path) -> BooksKey:
     """Return the installation's key, made on first use.
 
@@ -134,6 +139,14 @@ class HeadsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def create(self) -> None:
+        """Make the file, empty: once, with the key. One that is missing later was taken away."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path.touch(mode=0o600)
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
     def last_batch(self) -> int:
         """Return the number of the last batch in the file; 0 if there is none."""
         if not self._path.exists():
@@ -146,8 +159,13 @@ class HeadsFile:
 
         Several processes may call this at once: a lock makes them take turns, and what another has
         appended meanwhile is skipped. A line cut off by a crash is removed first.
+
+        Raises:
+            Unusable: The file is not there. It is never made anew: its absence is what shows that
+                somebody took it.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._path.exists():
+            raise Unusable(f"The file of signed heads is missing: restore {self._path}.")
         appended = 0
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -304,6 +304,7 @@ def _run(
         if stop.asked:
             return 0
         require_answers(settings)
+        tell(f"Starting; the logs are in {home.log}.")
         keeper.adopt(embedded.members if embedded else [])
         environment = _environment(settings, state.port, embedded)
         prepare(environment["WASL_DATABASE_URL"])

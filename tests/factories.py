@@ -86,6 +86,7 @@ def a_report(reference: str, **values: Any) -> PaymentReport:
             "currency": "MAD",
             "channel": Channel.CASH_AGENT,
             "paid_at": NOON,
+            "paid_at_given": NOON.isoformat(),
             "stated_at": NOON,
             "received_at": NOON,
             "source": f"delivery:cashplus/msg_{number}",

@@ -25,6 +25,8 @@ from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unb
 from gateway.wirejson import Number, UnreadableJson, read_json
 
 WINDOW: Final = timedelta(seconds=300)
+_LIKE_AN_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[0-9T :.+Z-]{0,25}", re.ASCII)
+_MISTYPED = re.compile(r"$|(?!payment\.)(?i:payment)")
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _DELIVERY_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
 SIGNATURES_MAX: Final = 10
@@ -102,7 +104,10 @@ class StandardWebhooks:
         try:
             event = _object(_read(body), "the body")
             kind = event.get("type")
-            if not isinstance(kind, str) or not kind.startswith("payment."):
+            if not isinstance(kind, str) or _MISTYPED.match(kind):
+                # It may well be about money: a mistyped word must not make it vanish.
+                raise _Unreadable("its type is no payment.…")
+            if not kind.startswith("payment."):
                 return NotAboutMoney("its type is not payment.…")
             data = _object(event.get("data"), "data")
             named = _text(data, "provider_payment_id")
@@ -141,6 +146,7 @@ class StandardWebhooks:
         currency = data.get("currency")
         if currency != CURRENCY:
             raise _Unbookable(ExceptionCode.WRONG_CURRENCY, "the currency is not MAD")
+        paid_at_given = _optional(data, "paid_at") or ""
         stated_at = _instant(_optional(event, "timestamp")) or received_at
         return PaymentReport(
             provider=self._name,
@@ -150,7 +156,8 @@ class StandardWebhooks:
             amount_minor=_amount(data.get("amount")),
             currency=CURRENCY,
             channel=_channel(data.get("channel")),
-            paid_at=_instant(_optional(data, "paid_at")),
+            paid_at=_instant(paid_at_given),
+            paid_at_given=paid_at_given if _LIKE_AN_INSTANT.fullmatch(paid_at_given) else None,
             # A clock that runs ahead must not make this statement outrank those that follow it.
             stated_at=min(stated_at, received_at),
             received_at=received_at,

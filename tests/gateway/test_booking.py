@@ -195,11 +195,8 @@ def test_money_that_was_completed_and_never_taken_back_is_in_the_books(
         assert till.posted == []
 
 
-def _settled(till: Till) -> tuple[bool, int, int, int]:
-    """Say whether the money is held, and where. Whether it was ever booked before it was given
-    back depends on what was heard first, and moves nothing."""
-    held = till.status is PaymentStatus.BOOKED
-    return held, till.net_minor(), till.net_minor(PAYABLE), till.allocated_minor
+def _settled(till: Till) -> tuple[PaymentStatus, int, int, int]:
+    return till.status, till.net_minor(), till.net_minor(PAYABLE), till.allocated_minor
 
 
 def _comes_back_to_life(reports: Sequence[PaymentReport]) -> bool:

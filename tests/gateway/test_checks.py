@@ -244,6 +244,31 @@ def make_a_trigger_do_nothing(database: str) -> None:
         )
 
 
+def drop_a_constraint(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("ALTER TABLE ledger_transfer DROP CONSTRAINT ledger_transfer_name_key")
+
+
+def add_a_trigger(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "CREATE FUNCTION skim() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN NEW.amount_minor := 1; RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER skim BEFORE INSERT ON payment FOR EACH ROW EXECUTE FUNCTION skim()"
+        )
+
+
+def add_a_rule(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("CREATE RULE hush AS ON INSERT TO coded_exception DO INSTEAD NOTHING")
+
+
+def take_the_heads_file_away(database: str) -> None:
+    settings().heads_file.unlink()
+
+
 def give_a_payment_to_another_invoice(database: str) -> None:
     as_owner(database, "UPDATE payment SET invoice_id = 3 WHERE id = 1")
 
@@ -299,6 +324,10 @@ def forget_the_exceptions(database: str) -> None:
         (leave_a_trigger_disabled, ["a trigger is not in force", "allocation.append_only"]),
         (drop_a_trigger, ["a trigger is not in force", "payment.moves"]),
         (make_a_trigger_do_nothing, ["function was changed", "functions wasl_"]),
+        (drop_a_constraint, ["a constraint", "schema"]),
+        (add_a_trigger, ["a trigger is not ours", "payment.skim"]),
+        (add_a_rule, ["a rule is not ours", "coded_exception.hush"]),
+        (take_the_heads_file_away, ["the heads file is missing", "heads file"]),
         (give_a_payment_to_another_invoice, ["where its transfers say", "payment 1"]),
         (change_a_delivery, ["a delivery's bytes", "webhook_delivery 1"]),
         (change_a_delivery_and_its_hash, ["a delivery that we hold", "payment "]),

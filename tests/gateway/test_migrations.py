@@ -57,6 +57,7 @@ def test_every_judge_is_known(database: str) -> None:
         judges = migrate.judges()
         assert {tuple(trigger) for trigger in triggers} == judges.triggers
         assert execute(session, migrate.FUNCTIONS_QUERY).scalar_one() == judges.functions_md5
+        assert execute(session, migrate.CONSTRAINTS_QUERY).scalar_one() == judges.constraints_md5
 
 
 def test_a_database_of_a_newer_version_is_left_alone(database: str) -> None:

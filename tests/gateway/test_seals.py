@@ -42,6 +42,7 @@ def test_a_key_vouches_for_its_own_heads_only(tmp_path: Path) -> None:
 
 def test_heads_are_appended_once_and_in_order(tmp_path: Path) -> None:
     file = HeadsFile(tmp_path / "books/heads.jsonl")
+    file.create()
     assert file.last_batch() == 0
     assert file.append(heads(tmp_path, 1, 3)) == 3
     assert file.append(heads(tmp_path, 2, 5)) == 2
@@ -51,6 +52,7 @@ def test_heads_are_appended_once_and_in_order(tmp_path: Path) -> None:
 
 def test_many_may_append_at_once(tmp_path: Path) -> None:
     file = HeadsFile(tmp_path / "heads.jsonl")
+    file.create()
     wanted = heads(tmp_path, 1, 60)
     with ThreadPoolExecutor(8) as pool:
         appended = list(pool.map(lambda _: file.append(wanted), range(8)))
@@ -62,6 +64,7 @@ def test_many_may_append_at_once(tmp_path: Path) -> None:
 def test_a_line_cut_by_a_crash_is_replaced(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "heads.jsonl"
     file = HeadsFile(path)
+    file.create()
     file.append(heads(tmp_path, 1, 3))
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
@@ -75,6 +78,13 @@ def test_a_file_that_was_edited_is_not_appended_to(tmp_path: Path) -> None:
     path.write_text("nonsense\n")
     with pytest.raises(Unusable, match="wasl verify"):
         HeadsFile(path).append(heads(tmp_path, 1, 1))
+
+
+def test_a_file_that_was_taken_away_is_not_made_anew(tmp_path: Path) -> None:
+    file = HeadsFile(tmp_path / "heads.jsonl")
+    with pytest.raises(Unusable, match="restore"):
+        file.append(heads(tmp_path, 1, 1))
+    assert not file.exists()
 
 
 @given(st.binary(max_size=200))

@@ -420,6 +420,7 @@ def test_an_ordinary_event_is_read_as_it_is_written() -> None:
         currency="MAD",
         channel=Channel.CASH_AGENT,
         paid_at=NOON,
+        paid_at_given=NOON.isoformat(),
         stated_at=NOON,
         received_at=NOON,
         source="delivery:cashplus/msg_1",
@@ -526,9 +527,14 @@ def test_what_cannot_be_read_about_money_is_for_a_person(body: bytes) -> None:
     assert report.code is ExceptionCode.UNREADABLE_DELIVERY
 
 
-@pytest.mark.parametrize(
-    "kind", ["customer.created", "payments.completed", "", "PAYMENT.completed"]
-)
+@pytest.mark.parametrize("kind", ["payments.completed", "", "PAYMENT.completed", "Payment"])
+def test_a_mistyped_type_does_not_make_money_vanish(kind: str) -> None:
+    report = parse(an_event("1", kind=kind))
+    assert isinstance(report, Unbookable)
+    assert report.code is ExceptionCode.UNREADABLE_DELIVERY
+
+
+@pytest.mark.parametrize("kind", ["customer.created", "invoice.seen"])
 def test_an_event_of_another_kind_moves_nothing(kind: str) -> None:
     assert isinstance(parse(an_event("1", kind=kind)), NotAboutMoney)
 

@@ -133,7 +133,11 @@ def serving(gate: Gate) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # Who sent it was killed in the middle: it never came.
+                self.close_connection = True
+                return
             time.sleep(gate.delay)
             fault = gate.fault()
             if fault == "drop":

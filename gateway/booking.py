@@ -10,7 +10,8 @@ The rules, in the order they are asked:
   the money stays booked, and a person looks.
 - Money that the provider holds is always booked: to its invoice as far as it is due, beyond that
   to the payer's credit, without a known invoice to suspense.
-- A failure stated after completion means the money is not held: it is taken back like a reversal.
+- A failure stated after completion means the money is not held: it is taken back like a reversal,
+  or never booked if the failure was heard first.
 """
 
 from __future__ import annotations

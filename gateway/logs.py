@@ -33,6 +33,11 @@ _PERSONAL: Final = re.compile(
 )
 
 
+def masked(text: str) -> str:
+    """Return a text with what has the shape of a personal number masked."""
+    return _PERSONAL.sub("[masked]", text)
+
+
 def without_personal_data(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -41,7 +46,7 @@ def without_personal_data(
         if field in PERSONAL_FIELDS:
             event[field] = "[masked]"
         elif isinstance(value, str) and field != "timestamp":
-            event[field] = _PERSONAL.sub("[masked]", value)
+            event[field] = masked(value)
     return event
 
 

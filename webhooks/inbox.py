@@ -20,6 +20,7 @@ from gateway.clock import Clock
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from gateway.exception_queue import Finding, open_exceptions
+from gateway.logs import masked
 from gateway.models import ExceptionCode
 from gateway.money import format_amount
 from gateway.payments import lock_provider, record_reports
@@ -207,10 +208,12 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
 def _said(error: Exception) -> str:
     """Return the kind of an error and its first line, as a text that the database can hold.
 
-    What a database says further down may quote values; what it quotes may be no text at all.
+    What a database says further down may quote values; what it quotes may be no text at all, or a
+    person's number.
     """
     first = str(error).partition("\n")[0].encode("ascii", "backslashreplace").decode()
-    return f"{type(error).__name__}: {first}".replace("\x00", "\\x00")[:ERROR_TEXT_MAX]
+    printable = first.replace("\x00", "\\x00")
+    return masked(f"{type(error).__name__}: {printable}")[:ERROR_TEXT_MAX]
 
 
 def _drain_variants(desk: Desk) -> int:
@@ -281,7 +284,8 @@ def _money(
             }
         case Unbookable():
             # The money as written may be anything, a name too: shown is only whether it differs.
-            written = hashlib.sha256("\n".join(report.stated).encode()).hexdigest()[:12]
+            stated = "\n".join(report.stated).encode("utf-8", "surrogatepass")
+            written = hashlib.sha256(stated).hexdigest()[:12]
             return {
                 "payment": report.provider_payment_id,
                 "status": report.statement.value,

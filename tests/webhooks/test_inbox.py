@@ -375,6 +375,33 @@ def test_a_variant_that_the_parser_fails_on_holds_up_neither_money_nor_its_neigh
     seal_and_check()
 
 
+@pytest.mark.parametrize("written", ["\ud800", "\x00", "1" * 300])
+def test_a_variant_whose_money_is_no_text_holds_up_none_of_its_neighbours(
+    database: str, written: str
+) -> None:
+    references = some_invoices(2)
+    first, second = deliver_each(references)
+    a_variant(an_event(references[0], amount=written), first)
+    a_variant(an_event(references[1], amount="9.00"), second)
+    drain(a_desk(), batches_max=9)
+    assert {at for code, at in the_books().exceptions if code == "conflicting_delivery"} == {
+        f"delivery:cashplus/{first}",
+        f"delivery:cashplus/{second}",
+    }
+    seal_and_check()
+
+
+def test_why_a_delivery_failed_names_nobody(database: str) -> None:
+    def fault() -> Report:
+        raise ValueError("no person 123456782")
+
+    a_delivery(b'{"poison": 1}')
+    drain(a_desk(Faulty(b"poison", fault)), batches_max=1)
+    assert rows_of(database, "SELECT last_error FROM webhook_delivery") == [
+        ("ValueError: no person [masked]",)
+    ]
+
+
 def test_deliveries_that_came_late_are_booked_by_the_day_the_provider_says(database: str) -> None:
     (reference,) = some_invoices()
     late = NOON + timedelta(days=20)

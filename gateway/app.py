@@ -10,9 +10,13 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import process, worker
+from gateway.db import transaction
+from gateway.errors import Unusable
 from gateway.http import health
+from gateway.receipts import signer_of
 from gateway.settings import settings
 from webhooks.intake import Intake
 from webhooks.routes import webhook_route
@@ -34,6 +38,7 @@ def create_app() -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await intake.start()
+        await asyncio.to_thread(_first_receipt_key)
         # What was imported lives as long as the process: the collector need not walk it again.
         gc.collect()
         gc.freeze()
@@ -45,6 +50,18 @@ def create_app() -> FastAPI:
     app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
     app.add_exception_handler(Exception, _bug)
     return app
+
+
+def _first_receipt_key() -> None:
+    """Make the first key of receipts, so that it is published before anything is signed.
+
+    Without one deliveries are still taken in: signing receipts waits, and says why in the log.
+    """
+    try:
+        with transaction() as session:
+            signer_of(session, process.receipt_keys(), now=process.business_clock()())
+    except (Unusable, SQLAlchemyError) as error:
+        log.error("receipt_key_unusable", reason=str(error).partition("\n")[0])
 
 
 async def _bug(_request: Request, error: Exception) -> JSONResponse:

@@ -48,17 +48,18 @@ STATED_BY: Final = {
 
 @dataclass(slots=True)
 class InvoiceState:
-    """An invoice as the batch has it so far."""
+    """An invoice as the batch has it so far. What is cancelled takes no money: it is credit."""
 
     id: int
     reference: str
     contributor_id: int
     amount_minor: int
     paid_minor: int
+    cancelled: bool = False
 
     @property
     def due_minor(self) -> int:
-        return self.amount_minor - self.paid_minor
+        return 0 if self.cancelled else self.amount_minor - self.paid_minor
 
 
 @dataclass(slots=True)
@@ -147,6 +148,8 @@ def decide(
             payment.stated_at = report.stated_at
             payment.paid_at = _credible_day(report)[0]
             payment.status = PaymentStatus(statement.value)
+            # So that the payer who looks is told that money is on its way.
+            payment.invoice_id = invoice.id if invoice else None
     return Decision("noted")
 
 
@@ -176,6 +179,7 @@ def _book(
     name = f"{report.provider}/{report.provider_payment_id}"
     clearing = account(AccountKind.CLEARING, report.provider)
     if invoice is None:
+        payment.invoice_id = None
         decision.postings = [Posting(f"{name}/suspense", clearing, SUSPENSE, report.amount_minor)]
         decision.notes.append(_unknown_reference(report))
     else:
@@ -189,15 +193,23 @@ def _book(
             decision.postings.append(
                 Posting(f"{name}/credit", clearing, credit, beyond, invoice_id=invoice.id)
             )
-            code = ExceptionCode.OVERPAID if taken else ExceptionCode.PAID_TWICE
             decision.notes.append(
-                Note(code, {"reference": invoice.reference, "beyond": format_amount(beyond)})
+                Note(
+                    _why_beyond(invoice, taken),
+                    {"reference": invoice.reference, "beyond": format_amount(beyond)},
+                )
             )
         payment.invoice_id = invoice.id
         invoice.paid_minor += taken
         decision.allocated_minor = taken
     payment.postings = list(decision.postings)
     return decision
+
+
+def _why_beyond(invoice: InvoiceState, taken_minor: int) -> ExceptionCode:
+    if invoice.cancelled:
+        return ExceptionCode.PAID_CANCELLED
+    return ExceptionCode.OVERPAID if taken_minor else ExceptionCode.PAID_TWICE
 
 
 def _take_back(

@@ -185,7 +185,7 @@ _PAYMENTS: Final = (
                 SELECT FROM ledger_transfer t JOIN ledger_account c ON c.id = t.credit_account_id
                 WHERE t.payment_id = p.id AND c.kind = 'credit'))
             AND NOT EXISTS (SELECT FROM coded_exception e WHERE e.payment_id = p.id
-                AND e.code IN ('unknown_reference', 'overpaid', 'paid_twice'))
+                AND e.code IN ('unknown_reference', 'overpaid', 'paid_twice', 'paid_cancelled'))
         """,
     ),
 )

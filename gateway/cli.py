@@ -116,11 +116,13 @@ def verify(as_json: bool) -> None:
         from gateway.checks import books_checks, run_checks
         from gateway.db import snapshot
         from gateway.migrate import judges
+        from gateway.receipt_checks import receipt_checks
         from reconciliation.checks import CHECKS as RECONCILIATION_CHECKS
         from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 
         checks = [
             *books_checks(process.signing_key(), process.heads_file(), judges()),
+            *receipt_checks(process.receipt_keys().published()),
             *WEBHOOK_CHECKS,
             *RECONCILIATION_CHECKS,
         ]
@@ -213,6 +215,78 @@ def invoices_notices(file: Path) -> None:
         except OSError as error:
             raise Unusable(f"{file} cannot be written: {error.strerror}.") from None
     click.echo(f"{count} notices written to {file}.")
+
+
+@invoices.command("cancel")
+@click.argument("reference")
+@click.option("--because", required=True, help="Why, for whoever reads it later. No names.")
+def invoices_cancel(reference: str, because: str) -> None:
+    """Take back an invoice that nothing was paid on; for ever."""
+    from gateway.references import read_reference
+
+    named = read_reference(reference)
+    if named is None:
+        raise Unusable(f"{reference!r} is not a reference: compare its twelve digits.")
+    if not because.strip():
+        raise Unusable("Say why with --because.")
+    with database():
+        from gateway.db import transaction
+        from gateway.invoices import cancel_invoice
+
+        with transaction() as session:
+            cancel_invoice(session, named, because=because.strip(), now=_now())
+    click.echo(f"Cancelled: {named}.")
+
+
+# -- papers ---------------------------------------------------------------------------------------
+
+
+@wasl.group()
+def receipts() -> None:
+    """What payers hold as proof."""
+
+
+@receipts.command("issue")
+@json_flag
+def receipts_issue(as_json: bool) -> None:
+    """Sign the receipts of payments that are in line; the worker does so by itself."""
+    with database():
+        from gateway import process
+        from gateway.receipts import issue_all
+
+        issued = issue_all(process.receipt_keys(), process.business_clock())
+    _say({"issued": issued}, as_json, "{issued} receipts signed.")
+
+
+@receipts.command("check")
+@click.argument("code")
+@json_flag
+def receipts_check(code: str, as_json: bool) -> None:
+    """Say what a receipt is worth: by its number, or by the text of its signed code."""
+    with database():
+        from gateway import process
+        from gateway.db import snapshot
+        from gateway.receipts import look_into
+
+        with snapshot() as session:
+            answer = look_into(session, code, process.receipt_keys().published())
+    said = answer.as_json()
+    if as_json:
+        click.echo(json.dumps(said))
+    else:
+        click.echo("\n".join(f"{name}: {value}" for name, value in said.items() if value))
+    if not answer.stands:
+        raise Refused
+
+
+@receipts.command("rotate-key")
+@json_flag
+def receipts_rotate_key(as_json: bool) -> None:
+    """Replace the key that signs receipts; what the former one signed stays genuine."""
+    from gateway import process
+
+    signer = process.receipt_keys().rotate(now=_now())
+    _say({"key": signer.key_id}, as_json, "Receipts are signed with key {key} from now on.")
 
 
 # -- the institution ------------------------------------------------------------------------------

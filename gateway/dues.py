@@ -5,7 +5,8 @@ Rates are exact decimals; there is one rounding, half up to the centime, at the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TypeVar
 
@@ -27,6 +28,9 @@ class DueLine:
     rule: str
     source: str
     verified: bool
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """The rule's figures by name, dirhams and percent as decimal strings; `form` says which rule
+    it is. They let the rule be said in the payer's language (gateway.words.speech)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def principal(
         f"{category.code}: fixed amount, {category.scale.base} {_range(category, band)}",
         band.source,
         band.verified,
+        _edge(category, band),
     )
 
 
@@ -77,13 +82,21 @@ def _share_of_smig(tariff: Tariff, category: CategoryTariff, day: date) -> DueLi
     smig = _in_force(tariff.smig, wage_day)
     exact = coefficient.value * smig.hourly * tariff.hours_per_month.value * tariff.rate.value
     figures = (coefficient, smig, tariff.rate, tariff.hours_per_month, tariff.indexation)
+    percent = f"{(tariff.rate.value * 100).normalize():f}"
     return DueLine(
         LineKind.PRINCIPAL,
         round_to_minor(exact),
         f"{category.code}: {coefficient.value} × SMIG {smig.hourly}/h"
-        f" × {tariff.hours_per_month.value} h × {(tariff.rate.value * 100).normalize():f} %",
+        f" × {tariff.hours_per_month.value} h × {percent} %",
         "; ".join(figure.source for figure in figures),
         all(figure.verified for figure in (*figures, tariff.rounding)),
+        {
+            "form": "share-of-smig",
+            "coefficient": str(coefficient.value),
+            "smig": str(smig.hourly),
+            "hours": str(tariff.hours_per_month.value),
+            "rate": percent,
+        },
     )
 
 
@@ -92,10 +105,18 @@ def _in_force(figures: tuple[_Dated, ...], day: date) -> _Dated:
 
 
 def _range(category: CategoryTariff, band: Band) -> str:
+    edge = _edge(category, band)
+    words = {"band-below": "below", "band-up-to": "up to", "band-above": "above"}
+    return f"{words[edge['form']]} {edge['edge']}"
+
+
+def _edge(category: CategoryTariff, band: Band) -> dict[str, str]:
+    scale = category.scale
+    assert scale is not None
     if band.below is not None:
-        return f"below {format_amount(band.below)}"
-    if band.up_to is not None:
-        return f"up to {format_amount(band.up_to)}"
-    assert category.scale is not None
-    edge = category.scale.band[-2].up_to
-    return f"above {format_amount(edge or 0)}"
+        form, edge = "band-below", band.below
+    elif band.up_to is not None:
+        form, edge = "band-up-to", band.up_to
+    else:
+        form, edge = "band-above", scale.band[-2].up_to or 0
+    return {"form": form, "base": scale.base, "edge": format_amount(edge)}

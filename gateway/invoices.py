@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +12,13 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
+from gateway.clock import day_of
 from gateway.db import execute, transaction
 from gateway.dues import DueLine, principal
+from gateway.errors import Unusable
 from gateway.money import format_amount
 from gateway.periods import Period
+from gateway.references import format_reference
 from gateway.tariff import CategoryTariff, Tariff, keep_categories
 
 CHUNK: Final = 50_000
@@ -82,6 +86,38 @@ def issue_invoices(
     return IssueResult(issued, already, total_minor)
 
 
+def cancel_invoice(session: Session, reference: str, *, because: str, now: datetime) -> None:
+    """Take back an invoice that nothing was paid on; for ever. The caller owns the transaction.
+
+    Money that arrives for it afterwards is booked to its contributor's credit, for a person to
+    decide on. The person is not billed again for the period.
+
+    Raises:
+        Unusable: There is no such invoice, something was paid on it, or it is cancelled already.
+    """
+    found = execute(
+        session,
+        "SELECT id, paid_minor, cancelled_at FROM invoice WHERE reference = :reference FOR UPDATE",
+        {"reference": reference},
+    ).one_or_none()
+    shown = format_reference(reference)
+    if found is None:
+        raise Unusable(f"No invoice has the reference {shown}.")
+    invoice_id, paid_minor, cancelled_at = found
+    if cancelled_at is not None:
+        raise Unusable(f"Invoice {shown} was cancelled on {day_of(cancelled_at)} already.")
+    if paid_minor:
+        raise Unusable(
+            f"Invoice {shown} has {format_amount(paid_minor)} MAD paid on it: it can be cancelled"
+            " only after its payments are taken back."
+        )
+    execute(
+        session,
+        "UPDATE invoice SET cancelled_at = :now, cancelled_because = :because WHERE id = :id",
+        {"now": now, "because": because, "id": invoice_id},
+    )
+
+
 def write_notices(path: Path) -> int:
     """Write what a payer must know to pay each unpaid invoice as CSV; return how many there are.
 
@@ -94,7 +130,7 @@ def write_notices(path: Path) -> int:
             session,
             "SELECT reference, amount_minor - paid_minor, cnss_number, period, due_on"
             " FROM invoice JOIN contributor ON contributor.id = contributor_id"
-            " WHERE status <> 'paid' ORDER BY cnss_number, period",
+            " WHERE status <> 'paid' AND cancelled_at IS NULL ORDER BY cnss_number, period",
         )
         count = 0
         for reference, due_minor, cnss_number, period, due_on in rows.yield_per(5_000):
@@ -157,9 +193,9 @@ def _keep_rule(session: Session, line: DueLine) -> int:
     values = {"rule": line.rule, "source": line.source, "verified": line.verified}
     execute(
         session,
-        "INSERT INTO rule (rule, source, verified) VALUES (:rule, :source, :verified)"
-        " ON CONFLICT DO NOTHING",
-        values,
+        "INSERT INTO rule (rule, source, verified, facts)"
+        " VALUES (:rule, :source, :verified, CAST(:facts AS jsonb)) ON CONFLICT DO NOTHING",
+        {**values, "facts": json.dumps(dict(line.facts))},
     )
     found: int = execute(
         session,

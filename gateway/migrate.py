@@ -82,18 +82,23 @@ CONSTRAINTS_QUERY: Final = """
 """
 
 
+_JUDGING: Final = ("0002_the_database_is_the_last_judge", "0003_papers_and_receipts")
+"""The migrations that made triggers; the newest knows what is in force after it."""
+
+
 def judges() -> Judges:
     """Return the triggers and functions that the migrations made."""
-    made = importlib.import_module(
-        "gateway.migrations.versions.0002_the_database_is_the_last_judge"
-    )
-    triggers = [
-        *((table, "append_only", "wasl_refuse") for table in made.APPEND_ONLY),
-        *((table, "never_deleted", "wasl_refuse") for table in made.NEVER_DELETED),
-        *((table, "facts_stand", "wasl_refuse_other_facts") for table in made.FACTS),
-        *((table, trigger, function) for trigger, table, function in made.OTHER_TRIGGERS),
-    ]
-    return Judges(frozenset(triggers), made.FUNCTIONS_MD5, made.CONSTRAINTS_MD5)
+    made = [importlib.import_module(f"gateway.migrations.versions.{name}") for name in _JUDGING]
+    triggers: set[tuple[str, str, str]] = set()
+    for each in made:
+        refusing = (
+            *((table, "append_only", "wasl_refuse") for table in getattr(each, "APPEND_ONLY", ())),
+            *((t, "never_deleted", "wasl_refuse") for t in getattr(each, "NEVER_DELETED", ())),
+            *((t, "facts_stand", "wasl_refuse_other_facts") for t in getattr(each, "FACTS", ())),
+        )
+        others = ((table, trigger, name) for trigger, table, name in each.OTHER_TRIGGERS)
+        triggers.update(refusing, others)
+    return Judges(frozenset(triggers), made[-1].FUNCTIONS_MD5, made[-1].CONSTRAINTS_MD5)
 
 
 def upgrade(database_url: str) -> None:

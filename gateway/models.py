@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from gateway.db import choice, instant, key, minor, one_of, points_to
@@ -90,6 +90,7 @@ class ExceptionCode(StrEnum):
     UNKNOWN_REFERENCE = "unknown_reference"
     OVERPAID = "overpaid"
     PAID_TWICE = "paid_twice"
+    PAID_CANCELLED = "paid_cancelled"
     WRONG_CURRENCY = "wrong_currency"
     INVALID_AMOUNT = "invalid_amount"
     CONFLICTING_DELIVERY = "conflicting_delivery"
@@ -164,6 +165,8 @@ class Rule(SQLModel, table=True):
     rule: str
     source: str
     verified: bool
+    facts: dict[str, str] = Field(sa_type=JSONB, sa_column_kwargs={"server_default": "{}"})
+    """The figures of the rule by name, so that it can be said in any language."""
 
     __table_args__ = (sa.UniqueConstraint("rule", "source", "verified"),)
 
@@ -202,6 +205,9 @@ class Invoice(SQLModel, table=True):
     tariff: str
     """Version of the tariff file that priced it."""
     issued_at: datetime = instant()
+    cancelled_at: datetime | None = instant(nullable=True)
+    """Taken back before anything was paid: nothing is due, and it never comes to life again."""
+    cancelled_because: str | None
 
     __table_args__ = (
         sa.UniqueConstraint("contributor_id", "period"),
@@ -219,6 +225,10 @@ class Invoice(SQLModel, table=True):
             " WHEN paid_minor < amount_minor THEN 'part_paid' ELSE 'paid' END",
             name="status",
         ),
+        sa.CheckConstraint(
+            "(cancelled_at IS NULL) = (cancelled_because IS NULL)", name="cancelled_because"
+        ),
+        sa.CheckConstraint("cancelled_at IS NULL OR paid_minor = 0", name="cancelled"),
         sa.Index(None, "period"),
     )
 
@@ -297,6 +307,73 @@ class Allocation(SQLModel, table=True):
         sa.Index(None, "payment_id"),
         sa.Index(None, "invoice_id"),
     )
+
+
+class ReceiptDue(SQLModel, table=True):
+    """A payment that was booked to an invoice and has no receipt yet: the queue of the signer."""
+
+    __tablename__: ClassVar[str] = "receipt_due"
+
+    payment_id: int = Field(sa_type=sa.BigInteger, foreign_key="payment.id", primary_key=True)
+
+
+class Receipt(SQLModel, table=True):
+    """What the payer holds: the signed statement that a payment was booked. Append-only.
+
+    It says what was so when it was signed. Whether the money is still there, the payment says.
+    """
+
+    id: int | None = key()
+    number: str = Field(unique=True)
+    """`R26-` and nine digits that tell nothing of how many there are."""
+    payment_id: int = points_to("payment.id", unique=True)
+    invoice_id: int = points_to("invoice.id")
+    signed: bytes
+    """COSE_Sign1, as in the code on the paper (gateway.codes.receipts)."""
+    key_id: str
+    issued_at: datetime = instant()
+
+    __table_args__ = (
+        sa.CheckConstraint("number ~ '^R[0-9]{2}-[0-9]{9}$'", name="number"),
+        sa.Index(None, "invoice_id"),
+    )
+
+
+class PrintRun(SQLModel, table=True):
+    """An order to print many notices, cut into files that workers claim one by one."""
+
+    __tablename__: ClassVar[str] = "print_run"
+
+    id: int | None = key()
+    selection: str
+    """What was asked for, in full, and where to: the same order again continues an open run."""
+    folder: str
+    """Where its files go."""
+    pages: int
+    ordered_at: datetime = instant()
+    finished_at: datetime | None = instant(nullable=True)
+
+    __table_args__ = (
+        sa.Index(
+            "print_run_open_key",
+            "selection",
+            unique=True,
+            postgresql_where=sa.text("finished_at IS NULL"),
+        ),
+    )
+
+
+class PrintFile(SQLModel, table=True):
+    """One file of a run: the notices of a few invoices."""
+
+    __tablename__: ClassVar[str] = "print_file"
+
+    run_id: int = Field(sa_type=sa.BigInteger, foreign_key="print_run.id", primary_key=True)
+    position: int = Field(primary_key=True)
+    invoice_ids: list[int] = Field(sa_type=ARRAY(sa.BigInteger))
+    printed_at: datetime | None = instant(nullable=True)
+    pages: int | None
+    """How many came out: an invoice that was paid or cancelled meanwhile is left out."""
 
 
 class LedgerAccount(SQLModel, table=True):

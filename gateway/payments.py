@@ -10,21 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlmodel import Session, SQLModel
 
-from gateway import ledger
+from gateway import ledger, outbox
 from gateway.accounts import Posting
 from gateway.allocation import QUOTED_INVOICE
 from gateway.booking import STATED_BY, Decision, InvoiceState, PaymentState, decide, first_state
 from gateway.db import execute, insert_all
 from gateway.exception_queue import Finding, open_exceptions
-from gateway.models import Allocation, Channel, ExceptionCode, Payment, PaymentStatus
+from gateway.models import (
+    Allocation,
+    Channel,
+    ExceptionCode,
+    Payment,
+    PaymentStatus,
+    ReceiptDue,
+)
 from gateway.references import read_reference
 from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
 from gateway.seals import BooksKey
+
+RECEIPTS_TASK: Final = "gateway.issue_receipts"
 
 Key = tuple[str, str]
 
@@ -41,6 +50,7 @@ class _Batch:
     postings: list[tuple[Key, Posting]] = field(default_factory=list)
     allocations: list[tuple[Key, int, int]] = field(default_factory=list)
     findings: list[tuple[Key | None, Finding]] = field(default_factory=list)
+    receipts: list[Key] = field(default_factory=list)
 
 
 def record_reports(
@@ -61,6 +71,7 @@ def record_reports(
     ids = _write_payments(session, batch)
     _write_allocations(session, batch, ids, now)
     _write_invoices(session, batch)
+    _write_receipts_due(session, [ids[at] for at in batch.receipts], now)
     open_exceptions(session, [_about(f, at, ids) for at, f in batch.findings], now=now)
     postings = [replace(posting, payment_id=ids[at]) for at, posting in batch.postings]
     ledger.post(session, postings, key=key, now=now)
@@ -95,6 +106,8 @@ def _record(batch: _Batch, report: PaymentReport, *, now: datetime) -> str:
 
 def _keep(batch: _Batch, at: Key, invoice: InvoiceState | None, decision: Decision) -> None:
     batch.postings.extend((at, posting) for posting in decision.postings)
+    if invoice is not None and decision.outcome == "booked":
+        batch.receipts.append(at)
     if invoice is not None and decision.allocated_minor:
         batch.allocations.append((at, invoice.id, decision.allocated_minor))
         batch.paid[invoice.id] = invoice
@@ -215,7 +228,8 @@ def _lock_invoices(
     """Lock invoices, always in the order of their ids, so that no two batches wait in a ring."""
     rows = execute(
         session,
-        "SELECT id, reference, contributor_id, amount_minor, paid_minor FROM invoice"
+        "SELECT id, reference, contributor_id, amount_minor, paid_minor, cancelled_at IS NOT NULL"
+        " FROM invoice"
         " WHERE reference = ANY(:references) OR id = ANY(:ids) ORDER BY id FOR UPDATE",
         {"references": list(references), "ids": list(ids)},
     )
@@ -301,3 +315,10 @@ def _write_invoices(session: Session, batch: _Batch) -> None:
                 "paid": [invoice.paid_minor for invoice in batch.paid.values()],
             },
         )
+
+
+def _write_receipts_due(session: Session, payment_ids: list[int], now: datetime) -> None:
+    """Put payments in line for their receipts, which are signed later (gateway.receipts)."""
+    if payment_ids:
+        insert_all(session, ReceiptDue, [{"payment_id": each} for each in payment_ids])
+        outbox.enqueue(session, RECEIPTS_TASK, now=now)

@@ -8,6 +8,7 @@ from gateway import db
 from gateway.clock import Clock
 from gateway.errors import Unusable
 from gateway.providers.registry import Providers, load_providers
+from gateway.receipt_keys import ReceiptKeys
 from gateway.seals import BooksKey, HeadsFile, books_key, has_books_key
 from gateway.settings import settings
 
@@ -46,6 +47,12 @@ def signing_key() -> BooksKey:
 def heads_file() -> HeadsFile:
     """Return the file of signed heads."""
     return HeadsFile(settings().heads_file)
+
+
+@cache
+def receipt_keys() -> ReceiptKeys:
+    """Return the keys that sign receipts, and those that did."""
+    return ReceiptKeys(settings().keys_dir)
 
 
 @cache

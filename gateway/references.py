@@ -89,13 +89,19 @@ def nth_reference(n: int, key: bytes) -> str:
     """
     assert 0 <= n < CAPACITY
     leading, index = divmod(n, BLOCK)
+    return with_check_digits((leading + 1) * BLOCK + permuted(index, key))
+
+
+def permuted(index: int, key: bytes) -> int:
+    """Return where a key's permutation of the nine-digit numbers takes one of them."""
+    assert 0 <= index < BLOCK
     left, right = divmod(index, _RIGHT)
     for turn in range(_ROUNDS):
         if turn % 2 == 0:
             left = (left + _scramble(key, turn, right)) % _LEFT
         else:
             right = (right + _scramble(key, turn, left)) % _RIGHT
-    return with_check_digits((leading + 1) * BLOCK + left * _RIGHT + right)
+    return left * _RIGHT + right
 
 
 def _scramble(key: bytes, turn: int, value: int) -> int:

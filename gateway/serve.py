@@ -9,6 +9,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.logs import configure_logs
+from gateway.settings import settings
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 CONNECTIONS_MAX: Final = 1_000
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     configure_logs()
+    proxies = settings().trusted_proxies
     uvicorn.run(
         "gateway.app:create_app",
         factory=True,
@@ -70,6 +72,9 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        # Who guesses references is counted by address: nobody may choose his own.
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         timeout_graceful_shutdown=5,
     )
 

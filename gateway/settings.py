@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     providers: Path | None = None
     """The providers file; unset means the sandbox's own, in the home."""
 
+    institution: Path | None = None
+    """The file of who collects, as printed; unset means the one that is shipped."""
+
+    trusted_proxies: str = ""
+    """Addresses, by commas, whose `X-Forwarded-For` names the client; unset: nobody's does."""
+
     clock: str | None = None
     """Sandbox only: where the business clock starts (see gateway.clock)."""
 
@@ -41,6 +47,19 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_slash(cls, base_url: str) -> str:
+        return base_url.rstrip("/")
+
+    def payer_link(self, reference: str) -> str:
+        """Return the address of an invoice's page: what the code for phones holds."""
+        return f"{self.base_url}/{reference}"
+
+    def receipt_link(self, number: str) -> str:
+        """Return the address where a receipt can be checked."""
+        return f"{self.base_url}/verify/{number}"
 
     @property
     def keys_dir(self) -> Path:

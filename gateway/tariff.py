@@ -6,54 +6,21 @@ to be guessed (a gap in the bands, a category without a first period) is refused
 
 from __future__ import annotations
 
-import tomllib
 from datetime import date
-from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from sqlmodel import Session
 
 from gateway.db import execute
 from gateway.errors import Unusable
+from gateway.figures import Exact, Minor, Sourced, Strict, read_toml
 from gateway.models import Periodicity
-from gateway.money import parse_amount
 from gateway.periods import Period, parse_period
 
-
-def _quoted(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("write it between quotes: a bare number would be read as a float")
-    return value
-
-
-def _exact(value: object) -> Decimal:
-    try:
-        return Decimal(_quoted(value))
-    except InvalidOperation:
-        raise ValueError(f"{value!r} is not a decimal number") from None
-
-
-def _centimes(value: object) -> int:
-    return parse_amount(_quoted(value))
-
-
-Exact = Annotated[Decimal, BeforeValidator(_exact)]
-Minor = Annotated[int, BeforeValidator(_centimes)]
 NamedPeriod = Annotated[Period, BeforeValidator(parse_period)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class Sourced(_Strict):
-    """Somebody says so: `verified` is true only where a source for exactly this was seen."""
-
-    source: str = Field(min_length=1)
-    verified: bool
 
 
 class Figure(Sourced):
@@ -89,7 +56,7 @@ class Band(Sourced):
         return self.up_to is None or base_minor <= self.up_to
 
 
-class Scale(_Strict):
+class Scale(Strict):
     """Fixed amounts by bands of a base; bands rise and leave no gap."""
 
     since: date = Field(alias="from")
@@ -107,7 +74,7 @@ class Scale(_Strict):
         return self
 
 
-class CategoryTariff(_Strict):
+class CategoryTariff(Strict):
     """How one category is charged: a coefficient of the SMIG, or a scale."""
 
     code: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
@@ -133,7 +100,7 @@ class CategoryTariff(_Strict):
         return self
 
 
-class Tariff(_Strict):
+class Tariff(Strict):
     """The whole file."""
 
     version: str
@@ -163,15 +130,7 @@ def read_tariff(text: str) -> Tariff:
     Raises:
         Unusable: The text is not a tariff; the sentence says where.
     """
-    try:
-        values: dict[str, Any] = tomllib.loads(text)
-        return Tariff.model_validate(values)
-    except tomllib.TOMLDecodeError as error:
-        raise Unusable(f"The tariff file is not TOML: {error}.") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Unusable(f"The tariff file is wrong at {where}: {first['msg']}.") from None
+    return read_toml(Tariff, text, "The tariff file")
 
 
 @cache

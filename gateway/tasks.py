@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway import ledger, outbox, process
+from gateway import ledger, outbox, process, receipts
 from gateway.db import transaction
-from gateway.worker import DRAIN_OUTBOX, SEAL_BOOKS, app, ring
+from gateway.worker import DRAIN_OUTBOX, ISSUE_RECEIPTS, SEAL_BOOKS, app, ring
 
 
 @app.task(name=DRAIN_OUTBOX)
@@ -30,3 +30,10 @@ def seal_books() -> None:
     process.connect_database()
     with transaction() as session:
         ledger.seal(session, process.heads_file(), process.signing_key())
+
+
+@app.task(name=ISSUE_RECEIPTS)
+def issue_receipts() -> None:
+    """Sign the receipts of payments that are in line. Any number of times, at once."""
+    process.connect_database()
+    receipts.issue_all(process.receipt_keys(), process.business_clock())

@@ -24,6 +24,7 @@ SOCKET_SECONDS: Final = 5
 DRAIN_INBOX: Final = "webhooks.drain_inbox"
 DRAIN_OUTBOX: Final = "gateway.drain_outbox"
 SEAL_BOOKS: Final = "gateway.seal_books"
+ISSUE_RECEIPTS: Final = "gateway.issue_receipts"
 
 
 def _broker() -> str:
@@ -64,6 +65,7 @@ app.conf.update(
         "drain-inbox": {"task": DRAIN_INBOX, "schedule": 1.0},
         "drain-outbox": {"task": DRAIN_OUTBOX, "schedule": 2.0},
         "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
+        "issue-receipts": {"task": ISSUE_RECEIPTS, "schedule": 5.0},
     },
     beat_max_loop_interval=1.0,
 )

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from gateway import db, migrate, process
+from gateway.institution import institution
 from gateway.services import Services, running_services
 from gateway.settings import Settings, settings
 
@@ -85,6 +86,8 @@ def _forget() -> None:
         process.signing_key,
         process.heads_file,
         process.providers,
+        process.receipt_keys,
+        institution,
         process.business_clock,
     ):
         once.cache_clear()

@@ -27,6 +27,7 @@ from gateway.payments import record_reports
 from gateway.periods import parse_period
 from gateway.providers import WebhookProvider
 from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
+from gateway.receipt_checks import receipt_checks
 from gateway.reports import PaymentReport, Report, Statement, Unbookable
 from gateway.tariff import keep_categories, tariff
 from webhooks.checks import CHECKS as WEBHOOK_CHECKS
@@ -267,6 +268,7 @@ def seal() -> int:
 def broken_promises(*, deliveries: bool = False) -> list[Broken]:
     """Run the checks of the books as they are, and those of the inbox if asked to."""
     checks = books_checks(process.signing_key(), process.heads_file(), judges())
+    checks += receipt_checks(process.receipt_keys().published())
     with snapshot() as session:
         return run_checks(session, [*checks, *(WEBHOOK_CHECKS if deliveries else ())])
 

@@ -22,10 +22,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from gateway import db, outbox, process
+from gateway import db, outbox, process, receipts
 from gateway.contributors import COLUMNS, import_contributors
 from gateway.db import transaction
 from gateway.invoices import issue_invoices
+from gateway.ledger import SEAL_TASK
+from gateway.payments import RECEIPTS_TASK
 from gateway.periods import parse_period
 from gateway.services import Services
 from gateway.settings import settings
@@ -120,13 +122,16 @@ def act(database: str) -> None:
 
 
 def send_what_was_asked_for() -> list[str]:
-    """Send the outbox; the one task that is asked for is done here, as a worker would."""
+    """Send the outbox; the tasks that are asked for are done here, as a worker would."""
     sent: list[str] = []
     with transaction() as session:
         outbox.drain(session, lambda task, _: sent.append(task))
     for task in sent:
-        assert task == "gateway.seal_books"
-        seal()
+        if task == SEAL_TASK:
+            seal()
+        else:
+            assert task == RECEIPTS_TASK
+            receipts.issue_all(process.receipt_keys(), lambda: NOON)
     return sent
 
 
@@ -325,7 +330,8 @@ def drained(database: str) -> None:
 
 def test_what_was_asked_for_and_not_sent_is_sent(inbox: str, undisturbed: Books) -> None:
     drained(inbox)
-    assert rows_of(inbox, "SELECT DISTINCT task FROM outbox_message") == [("gateway.seal_books",)]
+    asked = rows_of(inbox, "SELECT DISTINCT task FROM outbox_message ORDER BY 1")
+    assert asked == [(RECEIPTS_TASK,), (SEAL_TASK,)]
     assert_the_same(inbox, undisturbed)
     assert rows_of(inbox, "SELECT count(*) FROM outbox_message") == [(0,)]
 
@@ -336,12 +342,15 @@ def test_what_was_sent_and_whose_sending_was_forgotten_is_sent_again_and_does_no
     drained(inbox)
     killed = """
 import os, signal
-from gateway import ledger, outbox, process
+from gateway import ledger, outbox, process, receipts
 from gateway.db import transaction
 
 def send(task, arguments):
-    with transaction() as session:
-        ledger.seal(session, process.heads_file(), process.signing_key())
+    if task == ledger.SEAL_TASK:
+        with transaction() as session:
+            ledger.seal(session, process.heads_file(), process.signing_key())
+    else:
+        receipts.issue_all(process.receipt_keys(), process.business_clock())
     print(task, flush=True)
 
 process.connect_database()
@@ -352,10 +361,11 @@ with transaction() as session:
 """
     with program(killed) as child:
         sent, _ = child.communicate(timeout=PATIENCE_SECONDS)
-        assert (sent.split(), child.returncode) == (["gateway.seal_books"], -signal.SIGKILL)
+        assert sorted(sent.split()) == [RECEIPTS_TASK, SEAL_TASK]
+        assert child.returncode == -signal.SIGKILL
     sealed = settings().heads_file.read_bytes()
     until_the_server_noticed(inbox)
-    assert send_what_was_asked_for() == ["gateway.seal_books"]
+    assert sorted(send_what_was_asked_for()) == [RECEIPTS_TASK, SEAL_TASK]
     assert settings().heads_file.read_bytes() == sealed
     assert_the_same(inbox, undisturbed)
 

@@ -1,0 +1,1 @@
+"""How fast the product is, as a ratio to a limit measured in the same run (`wasl bench`)."""

@@ -1,0 +1,1 @@
+"""What a code says and how it looks: payment codes, signed receipts, symbols, photos. Pure."""

@@ -1,0 +1,93 @@
+"""Who collects, as people see it on papers, pages and in codes: names, ways to pay, validity.
+
+A TOML file beside this module, or one that WASL_INSTITUTION points to. Validated when loaded.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from pydantic import Field
+
+from gateway.codes.emv import MerchantTemplate
+from gateway.errors import Unusable
+from gateway.figures import Minor, Sourced, Strict, read_toml
+from gateway.models import Channel
+from gateway.settings import settings
+
+
+class Validity(Sourced):
+    """How long a reference is accepted on pages and papers, in months after the due day."""
+
+    months: int = Field(ge=0, le=120)
+
+
+class Way(Sourced):
+    """One way to pay. `source` and `verified` are about its fee."""
+
+    channel: Channel
+    fee: Minor | None = None
+    """What the payer pays on top, in centimes; 0 is free, None is not known."""
+    ceilings: tuple[Minor, ...] = ()
+    """What one payment or wallet may hold at most, by level of identification, rising."""
+    ceilings_source: str = ""
+    ceilings_verified: bool = False
+
+
+class Code(Strict):
+    """What the EMVCo code says of the one who is paid (gateway.codes.emv)."""
+
+    guid: str
+    merchant_id: str
+    mcc: str
+    name: str
+    city: str
+    name_ar: str | None = None
+    city_ar: str | None = None
+    acquirer: dict[str, str] = Field(default_factory=dict)
+    """An acquirer's own templates by their identifier; they take the place of ours."""
+
+    def template(self) -> MerchantTemplate:
+        """Return what codes are made from.
+
+        Raises:
+            Unusable: Something does not fit the format; the sentence says what.
+        """
+        return MerchantTemplate(**self.model_dump())
+
+
+class Institution(Strict):
+    """The whole file."""
+
+    name: str
+    name_ar: str
+    full_name: str
+    phone: str = ""
+    validity: Validity
+    code: Code
+    way: tuple[Way, ...]
+
+
+@cache
+def institution() -> Institution:
+    """Return who collects in this installation.
+
+    Raises:
+        Unusable: The file cannot be read or is wrong; the sentence says where.
+    """
+    chosen = settings().institution
+    try:
+        text = _text(chosen)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unusable(f"WASL_INSTITUTION: {chosen} cannot be read: {error}.") from None
+    read = read_toml(Institution, text, f"{chosen or 'The institution file'}")
+    read.code.template()
+    return read
+
+
+def _text(chosen: Path | None) -> str:
+    if chosen is not None:
+        return chosen.read_text("utf-8")
+    return resources.files("gateway").joinpath("institution.toml").read_text("utf-8")

@@ -1,0 +1,325 @@
+"""Receipts: what a payer holds as proof. Made once for each payment booked to an invoice.
+
+Booking puts a payment in line (`receipt_due`); a task signs what is in line, many at a time, so
+that neither booking nor the page waits for a signature. A receipt states what was booked. Whether
+the money is still there is read from the payment each time somebody asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.clock import day_of
+from gateway.codes import receipts as codes
+from gateway.db import execute, insert_all, transaction
+from gateway.errors import Unusable
+from gateway.models import Channel, PaymentStatus, Receipt
+from gateway.money import format_amount
+from gateway.receipt_keys import PublishedKey, ReceiptKeys, Signer
+from gateway.references import permuted
+
+BATCH: Final = 500
+"""Receipts to a transaction."""
+
+UNSTATED: Final = "unstated"
+"""Channel in a receipt whose provider named none that we know."""
+
+_NUMBER: Final = re.compile(r"R?([0-9]{2})([0-9]{9})", re.ASCII)
+
+
+class ReceiptStanding(StrEnum):
+    """Whether the money that a receipt is for is still there."""
+
+    STANDS = "stands"
+    REVERSED = "reversed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRecord:
+    """A receipt, with how its payment stands now. Amounts in centimes."""
+
+    number: str
+    reference: str
+    period: str
+    amount_minor: int
+    """What was received."""
+    allocated_minor: int
+    """What of it pays the invoice now; the rest is the payer's credit, or was taken back."""
+    paid_at: datetime
+    channel: Channel | None
+    standing: ReceiptStanding
+    signed: bytes
+    key_id: str
+    issued_at: datetime
+
+
+class Finding(StrEnum):
+    """What became of a code or a number that somebody wants to check."""
+
+    GENUINE = "genuine"
+    NOT_IN_BOOKS = "not_in_books"
+    """Signed by us, and our books do not say the same: for the institution to look into."""
+    CHANGED = "changed"
+    CUT = "cut"
+    FOREIGN_KEY = "foreign_key"
+    NOT_A_RECEIPT = "not_a_receipt"
+    UNKNOWN_NUMBER = "unknown_number"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a code: what it claims, what the books hold, which key signed it."""
+
+    finding: Finding
+    claims: codes.Claims | None = None
+    record: ReceiptRecord | None = None
+    key: PublishedKey | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is genuine, and the money still there."""
+        return self.record is not None and self.record.standing is ReceiptStanding.STANDS
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs: amounts as decimal strings, instants with their offset."""
+        said: dict[str, Any] = {"finding": self.finding, "stands": self.stands}
+        if record := self.record:
+            said |= {
+                "number": record.number,
+                "reference": record.reference,
+                "period": record.period,
+                "amount": format_amount(record.amount_minor),
+                "paid_at": record.paid_at.isoformat(),
+                "channel": record.channel or UNSTATED,
+                "standing": record.standing,
+            }
+        if key := self.key:
+            said |= {"key": key.key_id, "key_retired_at": key.until and key.until.isoformat()}
+        return said
+
+
+def issue_all(keys: ReceiptKeys, clock: Callable[[], datetime]) -> int:
+    """Make every receipt that is in line, a transaction to BATCH of them; return how many.
+
+    Raises:
+        Unusable: The key in force is gone, or all keys are while there are receipts.
+    """
+    done = 0
+    while True:
+        with transaction() as session:
+            left = issue_due(session, signer_of(session, keys, now=clock()), now=clock())
+        done += left
+        if not left:
+            return done
+
+
+def signer_of(session: Session, keys: ReceiptKeys, *, now: datetime) -> Signer:
+    """Return the key in force; the very first one is made here. The caller owns the transaction.
+
+    Raises:
+        Unusable: The key in force is gone, or all keys are while there are receipts: a new one
+            would make every receipt look foreign.
+    """
+    if (
+        not keys.published()
+        and execute(session, "SELECT EXISTS (SELECT FROM receipt)").scalar_one()
+    ):
+        raise Unusable(
+            "There are receipts, and the keys that signed them are missing: restore the keys"
+            " folder of the home."
+        )
+    return keys.signer(now=now)
+
+
+def issue_due(session: Session, signer: Signer, *, now: datetime, limit: int = BATCH) -> int:
+    """Make the receipts of up to `limit` payments that are in line; return how many left the line.
+
+    The caller owns the transaction. Any number of processes may do this at once: each takes rows
+    that no other has. A payment that was taken back before its receipt was made gets none.
+    """
+    taken = execute(
+        session,
+        "DELETE FROM receipt_due WHERE payment_id IN (SELECT payment_id FROM receipt_due"
+        " ORDER BY payment_id LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING payment_id",
+        {"limit": limit},
+    )
+    ids = sorted(taken.scalars())
+    rows = execute(session, _BOOKED, {"ids": ids}).mappings().all() if ids else []
+    if rows:
+        numbers = _next_numbers(session, len(rows), now)
+        insert_all(
+            session,
+            Receipt,
+            [_receipt(row, number, signer, now) for row, number in zip(rows, numbers, strict=True)],
+        )
+    return len(ids)
+
+
+_BOOKED: Final = """
+    SELECT payment.id, invoice_id, reference, period, payment.amount_minor, paid_at, channel
+    FROM payment JOIN invoice ON invoice.id = invoice_id
+    WHERE payment.id = ANY(:ids) AND payment.status = 'booked'
+        AND NOT EXISTS (SELECT FROM receipt WHERE payment_id = payment.id)
+    ORDER BY payment.id
+"""
+
+
+def _receipt(row: Any, number: str, signer: Signer, now: datetime) -> dict[str, Any]:
+    signed = codes.sign(claims_of(row, number), key_id=signer.key_id, private_key=signer.private)
+    return {
+        "number": number,
+        "payment_id": row["id"],
+        "invoice_id": row["invoice_id"],
+        "signed": signed,
+        "key_id": signer.key_id,
+        "issued_at": now,
+    }
+
+
+def claims_of(row: Mapping[str, Any], number: str) -> codes.Claims:
+    """Return what the receipt of a payment states: the money, its day, its invoice; no person."""
+    return codes.Claims(
+        receipt_number=number,
+        reference=row["reference"],
+        amount_minor=row["amount_minor"],
+        paid_at=row["paid_at"].replace(microsecond=0),
+        period=row["period"],
+        channel=row["channel"] or UNSTATED,
+    )
+
+
+def _next_numbers(session: Session, count: int, now: datetime) -> list[str]:
+    """Draw receipt numbers that do not tell how many there are, and never the same one twice."""
+    drawn = execute(
+        session,
+        "SELECT nextval('receipt_number'), (SELECT key FROM reference_key)"
+        " FROM generate_series(1, :count)",
+        {"count": count},
+    ).all()
+    year = day_of(now).year % 100
+    return [f"R{year:02d}-{permuted(n, _number_key(bytes(key))):09d}" for n, key in drawn]
+
+
+def _number_key(reference_key: bytes) -> bytes:
+    # Another permutation than the references': a receipt's number must not lead to an invoice's.
+    return hashlib.sha256(b"receipt numbers" + reference_key).digest()
+
+
+# -- looking up -----------------------------------------------------------------------------------
+
+
+def read_number(text: str) -> str | None:
+    """Return the receipt number that somebody typed, as it is printed; None if it is none.
+
+    Spaces, hyphens, case, a missing R and Arabic-Indic digits are understood.
+    """
+    kept = [c for c in text[:64].upper() if not (c.isspace() or unicodedata.category(c) in _SKIP)]
+    plain = "".join(str(unicodedata.decimal(c, c)) for c in kept)
+    found = _NUMBER.fullmatch(plain)
+    return f"R{found[1]}-{found[2]}" if found else None
+
+
+_SKIP: Final = frozenset({"Cf", "Pd"})
+"""Direction marks and dashes of all kinds."""
+
+
+def find(session: Session, text: str) -> ReceiptRecord | None:
+    """Return the receipt that a number, however typed, names; None if there is none."""
+    number = read_number(text)
+    if number is None:
+        return None
+    row = execute(session, _RECORD.format(which="number = :number"), {"number": number})
+    found = row.mappings().one_or_none()
+    return None if found is None else _record(found)
+
+
+def of_invoice(session: Session, reference: str) -> list[ReceiptRecord]:
+    """Return an invoice's receipts, oldest payment first."""
+    rows = execute(
+        session, _RECORD.format(which="invoice.reference = :which"), {"which": reference}
+    )
+    return [_record(row) for row in rows.mappings()]
+
+
+_RECORD: Final = """
+    SELECT number, reference, period, payment.amount_minor, paid_at, channel, payment.status,
+        signed, key_id, receipt.issued_at,
+        coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
+            AND a.invoice_id = receipt.invoice_id), 0)::bigint AS allocated_minor
+    FROM receipt JOIN payment ON payment.id = receipt.payment_id
+    JOIN invoice ON invoice.id = receipt.invoice_id
+    WHERE {which} ORDER BY paid_at, receipt.id
+"""
+
+
+def _record(row: Any) -> ReceiptRecord:
+    stands = row["status"] == PaymentStatus.BOOKED
+    return ReceiptRecord(
+        number=row["number"],
+        reference=row["reference"],
+        period=row["period"],
+        amount_minor=row["amount_minor"],
+        allocated_minor=row["allocated_minor"],
+        paid_at=row["paid_at"],
+        channel=Channel(row["channel"]) if row["channel"] else None,
+        standing=ReceiptStanding.STANDS if stands else ReceiptStanding.REVERSED,
+        signed=bytes(row["signed"]),
+        key_id=row["key_id"],
+        issued_at=row["issued_at"],
+    )
+
+
+def look_into(session: Session, text: str, keys: Sequence[PublishedKey]) -> Verdict:
+    """Answer somebody who has a receipt's number or its code, whichever the text is.
+
+    The caller owns the transaction. Never raises for any text.
+    """
+    if read_number(text) is None:
+        return verdict_on(session, text, keys)
+    record = find(session, text)
+    if record is None:
+        return Verdict(Finding.UNKNOWN_NUMBER)
+    signed_by = next((key for key in keys if key.key_id == record.key_id), None)
+    return Verdict(Finding.GENUINE, record=record, key=signed_by)
+
+
+def verdict_on(session: Session, text: str, keys: Sequence[PublishedKey]) -> Verdict:
+    """Say what a receipt code is worth: who signed it, and whether the books say the same.
+
+    The caller owns the transaction. Never raises for any text.
+    """
+    by_id = {key.key_id: key for key in keys}
+    match codes.read(text, {key.key_id: key.public for key in keys}):
+        case codes.NotAReceipt():
+            return Verdict(Finding.NOT_A_RECEIPT)
+        case codes.Cut():
+            return Verdict(Finding.CUT)
+        case codes.Changed(key_id=key_id):
+            return Verdict(Finding.CHANGED, key=by_id[key_id])
+        case codes.ForeignKey():
+            return Verdict(Finding.FOREIGN_KEY)
+        case codes.Genuine(claims=claims, key_id=key_id):
+            record = find(session, claims.receipt_number)
+            same = record is not None and _says_the_same(record, claims)
+            finding = Finding.GENUINE if same else Finding.NOT_IN_BOOKS
+            return Verdict(finding, claims, record if same else None, by_id[key_id])
+
+
+def _says_the_same(record: ReceiptRecord, claims: codes.Claims) -> bool:
+    return claims == codes.Claims(
+        receipt_number=record.number,
+        reference=record.reference,
+        amount_minor=record.amount_minor,
+        paid_at=record.paid_at.replace(microsecond=0),
+        period=record.period,
+        channel=record.channel or UNSTATED,
+    )

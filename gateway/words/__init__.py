@@ -1,0 +1,1 @@
+"""What the product says to people, in French and Arabic: catalogs, and how figures are written."""

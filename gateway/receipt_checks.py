@@ -41,7 +41,7 @@ def _says_what_is_booked(session: Session, *, keys: Sequence[PublishedKey]) -> I
         if row["key_id"] not in public:
             yield Broken("a receipt is signed by a key that is not ours", where)
             continue
-        read = codes.read(codes.as_text(bytes(row["signed"])), public)
+        read = codes.read_signed(bytes(row["signed"]), public)
         if not isinstance(read, codes.Genuine) or read.key_id != row["key_id"]:
             yield Broken("a receipt's signature does not hold", where)
         elif read.claims != claims_of(dict(row), row["number"]):

@@ -134,7 +134,7 @@ def read(text: str, keys: Mapping[str, Ed25519PublicKey]) -> Reading:
     candidates = _candidates(text)
     if candidates is None:
         return NotAReceipt()
-    readings = [_verified(signed, keys) for signed in candidates]
+    readings = [read_signed(signed, keys) for signed in candidates]
     return next((r for r in readings if isinstance(r, Genuine)), (readings or [Cut()])[0])
 
 
@@ -170,7 +170,8 @@ def _candidates(text: str) -> list[bytes] | None:
     return candidates
 
 
-def _verified(signed: bytes, keys: Mapping[str, Ed25519PublicKey]) -> Reading:
+def read_signed(signed: bytes, keys: Mapping[str, Ed25519PublicKey]) -> Reading:
+    """Return what the bytes of a code are worth: `read`, once its text is decoded."""
     if signed and not signed.startswith(_SIGN1_BYTE):
         return ForeignKey(None)
     try:

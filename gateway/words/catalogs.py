@@ -31,7 +31,7 @@ class _Strict(gettext.NullTranslations):
         raise Untranslated(message)
 
     def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
-        raise Untranslated(msgid1)
+        raise Untranslated(f"{msgid1} / {msgid2} ({n})")
 
     def pgettext(self, context: str, message: str) -> str:
         raise Untranslated(f"{context}: {message}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import cemacqr
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.codes.emv import EmvPayload, MerchantTemplate, UnreadableEmv, decode, encode
@@ -89,6 +89,7 @@ def test_golden_errors_are_caught(case: dict[str, str]) -> None:
         decode(case["payload"])
 
 
+@settings(deadline=None)
 @given(
     name=words.map(lambda t: t[:25]),
     city=words.map(lambda t: t[:15]),
@@ -178,6 +179,7 @@ def test_a_code_never_asks_for_nothing_or_for_more_than_fits(amount_minor: int) 
         )
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(PLAIN) - 1), st.characters(min_codepoint=32, max_codepoint=126))
 def test_one_wrong_character_never_reads_as_something_else(place: int, wrong: str) -> None:
     changed = PLAIN[:place] + wrong + PLAIN[place + 1 :]
@@ -281,12 +283,14 @@ def test_a_template_that_cannot_be_read_inside_is_kept_as_it_stands(inside: str)
     assert read.reference is None
 
 
+@settings(deadline=None)
 @given(st.text() | st.text().map(lambda t: f"000201{t}"))
 def test_any_text_is_a_payload_or_refused(text: str) -> None:
     with pytest.raises(UnreadableEmv):
         decode(text)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -96,9 +96,9 @@ def test_a_full_symbol_of_every_version_is_drawn_as_the_library_draws_it(version
     assert version == 40 or symbol("x" * bytes_max + "x").size == full.size + 4
 
 
-@pytest.mark.parametrize("length", range(1, 120))
-def test_a_symbol_filled_to_the_last_bit_is_drawn_as_the_library_draws_it(length: int) -> None:
-    assert symbol("A" * length).modules == drawn_by_the_library("A" * length)
+def test_a_symbol_filled_to_the_last_bit_is_drawn_as_the_library_draws_it() -> None:
+    for length in range(1, 120):
+        assert symbol("A" * length).modules == drawn_by_the_library("A" * length)
 
 
 @pytest.mark.parametrize(("most", "more"), [("é" * 1165 + "x", "x"), ("A" * 3391, "A")])

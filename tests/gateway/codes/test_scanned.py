@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.codes.receipts import Claims, as_text, sign
@@ -95,6 +95,7 @@ def test_a_receipt_may_claim_anything(stated: str) -> None:
     assert reference_in(code) == ("148275036141" if stated.startswith("RF") else None)
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.text(),

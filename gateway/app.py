@@ -16,6 +16,7 @@ from gateway import process, worker
 from gateway.db import transaction
 from gateway.errors import Unusable
 from gateway.http import health
+from gateway.pages import routes as pages
 from gateway.receipts import signer_of
 from gateway.settings import settings
 from webhooks.intake import Intake
@@ -48,6 +49,8 @@ def create_app() -> FastAPI:
     app = FastAPI(title="Wasl", lifespan=lifespan)
     app.include_router(health.router)
     app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
+    # Last: its `/{reference}` takes every address of one part that nothing else has taken.
+    app.include_router(pages.router)
     app.add_exception_handler(Exception, _bug)
     return app
 

@@ -11,15 +11,18 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.errors import Unusable
+
+if TYPE_CHECKING:
+    from gateway.bench.measure import Measured
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -242,6 +245,53 @@ def invoices_cancel(reference: str, because: str) -> None:
 
 
 @wasl.group()
+def notices() -> None:
+    """What is printed and posted."""
+
+
+@notices.command("print")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--period", default=None, help="Only this month or quarter.")
+@click.option("--category", default=None, help="Only this category.")
+@click.option("--region", default=None, help="Only this region, as the contributors file has it.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
+@json_flag
+def notices_print(
+    folder: Path,
+    period: str | None,
+    category: str | None,
+    region: str | None,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Print the notices of what is unpaid, as PDF files of at most 200 pages, names in full.
+
+    Interrupted and run again, it goes on where it was.
+    """
+    from gateway.institution import institution
+
+    validity_months = institution().validity.months
+    with database(), _counting("Printing notices") as progress:
+        from gateway.db import transaction
+        from gateway.papers.printers import print_all
+        from gateway.papers.printing import order
+
+        with transaction() as session:
+            run = order(
+                session,
+                period=period,
+                category=category,
+                region=region,
+                folder=folder,
+                validity_months=validity_months,
+                now=_now(),
+            )
+        result = print_all(run, workers=workers, progress=progress)
+    said = "{notices} notices in {files} files in {folder}; {left_out} left out, paid meanwhile."
+    _say(result.as_json(), as_json, said)
+
+
+@wasl.group()
 def receipts() -> None:
     """What payers hold as proof."""
 
@@ -387,6 +437,26 @@ def staff_add(role: Any, name: str, as_json: bool) -> None:
     _say(answer, as_json, "{name}\npassword: {password}\nsecond factor: {totp}")
 
 
+# -- how fast -------------------------------------------------------------------------------------
+
+
+@wasl.group()
+def bench() -> None:
+    """How fast it is, beside a limit measured in the same run."""
+
+
+@bench.command("pages")
+@click.option("--notices", type=click.IntRange(1, 100_000), default=1_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 99), default=3, show_default=True)
+@json_flag
+def bench_pages(notices: int, rounds: int, as_json: bool) -> None:
+    """Print notices as `wasl notices print` does, beside the bare typesetter on one file."""
+    with _counting("Printing in rounds") as progress:
+        from gateway.bench.pages import bench_pages as run
+
+        _say_measured([run(notices, rounds=rounds, progress=progress)], as_json)
+
+
 # -- what the commands share ----------------------------------------------------------------------
 
 
@@ -437,6 +507,18 @@ def _now() -> datetime:
 
 def _say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
     click.echo(json.dumps(answer) if as_json else sentence.format(**answer))
+
+
+def _say_measured(measured: Sequence[Measured], as_json: bool) -> None:
+    answers = [each.as_json() for each in measured]
+    if as_json:
+        click.echo(json.dumps(answers))
+        return
+    for answer in answers:
+        click.echo(
+            "{name}: {ours} {unit}, limit {limit} {unit}, ratio {ratio}"
+            " (medians of {rounds} rounds)".format(**answer)
+        )
 
 
 def _say_import(answer: dict[str, Any], as_json: bool) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from gateway import ledger, outbox, process, receipts
 from gateway.db import transaction
-from gateway.worker import DRAIN_OUTBOX, ISSUE_RECEIPTS, SEAL_BOOKS, app, ring
+from gateway.institution import institution
+from gateway.papers.printing import print_next
+from gateway.settings import settings
+from gateway.worker import DRAIN_OUTBOX, ISSUE_RECEIPTS, PRINT_NOTICES, SEAL_BOOKS, app, ring
+
+FILES_MAX: Final = 10
+"""Printed by one task, so that it ends long before its time limit; the schedule rings again."""
 
 
 @app.task(name=DRAIN_OUTBOX)
@@ -37,3 +44,19 @@ def issue_receipts() -> None:
     """Sign the receipts of payments that are in line. Any number of times, at once."""
     process.connect_database()
     receipts.issue_all(process.receipt_keys(), process.business_clock())
+
+
+@app.task(name=PRINT_NOTICES)
+def print_notices() -> None:
+    """Print files of orders that are not finished, a transaction to each. At once with others."""
+    process.connect_database()
+    for _ in range(FILES_MAX):
+        with transaction() as session:
+            printed = print_next(
+                session,
+                settings=settings(),
+                institution=institution(),
+                now=process.business_clock()(),
+            )
+        if not printed:
+            return

@@ -25,6 +25,7 @@ DRAIN_INBOX: Final = "webhooks.drain_inbox"
 DRAIN_OUTBOX: Final = "gateway.drain_outbox"
 SEAL_BOOKS: Final = "gateway.seal_books"
 ISSUE_RECEIPTS: Final = "gateway.issue_receipts"
+PRINT_NOTICES: Final = "gateway.print_notices"
 
 
 def _broker() -> str:
@@ -66,6 +67,7 @@ app.conf.update(
         "drain-outbox": {"task": DRAIN_OUTBOX, "schedule": 2.0},
         "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
         "issue-receipts": {"task": ISSUE_RECEIPTS, "schedule": 5.0},
+        "print-notices": {"task": PRINT_NOTICES, "schedule": 15.0},
     },
     beat_max_loop_interval=1.0,
 )

@@ -50,8 +50,8 @@ def per_second(work: Callable[[], int]) -> float:
 def interleaved(
     name: str,
     *,
-    ours: Callable[[], int],
-    limit: Callable[[], int],
+    ours: Callable[[], float],
+    limit: Callable[[], float],
     unit: str,
     rounds: int,
     progress: Progress = lambda _done, _of: None,
@@ -60,8 +60,9 @@ def interleaved(
 
     Args:
         name: What is measured.
-        ours: Does the work as the product does it; returns how many units it did.
-        limit: Does the least that the work can be.
+        ours: Does the work as the product does it; returns how many units it did in a second
+            (see `per_second`).
+        limit: Does the least that the work can be; returns the same.
         unit: What is counted, a second: `pages/s`.
         rounds: How often each is run. The turns alternate in who goes first.
         progress: Told after each turn.
@@ -71,7 +72,7 @@ def interleaved(
     for turn in range(rounds):
         order = ("ours", "limit") if turn % 2 == 0 else ("limit", "ours")
         for place, who in enumerate(order):
-            rates[who].append(per_second(turns[who]))
+            rates[who].append(turns[who]())
             progress(turn * 2 + place + 1, rounds * 2)
     medians = {who: statistics.median(found) for who, found in rates.items()}
     return Measured(name, medians["ours"], medians["limit"], unit, rounds)

@@ -1,0 +1,273 @@
+"""`/` and `/{reference}`: type a reference, see what is due and how to pay; its codes and papers.
+
+Whoever has a reference sees what it is for, and of the person the initials only.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.codes import emv, qr
+from gateway.codes.photo import UnreadablePhoto, codes_in
+from gateway.institution import institution
+from gateway.pages import site, static
+from gateway.pages.forms import Posted, Refusal, read_form
+from gateway.pages.lookup import exists, look_up, now, presented
+from gateway.pages.turnstile import Full, Turnstile
+from gateway.pages.typed import Slip, Typed, looks_like_a_reference, read_typed
+from gateway.pages.ways import ways_to_pay
+from gateway.papers.notice import PAYABLE, notice_pdf
+from gateway.presentment import Presentment
+from gateway.references import format_reference
+from gateway.settings import settings
+from gateway.words.speech import Speech, speech
+
+SYMBOL_BYTES_MAX: Final = 16 * 1024
+"""A link's code has 3 KB, a payment code's 8: more would mean that something is wrong."""
+
+ECHO_CHARS_MAX: Final = 256
+"""How much of what was typed is shown again."""
+
+PHOTOS: Final = Turnstile(at_once=2, in_line=6)
+PAPERS: Final = Turnstile(at_once=2, in_line=6)
+
+router = APIRouter()
+
+
+# -- typing a reference ---------------------------------------------------------------------------
+
+
+@router.api_route("/", methods=site.READ)
+def start(request: Request) -> Response:
+    """The form; with `reference`, the same answer as to posting it, so that a link can hold it."""
+    typed = request.query_params.get("reference")
+    if typed is None:
+        return start_page(request)
+    return _go_or_say(request, typed)
+
+
+@router.post("/")
+def find(request: Request, posted: Posted) -> Response:
+    """Go to the page of the reference that was typed, or that a photo's code holds."""
+    if posted.refusal is not None:
+        return _refused(request, posted.refusal, posted.seconds)
+    form = read_form(posted)
+    if form.photo is None:
+        return _go_or_say(request, form.fields.get("reference", ""))
+    return _from_photo(request, form.photo)
+
+
+def start_page(
+    request: Request, text: str = "", *, typed: Typed | None = None, photo: str = ""
+) -> Response:
+    """Return the page with the form: empty, or with what is wrong with what was typed or sent."""
+    wrong = typed is not None or bool(photo)
+    text = text[:ECHO_CHARS_MAX]
+    return site.page(
+        request,
+        "start.html",
+        status=422 if wrong else 200,
+        at=site.address_of(request, "/", [("reference", text)] if text.strip() else []),
+        keep=site.NEVER_KEPT if wrong else site.ASKED_AGAIN,
+        script=True,
+        camera=True,
+        scan=static.address("scan.js"),
+        text=text,
+        typed=typed,
+        photo=photo,
+    )
+
+
+def _go_or_say(request: Request, text: str) -> Response:
+    typed = read_typed(text)
+    if typed.reference is None:
+        return start_page(request, text, typed=typed)
+    return site.redirect(request, f"/{typed.reference}")
+
+
+def _from_photo(request: Request, photo: bytes) -> Response:
+    if not photo:
+        return start_page(request, photo="none")
+    try:
+        with PHOTOS.turn():
+            codes = codes_in(photo)
+    except UnreadablePhoto:
+        return start_page(request, photo="unreadable")
+    except Full:
+        return _refused(request, Refusal.BUSY, 10)
+    read = [read_typed(code) for code in codes]
+    for typed in read:
+        if typed.reference is not None:
+            return site.redirect(request, f"/{typed.reference}")
+    return start_page(request, photo="other" if codes else "no_code")
+
+
+def _refused(request: Request, refusal: Refusal, seconds: int) -> Response:
+    if refusal is Refusal.TOO_OFTEN:
+        return site.wait_page(request, seconds, "photos")
+    if refusal is Refusal.BUSY:
+        return site.wait_page(request, seconds, "busy")
+    made = start_page(request, photo=refusal.value)
+    made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
+    made.headers["Connection"] = "close"
+    return made
+
+
+# -- what is due ----------------------------------------------------------------------------------
+
+
+@router.api_route("/{reference}.svg", methods=site.READ)
+def symbol(request: Request, reference: str) -> Response:
+    """The code that opens this invoice's page; with `code=emv` the one that wallets pay by."""
+    reference_or_answer = canonical(request, reference, ".svg")
+    if isinstance(reference_or_answer, Response):
+        return reference_or_answer
+    reference = reference_or_answer
+    if request.query_params.get("code") == "emv":
+        return _payment_code(request, reference)
+    found = look_up(
+        request, lambda session: exists(session, reference), lambda: unknown(request, reference)
+    )
+    if isinstance(found, Response):
+        return found
+    # What it says never changes: the link, and that an invoice is behind it.
+    link = settings().payer_link(reference)
+    return _svg(request, drawn(link, _code_title(request, reference)), site.FOR_EVER)
+
+
+def _payment_code(request: Request, reference: str) -> Response:
+    found = find_presented(request, reference)
+    if isinstance(found, Response):
+        return found
+    if found.standing not in PAYABLE:
+        return site.page(request, "problem.html", status=410, what="no_code", reference=reference)
+    payload = emv.encode(
+        institution().code.template(),
+        reference=reference,
+        amount_minor=found.due_minor,
+        period_code=found.period,
+    )
+    # It holds the amount, which changes.
+    return _svg(request, drawn(payload, _code_title(request, reference)), site.NEVER_KEPT)
+
+
+def _svg(request: Request, image: str, keep: str) -> Response:
+    assert len(image) <= SYMBOL_BYTES_MAX
+    made = site.answer(request, image.encode(), "image/svg+xml")
+    made.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    made.headers["Cache-Control"] = keep
+    return made
+
+
+def _code_title(request: Request, reference: str) -> str:
+    speaking = speech(site.address_of(request).language)
+    return speaking.say("QR code of reference {reference}", reference=format_reference(reference))
+
+
+@router.api_route("/{reference}.pdf", methods=site.READ)
+def notice(request: Request, reference: str) -> Response:
+    """The notice to print, with initials only: anybody who has the reference may fetch it."""
+    found = canonical_presented(request, reference, ".pdf")
+    if isinstance(found, Response):
+        return found
+    try:
+        with PAPERS.turn():
+            paper = notice_pdf(
+                [found], settings=settings(), institution=institution(), masked=True, now=now()
+            )
+    except Full:
+        return site.wait_page(request, 10, "busy")
+    return pdf(paper, f"amo-{found.reference}.pdf")
+
+
+@router.api_route("/{reference}", methods=site.READ)
+def due(request: Request, reference: str) -> Response:
+    """What is due by a reference, or how it stands."""
+    found = canonical_presented(request, reference, "")
+    if isinstance(found, Response):
+        return found
+    payable = found.standing in PAYABLE
+    at = site.address_of(request)
+    link = settings().payer_link(found.reference)
+    return site.page(
+        request,
+        "due.html" if payable else "closed.html",
+        at=at,
+        p=found,
+        ways=ways_to_pay(institution().way, found.due_minor) if payable else [],
+        code=drawn(link, _code_title(request, found.reference)),
+        link=link,
+        shares=_shares(found, speech(at.language)) if payable else {},
+        today=now(),
+    )
+
+
+# -- in common ------------------------------------------------------------------------------------
+
+
+def canonical(request: Request, text: str, suffix: str) -> str | Response:
+    """Return the reference in an address, or the answer if it holds none in its one form."""
+    typed = read_typed(text)
+    if typed.reference is None:
+        if looks_like_a_reference(text) or typed.slip is Slip.OTHER_RF:
+            return start_page(request, text, typed=typed)
+        return site.missing(request)
+    if typed.reference != text:
+        query = {n: v for n, v in request.query_params.items() if n in {"code", "number"}}
+        return site.redirect(request, f"/{typed.reference}{suffix}", status=301, **query)
+    return typed.reference
+
+
+def find_presented(request: Request, reference: str) -> Presentment | Response:
+    """Return what the payer sees, or the answer to a miss."""
+    return look_up(
+        request, lambda session: presented(session, reference), lambda: unknown(request, reference)
+    )
+
+
+def canonical_presented(request: Request, text: str, suffix: str) -> Presentment | Response:
+    """Return what the payer of the reference in an address sees, or the answer if there is none."""
+    reference = canonical(request, text, suffix)
+    return reference if isinstance(reference, Response) else find_presented(request, reference)
+
+
+def unknown(request: Request, reference: str) -> Response:
+    """Return the answer for a reference that verifies and that no invoice bears."""
+    return site.page(request, "unknown.html", status=404, reference=reference)
+
+
+def pdf(paper: bytes, name: str) -> Response:
+    """Return a paper to look at or to keep."""
+    headers = {
+        "Content-Disposition": f'inline; filename="{name}"',
+        "Cache-Control": site.NEVER_KEPT,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "X-Robots-Tag": "noindex, nofollow, noarchive",
+    }
+    return Response(paper, 200, headers, "application/pdf")
+
+
+@lru_cache(maxsize=2_048)
+def drawn(payload: str, title: str) -> str:
+    """Return a text as a QR code in SVG."""
+    return qr.symbol(payload).svg(title)
+
+
+def _shares(found: Presentment, speaking: Speech) -> dict[str, str]:
+    """Return links that send the reference on: no name, and no amount, which may change."""
+    text = speaking.say(
+        "AMO contribution to pay by {day}. Reference: {reference}. See the amount and how to pay:"
+        " {link}",
+        day=speaking.day(found.due_on),
+        reference=format_reference(found.reference),
+        link=settings().payer_link(found.reference),
+    ).replace("\u00a0", " ")
+    return {
+        "sms": f"sms:?&body={quote(text)}",
+        "whatsapp": f"https://wa.me/?{urlencode({'text': text}, quote_via=quote)}",
+    }

@@ -1,0 +1,144 @@
+"""`/{reference}/receipt`: the proof of payment, for ever; on paper too.
+
+Anybody who has the reference may see it, so it names nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from sqlmodel import Session
+
+from gateway.codes.receipts import as_text
+from gateway.institution import institution
+from gateway.pages import site
+from gateway.pages.lookup import look_up, now, presented
+from gateway.pages.payer import PAPERS, canonical, drawn, pdf, unknown
+from gateway.pages.turnstile import Full
+from gateway.papers.receipt import receipt_pdf
+from gateway.presentment import Presentment
+from gateway.receipts import ReceiptRecord, of_invoice, read_number
+from gateway.settings import settings
+from gateway.words.speech import speech
+
+TRIES_MAX: Final = 6
+"""How often a page that waits for a receipt loads itself again, ever more slowly; then by hand."""
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """An invoice with all its receipts, oldest payment first."""
+
+    invoice: Presentment
+    receipts: list[ReceiptRecord]
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a booked payment has no receipt yet: it is signed within seconds."""
+        return any(payment.receipt_number is None for payment in self.invoice.booked)
+
+    def chosen(self, number: str | None) -> ReceiptRecord | None:
+        """Return the receipt with a number, however typed; without one the latest."""
+        if number is None:
+            return self.receipts[-1] if self.receipts else None
+        wanted = read_number(number)
+        return next((each for each in self.receipts if each.number == wanted), None)
+
+
+@router.api_route("/{reference}/receipt", methods=site.READ)
+def receipt(request: Request, reference: str) -> Response:
+    """The receipts of an invoice: one in full, the others to choose from."""
+    found = _proofs(request, reference, "/receipt")
+    if isinstance(found, Response):
+        return found
+    chosen = found.chosen(request.query_params.get("number"))
+    if chosen is None and found.awaited:
+        return _being_made(request, found)
+    if chosen is None:
+        return _none(request, found)
+    code = as_text(chosen.signed)
+    link = settings().receipt_link(chosen.number)
+    say = speech(site.address_of(request).language).say
+    return site.page(
+        request,
+        "receipt.html",
+        p=found.invoice,
+        receipts=found.receipts,
+        awaited=found.awaited,
+        r=chosen,
+        link=link,
+        link_code=drawn(link, say("QR code: check receipt {number}", number=chosen.number)),
+        code=code,
+        signed_code=drawn(code, say("QR code: signed receipt {number}", number=chosen.number)),
+    )
+
+
+@router.api_route("/{reference}/receipt.pdf", methods=site.READ)
+def receipt_paper(request: Request, reference: str) -> Response:
+    """A receipt to print, with initials only."""
+    found = _proofs(request, reference, "/receipt.pdf")
+    if isinstance(found, Response):
+        return found
+    chosen = found.chosen(request.query_params.get("number"))
+    if chosen is None and found.awaited:
+        return site.redirect(request, f"/{found.invoice.reference}/receipt")
+    if chosen is None:
+        return _none(request, found)
+    try:
+        with PAPERS.turn():
+            paper = receipt_pdf(
+                chosen,
+                found.invoice,
+                settings=settings(),
+                institution=institution(),
+                masked=True,
+                now=now(),
+            )
+    except Full:
+        return site.wait_page(request, 10, "busy")
+    return pdf(paper, f"amo-{chosen.number}.pdf")
+
+
+def _proofs(request: Request, text: str, suffix: str) -> Proofs | Response:
+    reference = canonical(request, text, suffix)
+    if isinstance(reference, Response):
+        return reference
+
+    def read(session: Session) -> Proofs | None:
+        invoice = presented(session, reference)
+        return None if invoice is None else Proofs(invoice, of_invoice(session, reference))
+
+    return look_up(request, read, lambda: unknown(request, reference))
+
+
+def _being_made(request: Request, found: Proofs) -> Response:
+    """Return the page that loads itself again until the receipt is there.
+
+    By a header: the same as the element in the page, for every browser, and no trap for those who
+    read slowly with the help of a machine, as the page stays what it is.
+    """
+    tried = request.query_params.get("try", "0")
+    tries = int(tried) if tried.isascii() and tried.isdecimal() and len(tried) == 1 else 0
+    path = f"/{found.invoice.reference}/receipt"
+    headers = {}
+    if tries < TRIES_MAX:
+        again = site.address_of(request).link(path, **{"try": str(tries + 1)})
+        headers["Refresh"] = f"{2 + 2 * tries}; url={again}"
+    return site.page(
+        request,
+        "receipt_awaited.html",
+        at=site.address_of(request, path, ()),
+        headers=headers,
+        p=found.invoice,
+        by_itself=bool(headers),
+    )
+
+
+def _none(request: Request, found: Proofs) -> Response:
+    return site.page(
+        request, "problem.html", status=404, what="no_receipt", reference=found.invoice.reference
+    )

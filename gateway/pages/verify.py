@@ -1,0 +1,192 @@
+"""`/verify`: is this receipt genuine, and is its money still there? Online, and without a network.
+
+By its number, or by its signed code. Shown is what can be compared with the paper, and nobody's
+name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from sqlmodel import Session
+
+from gateway import process
+from gateway.codes.photo import UnreadablePhoto, codes_in
+from gateway.codes.receipts import PREFIX, as_text
+from gateway.db import snapshot
+from gateway.models import Channel
+from gateway.pages import site, static
+from gateway.pages.forms import Posted, Refusal, read_form
+from gateway.pages.lookup import look_up, now
+from gateway.pages.payer import PHOTOS
+from gateway.pages.turnstile import Full
+from gateway.pages.typed import read_typed
+from gateway.receipts import Finding, Verdict, find, read_number, verdict_on
+from gateway.words.speech import CURRENCY, Speech, speech
+
+TEXT_CHARS_MAX: Final = 2_048
+"""Eight times a receipt's code."""
+
+KEYS_KEPT: Final = "public, max-age=300"
+OFFLINE_KEPT: Final = "public, max-age=86400"
+"""Opened again within a day it needs no network; it says by itself when it is too old."""
+
+OLD_AFTER_DAYS: Final = 30
+
+router = APIRouter()
+
+
+@router.api_route("/verify", methods=site.READ)
+def form(request: Request) -> Response:
+    """The form; with `receipt`, the same answer as to posting it."""
+    text = request.query_params.get("receipt")
+    return form_page(request) if text is None else _go_or_say(request, text)
+
+
+@router.post("/verify")
+def check(request: Request, posted: Posted) -> Response:
+    """Say what a code is worth, or go to the page of a number."""
+    if posted.refusal is not None:
+        return _refused(request, posted.refusal, posted.seconds)
+    filled = read_form(posted)
+    if filled.photo is None:
+        return _go_or_say(request, filled.fields.get("receipt", ""))
+    if not filled.photo:
+        return form_page(request, wrong="no_photo")
+    try:
+        with PHOTOS.turn():
+            codes = codes_in(filled.photo)
+    except UnreadablePhoto:
+        return form_page(request, wrong="unreadable")
+    except Full:
+        return _refused(request, Refusal.BUSY, 10)
+    if not codes:
+        return form_page(request, wrong="no_code")
+    # A receipt bears two codes: the signed one proves more than the link.
+    return _go_or_say(request, min(codes, key=lambda code: not code.startswith(PREFIX)))
+
+
+@router.api_route("/verify/offline", methods=site.READ)
+def offline(request: Request) -> Response:
+    """A page that checks signed codes by itself: it holds the keys and needs no network."""
+    return site.page(
+        request,
+        "offline.html",
+        keep=OFFLINE_KEPT,
+        script=True,
+        keys=process.receipt_keys().as_json()["keys"],
+        words=_words(speech(site.address_of(request).language)),
+        made_at=now(),
+        old_after_days=OLD_AFTER_DAYS,
+        script_address=static.address("offline.js"),
+    )
+
+
+@router.api_route("/verify/{number}", methods=site.READ)
+def numbered(request: Request, number: str) -> Response:
+    """Whether the receipt of a number is genuine and stands."""
+    wanted = read_number(number)
+    if wanted is None:
+        return form_page(request, number, wrong="number")
+    if wanted != number:
+        return site.redirect(request, f"/verify/{wanted}", status=301)
+    keys = process.receipt_keys().published()
+
+    def read(session: Session) -> Verdict | None:
+        record = find(session, wanted)
+        if record is None:
+            return None
+        verdict = verdict_on(session, as_text(record.signed), keys)
+        # A receipt of our books that does not verify is a matter of ours, not a stranger's work.
+        return verdict if verdict.finding is Finding.GENUINE else Verdict(Finding.NOT_IN_BOOKS)
+
+    found = look_up(request, read, lambda: _unknown(request, wanted))
+    return found if isinstance(found, Response) else verdict_page(request, found)
+
+
+@router.api_route("/.well-known/wasl-keys.json", methods=site.READ)
+def keys() -> Response:
+    """Every public key that ever signed receipts, retired ones too."""
+    made = JSONResponse(process.receipt_keys().as_json())
+    made.headers["Cache-Control"] = KEYS_KEPT
+    made.headers["X-Content-Type-Options"] = "nosniff"
+    # Anybody may check receipts, from a page of his own too.
+    made.headers["Access-Control-Allow-Origin"] = "*"
+    return made
+
+
+def form_page(request: Request, text: str = "", *, wrong: str = "", **values: Any) -> Response:
+    """Return the page with the form: empty, or with what is wrong with what was typed or sent."""
+    text = text[:TEXT_CHARS_MAX]
+    return site.page(
+        request,
+        "verify.html",
+        status=422 if wrong else 200,
+        at=site.address_of(request, "/verify", [("receipt", text)] if text.strip() else []),
+        keep=site.NEVER_KEPT if wrong else site.ASKED_AGAIN,
+        text=text,
+        wrong=wrong,
+        reference=values.get("reference"),
+    )
+
+
+def verdict_page(request: Request, verdict: Verdict, text: str = "") -> Response:
+    """Return what there is to say of a code or a number that was found."""
+    return site.page(
+        request,
+        "verdict.html",
+        at=site.address_of(request, "/verify", [("receipt", text)]) if text else None,
+        v=verdict,
+    )
+
+
+def _go_or_say(request: Request, text: str) -> Response:
+    text = text[:TEXT_CHARS_MAX]
+    number = _number_in(text)
+    if number is not None:
+        return site.redirect(request, f"/verify/{number}")
+    if not text.strip():
+        return form_page(request, wrong="empty")
+    with snapshot() as session:
+        verdict = verdict_on(session, text, process.receipt_keys().published())
+    if verdict.finding is Finding.CUT:
+        return form_page(request, text, wrong="cut")
+    if verdict.finding is Finding.NOT_A_RECEIPT:
+        reference = read_typed(text).reference
+        wrong = "other" if reference is None else "reference"
+        return form_page(request, text, wrong=wrong, reference=reference)
+    return verdict_page(request, verdict, text)
+
+
+def _words(speaking: Speech) -> dict[str, Any]:
+    """Return what the script of the offline page needs to write a receipt's claims."""
+    codes = [f"{month:02d}" for month in range(1, 13)] + [f"Q{quarter}" for quarter in range(1, 5)]
+    return {
+        "currency": CURRENCY[speaking.language],
+        "channels": {channel.value: speaking.channel(channel) for channel in Channel},
+        "periods": {code: speaking.period(f"2000-{code}") for code in codes},
+    }
+
+
+def _number_in(text: str) -> str | None:
+    """Return the receipt number that was typed, or that the link of a receipt ends with."""
+    if text.lstrip().upper().startswith(PREFIX):
+        return None
+    return read_number(text.strip().rstrip("/").rpartition("/")[2])
+
+
+def _unknown(request: Request, number: str) -> Response:
+    return site.page(request, "problem.html", status=404, what="unknown_receipt", number=number)
+
+
+def _refused(request: Request, refusal: Refusal, seconds: int) -> Response:
+    if refusal is Refusal.TOO_OFTEN:
+        return site.wait_page(request, seconds, "photos")
+    if refusal is Refusal.BUSY:
+        return site.wait_page(request, seconds, "busy")
+    made = form_page(request, wrong=refusal.value)
+    made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
+    made.headers["Connection"] = "close"
+    return made

@@ -1,0 +1,55 @@
+"""The ways to pay an amount, with what each costs and what could stand in its way. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.institution import Way
+from gateway.models import Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What a wallet must be able to hold for an amount. Levels of identification count from 1."""
+
+    level: int | None
+    """The lowest level that suffices; None: none does."""
+    ceiling_minor: int
+    """That level's ceiling, or the highest there is."""
+    too_low_minor: int | None
+    """The ceiling just beneath, which does not suffice; None where the first level does."""
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownWay:
+    """One way to pay."""
+
+    channel: Channel
+    fee_minor: int | None
+    """On top of the amount; 0 is free, None: ask before you pay."""
+    fee_verified: bool
+    ceiling: Ceiling | None
+
+
+def ways_to_pay(ways: Iterable[Way], due_minor: int) -> list[ShownWay]:
+    """Return each way in its order, judged for an amount in centimes."""
+    return [
+        ShownWay(way.channel, way.fee, way.verified, ceiling_for(way, due_minor)) for way in ways
+    ]
+
+
+def ceiling_for(way: Way, due_minor: int) -> Ceiling | None:
+    """Return which level of identification an amount needs, its fee included; None: no ceilings."""
+    if not way.ceilings:
+        return None
+    needed = due_minor + (way.fee or 0)
+    level = next((n for n, most in enumerate(way.ceilings, 1) if most >= needed), None)
+    enough = len(way.ceilings) if level is None else level
+    return Ceiling(
+        level=level,
+        ceiling_minor=way.ceilings[enough - 1],
+        too_low_minor=way.ceilings[enough - 2] if level is not None and level > 1 else None,
+        verified=way.ceilings_verified,
+    )

@@ -1,0 +1,1 @@
+"""What people hold in their hands: notices and receipts as tagged PDF, in French and in Arabic."""

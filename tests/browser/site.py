@@ -1,0 +1,307 @@
+"""The product under the browser: its own web process, and rows for every state a page can show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg import sql
+
+from gateway import db, process, receipts
+from gateway.codes import receipts as codes
+from gateway.db import execute, snapshot, transaction
+from gateway.embedded.processes import free_port, wait_until
+from gateway.institution import institution
+from gateway.invoices import cancel_invoice, issue_invoices
+from gateway.models import Channel
+from gateway.periods import parse_period
+from gateway.references import with_check_digits
+from gateway.reports import PaymentReport, Statement
+from gateway.services import Services
+from gateway.settings import settings
+from gateway.tariff import tariff
+from tests.conftest import TEMPLATE, address_of
+from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
+
+NOW: Final = datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC)
+"""The instant at which the product's business clock stands still."""
+
+NOBODYS: Final = with_check_digits(9_876_543_210)
+"""A reference that verifies and was never issued."""
+
+NOBODYS_NUMBER: Final = "R26-000000000"
+
+_ROOT: Final = Path(__file__).parent.parent.parent
+_WAS_PAID_AT: Final = NOW - timedelta(days=1, hours=2)
+_DUE_MINOR: Final = 16352
+
+# Whose invoice it is, and of which period. Nobody but its person owes for it.
+_INVOICES: Final = {
+    "open": "2026-11",
+    "quarterly": "2026-Q4",
+    "late": "2026-10",
+    "part paid": "2026-11",
+    "paid": "2026-11",
+    "paid in parts": "2026-11",
+    "paid too much": "2026-11",
+    "preparing": "2026-11",
+    "reversed": "2026-11",
+    "retired key": "2026-11",
+    "expired": "2025-10",
+    "cancelled": "2026-11",
+    "announced": "2026-11",
+    "to be paid, fr": "2026-11",
+    "to be paid, ar": "2026-11",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running product: its address and what is in its books, by name."""
+
+    address: str
+    references: Mapping[str, str]
+    codes: Mapping[str, str] = field(repr=False)
+    """Signed receipts as their text, genuine and not."""
+
+    def receipt(self, name: str) -> receipts.ReceiptRecord:
+        """Return the first receipt of an invoice, as it stands now."""
+        with snapshot() as session:
+            return receipts.of_invoice(session, self.references[name])[0]
+
+    def pay(self, name: str) -> None:
+        """Book a payment of all that an invoice asks for; its receipt is still to be made."""
+        record(_a_payment(self.references[name]), now=NOW)
+
+    def make_receipts(self) -> None:
+        """Make the receipts that are in line, as a worker would."""
+        _make_receipts()
+
+
+@contextmanager
+def running_site(services: Services, home: Path) -> Iterator[Site]:
+    """Run the web process on a database of its own, filled; this process is connected to it too."""
+    name = f"site_{os.getpid()}"
+    address = f"http://127.0.0.1:{free_port()}"
+    with (
+        psycopg.connect(services.database_url, autocommit=True) as connection,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(TEMPLATE)
+            )
+        )
+        patch.setenv("WASL_HOME", str(home / "home"))
+        patch.setenv("WASL_DATABASE_URL", address_of(services, name))
+        # Another of its databases: who guessed how often elsewhere does not count here.
+        patch.setenv("WASL_REDIS_URL", services.redis_url.rsplit("/", 1)[0] + "/9")
+        patch.setenv("WASL_BASE_URL", address)
+        patch.setenv("WASL_CLOCK", f"={NOW.isoformat()}")
+        # So that each payer of a journey comes from an address of his own.
+        patch.setenv("WASL_TRUSTED_PROXIES", "127.0.0.1")
+        _forget()
+        db.connect(address_of(services, name))
+        try:
+            references = _issue()
+            back = _book(references)
+            with _preparing(references["preparing"]):
+                _make_receipts()
+                record(back, now=NOW)
+                signed = _make_codes(references)
+                with _web_process(address, home / "web.log"):
+                    yield Site(address, references, signed)
+        finally:
+            db.disconnect()
+            _forget()
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+
+def _forget() -> None:
+    """Empty what this process reads once."""
+    settings.cache_clear()
+    institution.cache_clear()
+    for once in (
+        process.connect_database,
+        process.signing_key,
+        process.heads_file,
+        process.receipt_keys,
+        process.providers,
+        process.business_clock,
+    ):
+        once.cache_clear()
+
+
+@contextmanager
+def _web_process(address: str, log: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "gateway.serve", "--port", str(urlsplit(address).port)]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, cwd=_ROOT, stdout=output, stderr=output) as web,
+    ):
+        try:
+            ready = wait_until(
+                lambda: web.poll() is not None or _answers(f"{address}/readyz"), PATIENCE_SECONDS
+            )
+            assert ready, f"the web process does not answer: {log.read_text()}"
+            assert web.poll() is None, f"the web process ended: {log.read_text()}"
+            yield
+        finally:
+            web.terminate()
+            web.wait(PATIENCE_SECONDS)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=1) as answer:  # noqa: S310 (our own)
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+# -- the rows -------------------------------------------------------------------------------------
+
+
+def _issue() -> dict[str, str]:
+    """Enrol a person for each invoice, who owes for that period alone, and issue them all."""
+    people = {}
+    with transaction() as session:
+        for name, code in _INVOICES.items():
+            period = parse_period(code)
+            person: dict[str, Any] = {
+                "family_name": "El Idrissi",
+                "given_name": "Fatima Zahra",
+                "family_name_ar": "الإدريسي",
+                "given_name_ar": "فاطمة الزهراء",
+                "region": "Casablanca-Settat",
+                "registered_on": period.starts_on,
+                "left_on": period.ends_on,
+            }
+            if name == "quarterly":
+                # No Arabic name, and a rule of another form.
+                person |= {"family_name_ar": None, "given_name_ar": None}
+                person |= {"category_code": "cpu", "category_base_minor": 1_200_000}
+            people[name] = a_contributor(session, **person).id
+    for code in sorted(set(_INVOICES.values())):
+        issue_invoices(tariff(), parse_period(code), category=None, clock=lambda: NOW)
+    with snapshot() as session:
+        rows = execute(session, "SELECT contributor_id, reference FROM invoice").mappings()
+        found = {row["contributor_id"]: str(row["reference"]) for row in rows}
+    assert len(found) == len(_INVOICES)
+    return {name: found[person] for name, person in people.items()}
+
+
+def _book(references: Mapping[str, str]) -> PaymentReport:
+    """Bring each invoice to the state it is named for; return what takes one payment back."""
+    record(_a_payment(references["retired key"]), now=NOW)
+    _make_receipts()
+    process.receipt_keys().rotate(now=NOW)
+    goes_back = _a_payment(references["reversed"])
+    record(
+        goes_back,
+        _a_payment(references["paid"]),
+        _a_payment(references["preparing"]),
+        _a_payment(references["part paid"], amount_minor=10_000),
+        _a_payment(references["paid in parts"], amount_minor=10_000),
+        _a_payment(
+            references["paid in parts"],
+            amount_minor=6_352,
+            channel=Channel.WALLET,
+            paid_at=NOW - timedelta(hours=3),
+        ),
+        _a_payment(references["paid too much"], amount_minor=20_000, channel=None),
+        _a_payment(references["announced"], statement=Statement.PENDING, channel=Channel.TRANSFER),
+        now=NOW,
+    )
+    with transaction() as session:
+        cancel_invoice(session, references["cancelled"], because="Radiation au registre", now=NOW)
+    return replace(
+        goes_back, statement=Statement.REVERSED, stated_at=NOW, source="delivery:cashplus/back"
+    )
+
+
+def _a_payment(reference: str, **values: Any) -> PaymentReport:
+    return a_report(
+        reference,
+        **{
+            "amount_minor": _DUE_MINOR,
+            "paid_at": _WAS_PAID_AT,
+            "paid_at_given": _WAS_PAID_AT.isoformat(),
+            "stated_at": _WAS_PAID_AT,
+            "received_at": _WAS_PAID_AT,
+            **values,
+        },
+    )
+
+
+def _make_receipts() -> None:
+    receipts.issue_all(process.receipt_keys(), process.business_clock())
+
+
+@contextmanager
+def _preparing(reference: str) -> Iterator[None]:
+    """Keep a receipt in the making: its payment is in a signer's hands, so no other takes it."""
+    with psycopg.connect(_database()) as signer:
+        held = signer.execute(
+            "SELECT FROM receipt_due JOIN payment ON payment.id = payment_id"
+            " JOIN invoice ON invoice.id = invoice_id WHERE reference = %s"
+            " FOR UPDATE OF receipt_due",
+            [reference],
+        )
+        assert held.rowcount == 1
+        yield
+        signer.rollback()
+
+
+def _database() -> str:
+    """Return the address of the database of this site."""
+    address = settings().database_url
+    assert address is not None
+    return address.get_secret_value()
+
+
+def _make_codes(references: Mapping[str, str]) -> dict[str, str]:
+    """Return receipt codes of every worth."""
+    with snapshot() as session:
+
+        def first(name: str) -> receipts.ReceiptRecord:
+            return receipts.of_invoice(session, references[name])[0]
+
+        paid, back, retired = first("paid"), first("reversed"), first("retired key")
+    genuine = codes.as_text(paid.signed)
+    signer = process.receipt_keys().signer(now=NOW)
+    claims = codes.claimed(genuine)
+    assert claims is not None
+    unknown = replace(claims, receipt_number=NOBODYS_NUMBER)
+    # One byte of the amount: whole, and no longer what was signed.
+    changed = bytearray(paid.signed)
+    at = changed.index((_DUE_MINOR).to_bytes(2, "big"))
+    changed[at : at + 2] = (_DUE_MINOR + 1).to_bytes(2, "big")
+    return {
+        "genuine": genuine,
+        "reversed": codes.as_text(back.signed),
+        "retired key": codes.as_text(retired.signed),
+        "cut": genuine[:-24],
+        "changed": codes.as_text(bytes(changed)),
+        "foreign key": codes.as_text(
+            codes.sign(claims, key_id="0badc0de", private_key=Ed25519PrivateKey.generate())
+        ),
+        "not in the books": codes.as_text(
+            codes.sign(unknown, key_id=signer.key_id, private_key=signer.private)
+        ),
+    }

@@ -1,0 +1,197 @@
+"""Every page that a payer can come to, in every state: where it is, and how one gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from typing import Final
+from urllib.parse import urlencode
+
+import httpx
+from PIL import Image
+from playwright.sync_api import FilePayload, Page, Response
+
+from gateway.codes import qr
+from gateway.words.catalogs import Language
+from tests.browser.chromium import a_client
+from tests.browser.site import NOBODYS, NOBODYS_NUMBER, Site
+
+LANGUAGES: Final[Mapping[Language, str]] = {"fr": "ltr", "ar": "rtl"}
+"""Each with its direction."""
+
+ERROR_BEGINS: Final[Mapping[Language, str]] = {"fr": "Erreur\u00a0: ", "ar": "خطأ: "}
+"""How the title begins where something has to be mended."""
+
+MISSES_MAX: Final = 5
+"""Wrong references from one address; the next asks in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page, and what a payer did to see it."""
+
+    name: str
+    path: str
+    status: int = 200
+    photo: bytes | None = None
+    """Chosen in the page's form and sent; empty: sent without one."""
+    like: str = ""
+    """Another view that rightly says the same."""
+    missed_before: int = 0
+    """How many references were tried in vain from the same address."""
+
+    def address(self, site: Site, language: Language) -> str:
+        """Return where a browser goes first."""
+        return f"{site.address}{self.path}{'&' if '?' in self.path else '?'}lang={language}"
+
+
+def views(site: Site) -> list[View]:
+    """Return all of them, each different from every other."""
+    return [*_starting(site), *_standing(site), *_proving(site), *_checking(site), *_failing(site)]
+
+
+def visit(page: Page, site: Site, view: View, language: Language) -> Response:
+    """Do what leads to a view, as somebody who was never here; return the answer."""
+    client = a_client()
+    page.set_extra_http_headers(client)
+    for _ in range(view.missed_before):
+        fetched(site, f"/{NOBODYS}", client)
+    first = view.address(site, language)
+    answer = page.goto(first)
+    if view.photo is not None:
+        form = page.locator("form[enctype]")
+        if view.photo:
+            file = FilePayload(name="code.png", mimeType="image/png", buffer=view.photo)
+            form.locator("input[type=file]").set_input_files(file)
+        with page.expect_navigation() as navigation:
+            form.locator("button").click()
+        answer = navigation.value
+    assert answer is not None
+    assert answer.status == view.status, f"{view.name}, {language}: {answer.status}"
+    return answer
+
+
+def fetched(site: Site, path: str, client: Mapping[str, str] | None = None) -> httpx.Response:
+    """Fetch an address without a browser."""
+    return _http().get(site.address + path, headers=client or a_client())
+
+
+@cache
+def _http() -> httpx.Client:
+    return httpx.Client()
+
+
+def mistyped(reference: str) -> str:
+    """Return a reference with one wrong digit."""
+    return f"{reference[:-1]}{(int(reference[-1]) + 1) % 10}"
+
+
+def _with(**typed: str) -> str:
+    """Return the address that answers as the form does when this is typed and sent."""
+    page = "/verify" if "receipt" in typed else "/"
+    return f"{page}?{urlencode(typed)}"
+
+
+def _starting(site: Site) -> list[View]:
+    """The form, and what can be wrong with what was put into it."""
+    reference = site.references["open"]
+    other = _photo(qr.symbol("https://example.org/").png())
+    return [
+        View("start", "/"),
+        View("nothing typed", _with(reference=""), 422),
+        View("letters typed", _with(reference=reference[:-1] + "O"), 422),
+        View("too short", _with(reference=reference[:-1]), 422),
+        View("a typing error", _with(reference=mistyped(reference)), 422),
+        View("another's bank reference", _with(reference="RF18 5390 0754 7034"), 422),
+        View("too short an address", f"/{reference[:-1]}", 422, like="too short"),
+        View("no photo chosen", "/", 422, photo=b""),
+        View("no photo at all", "/", 422, photo=b"This is no picture."),
+        View("a photo of nothing", "/", 422, photo=_blank()),
+        View("a photo of another code", "/", 422, photo=other),
+    ]
+
+
+def _standing(site: Site) -> list[View]:
+    """What is due by a reference, or how it stands."""
+    return [
+        View(name, f"/{site.references[name]}")
+        for name in (
+            "open",
+            "quarterly",
+            "late",
+            "part paid",
+            "announced",
+            "paid",
+            "paid in parts",
+            "paid too much",
+            "preparing",
+            "reversed",
+            "expired",
+            "cancelled",
+        )
+    ]
+
+
+def _proving(site: Site) -> list[View]:
+    """Receipts, and where there is none."""
+    return [
+        *(
+            View(f"receipt: {name}", f"/{site.references[name]}/receipt")
+            for name in ("paid", "part paid", "paid in parts", "paid too much", "reversed")
+        ),
+        # Tried so often that it does not load itself again while it is looked at.
+        View("receipt: preparing", f"/{site.references['preparing']}/receipt?try=6"),
+        View("receipt: none yet", f"/{site.references['open']}/receipt", 404),
+    ]
+
+
+def _checking(site: Site) -> list[View]:
+    """Whether a receipt is genuine and stands."""
+    whole = ("reversed", "retired key", "changed", "foreign key", "not in the books")
+    wrong = {
+        "nothing": "",
+        "cut": site.codes["cut"],
+        "another text": "Facture 12",
+        "a payment reference": site.references["open"],
+    }
+    return [
+        View("check", "/verify"),
+        View("check: number", f"/verify/{site.receipt('paid').number}"),
+        View("check: genuine", _with(receipt=site.codes["genuine"]), like="check: number"),
+        View("check: no such number", f"/verify/{NOBODYS_NUMBER}", 404),
+        View("check: not a number", "/verify/R26-12", 422),
+        *(View(f"check: {name}", _with(receipt=site.codes[name])) for name in whole),
+        *(View(f"check: {name}", _with(receipt=text), 422) for name, text in wrong.items()),
+        View("check: no photo chosen", "/verify", 422, photo=b""),
+        View("check: a photo of nothing", "/verify", 422, photo=_blank()),
+        View("check without a network", "/verify/offline"),
+    ]
+
+
+def _failing(site: Site) -> list[View]:
+    """What cannot be answered."""
+    return [
+        View("unknown", f"/{NOBODYS}", 404),
+        View("throttled", f"/{NOBODYS}", 429, missed_before=MISSES_MAX),
+        View("no such page", "/nothing-here", 404),
+        View("nothing to scan", f"/{site.references['paid']}.svg?code=emv", 410),
+    ]
+
+
+@cache
+def _blank() -> bytes:
+    return _photo(_png(Image.new("L", (200, 200), 255)))
+
+
+def _photo(png: bytes) -> bytes:
+    """Return a picture as large as a photo that was taken from close by."""
+    picture = Image.open(BytesIO(png)).convert("L")
+    return _png(picture.resize((8 * picture.width, 8 * picture.height), Image.Resampling.NEAREST))
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,133 @@
+"""An invoice in each state that a payer can meet."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+from io import BytesIO
+from typing import Any, Final
+
+from httpx2 import Response
+from PIL import Image
+
+from gateway import process
+from gateway.codes import qr
+from gateway.db import execute, snapshot, transaction
+from gateway.invoices import cancel_invoice, issue_invoices
+from gateway.models import Channel
+from gateway.periods import parse_period
+from gateway.receipts import ReceiptRecord, issue_all, of_invoice
+from gateway.references import nth_reference
+from gateway.reports import Statement
+from gateway.tariff import tariff
+from tests.factories import NOON, a_contributor, a_report, record
+
+FULL_NAME: Final = {
+    "family_name": "El Idrissi",
+    "given_name": "Fatima Zahra",
+    "family_name_ar": "الإدريسي",
+    "given_name_ar": "فاطمة الزهراء",
+}
+SECRETS: Final = ("Idrissi", "Fatima", "Zahra", "الإدريسي", "فاطمة", "الزهراء")
+"""Parts of the name that no stranger may read."""
+
+
+def an_invoice(period: str = "2026-11", **person: Any) -> str:
+    """Issue what a new person owes for a period; return its reference."""
+    with transaction() as session:
+        who = a_contributor(session, **{**FULL_NAME, **person}).id
+    issue_invoices(tariff(), parse_period(period), category=None, clock=lambda: NOON)
+    with snapshot() as session:
+        found = execute(
+            session,
+            "SELECT reference FROM invoice WHERE contributor_id = :who AND period = :period",
+            {"who": who, "period": period},
+        )
+        return str(found.scalar_one())
+
+
+def cancelled() -> str:
+    reference = an_invoice()
+    with transaction() as session:
+        cancel_invoice(session, reference, because="issued twice", now=NOON)
+    return reference
+
+
+def announced(amount_minor: int = 16352) -> str:
+    reference = an_invoice()
+    record(
+        a_report(
+            reference,
+            statement=Statement.PENDING,
+            amount_minor=amount_minor,
+            channel=Channel.TRANSFER,
+        )
+    )
+    return reference
+
+
+def paid(*amounts_minor: int, signed: bool = True) -> str:
+    """Return an invoice that was paid in these parts, by default whole."""
+    reference = an_invoice()
+    for hours, amount_minor in enumerate(amounts_minor or [16352]):
+        moment = NOON - timedelta(hours=5 - hours)
+        record(a_report(reference, amount_minor=amount_minor, paid_at=moment))
+    if signed:
+        sign()
+    return reference
+
+
+def taken_back() -> str:
+    """Return an invoice whose payment was reversed after its receipt was made."""
+    reference = an_invoice()
+    booked = a_report(reference, provider_payment_id="BACK")
+    record(booked)
+    sign()
+    later = NOON + timedelta(hours=1)
+    record(
+        a_report(
+            reference,
+            provider_payment_id="BACK",
+            statement=Statement.REVERSED,
+            stated_at=later,
+            received_at=later,
+        )
+    )
+    return reference
+
+
+def sign() -> None:
+    """Make every receipt that is in line."""
+    issue_all(process.receipt_keys(), lambda: NOON)
+
+
+def receipts_of(reference: str) -> list[ReceiptRecord]:
+    with snapshot() as session:
+        return of_invoice(session, reference)
+
+
+def nobodys(n: int = 0) -> str:
+    """Return a reference that verifies and that nobody was given."""
+    return nth_reference(n, b"another installation")
+
+
+def text_of(answer: Response) -> str:
+    """Return what a page says, in one line, as it is read."""
+    body = re.sub(r"<(style|title)>.*?</\1>", " ", answer.text, flags=re.DOTALL)
+    words = html.unescape(re.sub(r"<[^>]+>", " ", body))
+    return " ".join(re.sub("[\u2066-\u2069]", "", words).split())
+
+
+def title_of(answer: Response) -> str:
+    found = re.search(r"<title>(.*?)</title>", answer.text, re.DOTALL)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+def photo_of(payload: str) -> bytes:
+    """Return a picture of a code."""
+    drawn = Image.open(BytesIO(qr.symbol(payload).png()))
+    file = BytesIO()
+    drawn.resize((drawn.width * 6, drawn.height * 6), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()

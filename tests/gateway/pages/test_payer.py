@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import zxingcpp
+from fastapi import FastAPI
+from PIL import Image
+from starlette.testclient import TestClient
+
+from gateway.codes import emv
+from gateway.db import execute, transaction
+from gateway.institution import institution
+from gateway.pages import site
+from gateway.pages.payer import SYMBOL_BYTES_MAX
+from gateway.references import format_reference
+from gateway.settings import settings
+from tests.factories import NOON, a_report, record
+from tests.gateway.pages import states
+from tests.gateway.pages.conftest import a_client, set_clock
+from tests.gateway.pages.states import text_of, title_of
+
+REFERENCE = "148275036141"
+
+
+def ask(client: TestClient, path: str, language: str = "fr", **options: Any) -> Any:
+    return client.get(path, headers={"Accept-Language": language}, **options)
+
+
+# -- typing ---------------------------------------------------------------------------------------
+
+
+def test_the_form_leads_to_the_reference(client: TestClient) -> None:
+    answer = client.post("/", data={"reference": " ١٤٨٢-7503 6141\u200f"})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/{REFERENCE}"
+
+
+SLIPS = [
+    ("1482 7503 614", "La référence a 12 chiffres, vous en avez tapé 11.", "كتبتموها 11"),
+    ("148275O36141", "vous avez tapé O", "كتبتم O"),
+    ("148275036142", "Il y a une faute de frappe", "خطأ في الكتابة"),
+    ("RF18539007547034", "les nôtres commencent par RF74", "RF74"),
+    ("", "Tapez la référence", "أدخلوا المرجع"),
+]
+
+
+def test_a_typing_error_is_named_where_it_was_made(client: TestClient) -> None:
+    for typed, fr, ar in SLIPS:
+        for language, words, begins in (("fr", fr, "Erreur\u00a0: "), ("ar", ar, "خطأ: ")):
+            answer = client.post(f"/?lang={language}", data={"reference": typed})
+            assert answer.status_code == 422
+            assert title_of(answer).startswith(begins)
+            # In the summary, which has the focus and leads to the field, and beside the field.
+            assert text_of(answer).count(words) >= 2
+            assert re.search(r'role="alert" tabindex="-1" autofocus', answer.text)
+            assert 'href="#reference"' in answer.text
+            assert 'aria-describedby="reference-hint reference-error"' in answer.text
+            assert f'value="{typed}"' in answer.text
+            assert "invalid" not in text_of(answer).lower()
+
+
+def test_a_typing_error_in_the_address_is_named_before_any_look_up(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_look_up(*_: object) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr("gateway.pages.payer.look_up", no_look_up)
+    for suffix in ("", ".svg", ".pdf", "/receipt", "/receipt.pdf"):
+        for typed in ("148275036142", "14827503614", "148275O36141", "RF18539007547034"):
+            answer = client.get(f"/{typed}{suffix}")
+            assert answer.status_code == 422, (typed, suffix)
+            assert f'value="{typed}"' in answer.text
+
+
+def test_the_other_language_keeps_the_error_and_what_was_typed(client: TestClient) -> None:
+    answer = client.post("/", data={"reference": "1482 7503 614"})
+    [link] = re.findall(r'hreflang="ar" href="([^"]+)"', answer.text)
+    again = client.get(link.replace("&amp;", "&"))
+    assert again.status_code == 422
+    assert '<html lang="ar" dir="rtl">' in again.text
+    assert 'value="1482 7503 614"' in again.text
+    [back] = re.findall(r'hreflang="fr" href="([^"]+)"', again.text)
+    assert "Erreur" in title_of(client.get(back.replace("&amp;", "&")))
+
+
+def test_an_address_has_one_form(client: TestClient) -> None:
+    for suffix in ("", ".svg", ".pdf", "/receipt", "/receipt.pdf"):
+        for written in (
+            "1482 7503 6141",
+            "1482-7503-6141",
+            "١٤٨٢٧٥٠٣٦١٤١",
+            "RF74148275036141",
+            "\u200e148275036141",
+        ):
+            answer = client.get(f"/{written}{suffix}?lang=ar&number=R26-1&other=1")
+            assert answer.status_code == 301
+            assert answer.headers["location"] == f"/{REFERENCE}{suffix}?number=R26-1&lang=ar"
+
+
+def test_what_is_no_reference_is_simply_not_there(client: TestClient) -> None:
+    for path in (
+        "favicon.ico",
+        "robots.txt",
+        "wp-login.php",
+        "a/b/c",
+        "x.svg",
+        "x.pdf",
+        "static/x",
+    ):
+        answer = client.get(f"/{path}")
+        assert answer.status_code == 404
+        assert "Il n’y a pas de page à cette adresse" in text_of(answer)
+
+
+# -- photos ---------------------------------------------------------------------------------------
+
+
+def test_a_photo_of_the_code_leads_to_the_reference(client: TestClient) -> None:
+    photo = states.photo_of(f"https://elsewhere.example/{REFERENCE}")
+    answer = client.post("/?lang=ar", files={"photo": ("code.png", photo, "image/png")})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/{REFERENCE}?lang=ar"
+
+
+def test_what_is_wrong_with_a_photo_is_said(client: TestClient) -> None:
+    for photo, words in (
+        (b"", "Choisissez ou prenez une photo"),
+        (b"no picture", "n’est pas une photo lisible"),
+        (states.photo_of("https://example.org/"), "ne contient pas de référence"),
+    ):
+        answer = client.post("/", files={"photo": ("a.png", photo, "image/png")})
+        assert answer.status_code == 422
+        assert words in text_of(answer)
+        assert 'href="#photo"' in answer.text
+
+
+# -- what is due ----------------------------------------------------------------------------------
+
+
+def test_an_open_invoice_says_what_until_when_and_for_whom(client: TestClient) -> None:
+    reference = states.an_invoice()
+    fr, ar = text_of(ask(client, f"/{reference}")), text_of(ask(client, f"/{reference}", "ar"))
+    for words in ("163,52 DH", "30 novembre 2026", "F. Z. E. I.", "Artisan non imposable"):
+        assert words in fr
+    for words in ("163,52 درهم", "30 نونبر 2026", "ف. ا. ا.", "صانع تقليدي"):
+        assert words in ar
+    shown = format_reference(reference)
+    for text in (fr, ar):
+        assert shown in text
+        assert f"RF74 {shown}" in text
+        assert "191" in text
+    # Total and day come before the details, and the details before what to do with them.
+    assert fr.index("163,52 DH") < fr.index("F. Z. E. I.") < fr.index("Comment payer")
+    assert "Chiffre non confirmé" in fr
+    assert "Frais : demandez avant de payer." in fr
+    assert "niveau 1 suffit (jusqu’à 200,00 DH)" in fr
+    assert "30 novembre 2027" in fr
+    assert "En retard" not in fr
+
+
+def test_initials_are_latin_where_no_arabic_name_is_known(client: TestClient) -> None:
+    reference = states.an_invoice(family_name_ar=None, given_name_ar=None)
+    assert "F. Z. E. I." in text_of(ask(client, f"/{reference}", "ar"))
+
+
+def test_a_late_invoice_says_so_in_words(client: TestClient) -> None:
+    reference = states.an_invoice("2026-10")
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "En retard" in fr
+    assert "Échéance dépassée : 31 octobre 2026" in fr
+    assert "متأخر" in text_of(ask(client, f"/{reference}", "ar"))
+
+
+def test_what_is_paid_is_taken_off(client: TestClient) -> None:
+    reference = states.paid(6000)
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Payée en partie" in fr
+    assert "Déjà payé : 60,00 DH" in fr
+    assert "103,52 DH" in fr
+    [receipt] = states.receipts_of(reference)
+    assert receipt.number in fr
+
+
+def test_a_paid_invoice_shows_its_receipts_and_no_way_to_pay(client: TestClient) -> None:
+    reference = states.paid()
+    answer = ask(client, f"/{reference}")
+    fr = text_of(answer)
+    assert answer.status_code == 200
+    assert "Cette cotisation est payée" in fr
+    assert states.receipts_of(reference)[0].number in fr
+    assert "Comment payer" not in fr
+    assert "<form" not in answer.text
+    assert "هذا الاشتراك مؤدى" in text_of(ask(client, f"/{reference}", "ar"))
+
+
+def test_an_expired_reference_is_not_to_be_paid_with(client: TestClient) -> None:
+    reference = states.an_invoice("2024-10")
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Cette référence a expiré" in fr
+    assert "31 octobre 2025" in fr
+    assert "Demandez un nouvel avis" in fr
+    assert "Comment payer" not in fr
+    assert "انتهت مدة هذا المرجع" in text_of(ask(client, f"/{reference}", "ar"))
+
+
+def test_a_cancelled_reference_is_not_to_be_paid_with(client: TestClient) -> None:
+    reference = states.cancelled()
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Cette référence est annulée" in fr
+    assert "18 novembre 2026" in fr
+    assert "issued twice" not in fr
+    assert "Comment payer" not in fr
+    assert "هذا المرجع ملغى" in text_of(ask(client, f"/{reference}", "ar"))
+
+
+def test_money_for_a_cancelled_reference_is_said_to_stay_the_payers(client: TestClient) -> None:
+    reference = states.cancelled()
+    record(a_report(reference))
+    states.sign()
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "L’argent reçu reste à vous" in fr
+    assert states.receipts_of(reference)[0].number in fr
+
+
+def test_an_announced_payment_is_not_to_be_made_twice(client: TestClient) -> None:
+    reference = states.announced()
+    answer = ask(client, f"/{reference}")
+    fr = text_of(answer)
+    assert "Ne payez pas une deuxième fois" in fr
+    assert "Un paiement de 163,52 DH a été annoncé le 18 novembre 2026" in fr
+    # The link that stays, and the ways to pay only for who opens them.
+    assert settings().payer_link(reference) in fr
+    assert "<details" in answer.text.partition("Comment payer")[0]
+    assert "لا تؤدوا مرة ثانية" in text_of(ask(client, f"/{reference}", "ar"))
+
+
+def test_an_announced_payment_that_came_is_forgotten(client: TestClient) -> None:
+    reference = states.announced()
+    record(a_report(reference, amount_minor=16352))
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Cette cotisation est payée" in fr
+    assert "Ne payez pas une deuxième fois." in fr  # the announced one may still come
+
+
+def test_a_receipt_in_the_making_is_said_to_come(client: TestClient) -> None:
+    reference = states.paid(signed=False)
+    assert "Reçu en préparation" in text_of(ask(client, f"/{reference}"))
+
+
+def test_a_wallets_ceiling_is_told_before_it_bites(client: TestClient) -> None:
+    reference = states.an_invoice(
+        "2026-Q4", category_code="cpu", category_base_minor=10_000_000, left_on=date(2026, 12, 31)
+    )
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Ce montant dépasse 200,00 DH : il faut un portefeuille de niveau 2" in fr
+    assert "(jusqu’à 5 000,00 DH)" in fr.replace("\u202f", " ")
+
+
+def test_fees_that_are_known_are_said(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    shipped = institution()
+    ways = [
+        shipped.way[0].model_copy(update={"fee": 0, "verified": True}),
+        shipped.way[1].model_copy(update={"fee": 150, "verified": False}),
+    ]
+    changed = shipped.model_copy(update={"way": tuple(ways), "phone": "080 200 33 33"})
+    for module in ("payer", "site", "lookup"):
+        monkeypatch.setattr(f"gateway.pages.{module}.institution", lambda: changed)
+    answer = ask(client, f"/{states.an_invoice()}")
+    fr = text_of(answer)
+    assert "Gratuit." in fr
+    assert "Frais : 1,50 DH. Chiffre non confirmé" in fr
+    assert 'href="tel:0802003333"' in answer.text
+
+
+def test_a_reference_that_nobody_has_is_unknown(client: TestClient) -> None:
+    for language, words in (("fr", "Aucune cotisation ne porte"), ("ar", "لا يوجد اشتراك")):
+        answer = ask(client, f"/{states.nobodys()}", language)
+        assert answer.status_code == 404
+        assert words in text_of(answer)
+        assert format_reference(states.nobodys()) in text_of(answer)
+
+
+def test_no_page_and_no_paper_names_anybody(client: TestClient) -> None:
+    references = [
+        states.an_invoice(),
+        states.an_invoice("2026-10"),
+        states.an_invoice("2024-10"),
+        states.paid(6000),
+        states.paid(),
+        states.cancelled(),
+        states.announced(),
+        states.taken_back(),
+    ]
+    with transaction() as session:
+        numbers = execute(session, "SELECT cnss_number FROM contributor").scalars().all()
+    asked = 0
+    for reference in references:
+        for suffix in ("", "?lang=ar", ".svg", ".svg?code=emv", "/receipt", "/receipt?lang=ar"):
+            answer = client.get(f"/{reference}{suffix}")
+            body = answer.text + str(answer.headers)
+            assert not [word for word in (*states.SECRETS, *numbers) if word in body], suffix
+            asked += answer.status_code == 200
+    assert asked > 30
+
+
+def test_links_to_share_hold_the_reference_and_no_person(client: TestClient) -> None:
+    reference = states.an_invoice()
+    answer = client.get(f"/{reference}")
+    links = [link.replace("&amp;", "&") for link in re.findall(r'href="([^"]+)"', answer.text)]
+    [sms] = [link for link in links if link.startswith("sms:")]
+    [whatsapp] = [link for link in links if link.startswith("https://wa.me/")]
+    said = {
+        parse_qs(sms.partition("?")[2])["body"][0],
+        parse_qs(urlsplit(whatsapp).query)["text"][0],
+    }
+    assert len(said) == 1
+    [text] = said
+    assert format_reference(reference) in text
+    assert settings().payer_link(reference) in text
+    assert "163,52" not in text
+
+
+def test_one_page_is_one_snapshot_and_three_queries(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = states.paid(1000, 2000, 3000)
+    asked: list[str] = []
+
+    def counting(session: Any, statement: str, parameters: Any = None) -> Any:
+        asked.append(statement)
+        return execute(session, statement, parameters)
+
+    monkeypatch.setattr("gateway.presentment.execute", counting)
+    monkeypatch.setattr("gateway.pages.lookup.execute", counting)
+    assert client.get(f"/{reference}").status_code == 200
+    assert len(asked) == 3
+
+
+# -- codes and papers -----------------------------------------------------------------------------
+
+
+def scanned(svg: str, tmp_path: Any) -> str:
+    """Return what a reader sees in one of our symbols."""
+    side = int(re.search(r'viewBox="0 0 (\d+)', svg)[1])  # type: ignore[index]
+    picture = Image.new("L", (side, side), 255)
+    path = re.search(r'stroke="#000" d="([^"]+)"', svg)
+    assert path is not None
+    x = y = 0
+    for command, a, b in re.findall(r"([Mmh])(\d+)(?: (\d+)(?:\.5)?)?", path[1]):
+        match command:
+            case "M":
+                x, y = int(a), int(b)
+            case "m":
+                x += int(a)
+            case "h":
+                for dx in range(int(a)):
+                    picture.putpixel((x + dx, y), 0)
+                x += int(a)
+    large = picture.resize((side * 6, side * 6), Image.Resampling.NEAREST)
+    [code] = zxingcpp.read_barcodes(large)
+    return str(code.text)
+
+
+def test_the_link_code_opens_the_page_and_is_kept_for_ever(
+    client: TestClient, tmp_path: Any
+) -> None:
+    reference = states.an_invoice()
+    answer = client.get(f"/{reference}.svg")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert "immutable" in answer.headers["cache-control"]
+    assert "private" not in answer.headers["cache-control"]
+    assert len(answer.content) <= SYMBOL_BYTES_MAX
+    assert scanned(answer.text, tmp_path) == settings().payer_link(reference)
+    # And so does the one in the page.
+    page = client.get(f"/{reference}").text
+    [inside] = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    assert scanned(inside, tmp_path) == settings().payer_link(reference)
+
+
+def test_the_payment_code_holds_what_is_due_now_and_is_never_kept(
+    client: TestClient, tmp_path: Any
+) -> None:
+    reference = states.paid(6000)
+    answer = client.get(f"/{reference}.svg?code=emv")
+    assert answer.headers["cache-control"] == site.NEVER_KEPT
+    read = emv.decode(scanned(answer.text, tmp_path))
+    assert read.reference == reference
+    assert read.amount_minor == 10352
+
+
+def test_nothing_is_paid_with_the_code_of_what_is_closed(client: TestClient) -> None:
+    for reference in (states.paid(), states.cancelled(), states.an_invoice("2024-10")):
+        assert client.get(f"/{reference}.svg?code=emv").status_code == 410
+        assert client.get(f"/{reference}.svg").status_code == 200
+
+
+def test_the_notice_is_a_paper_without_the_name(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def paper(presentments: Any, **options: Any) -> bytes:
+        given.append((presentments, options))
+        return b"%PDF-"
+
+    monkeypatch.setattr("gateway.pages.payer.notice_pdf", paper)
+    reference = states.an_invoice()
+    answer = client.get(f"/{reference}.pdf")
+    assert answer.headers["content-type"] == "application/pdf"
+    assert answer.headers["cache-control"] == site.NEVER_KEPT
+    assert answer.content == b"%PDF-"
+    [([presented], options)] = given
+    assert presented.reference == reference
+    assert options["masked"] is True
+    assert options["now"] == NOON
+
+
+def test_too_many_papers_at_once_are_told_to_wait(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gateway.pages import payer
+    from gateway.pages.turnstile import Turnstile
+
+    full = Turnstile(at_once=1, in_line=0)
+    monkeypatch.setattr(payer, "PAPERS", full)
+    reference = states.an_invoice()
+    with full.turn():
+        answer = client.get(f"/{reference}.pdf")
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "10"
+
+
+# -- the clock ------------------------------------------------------------------------------------
+
+
+def test_pages_live_on_the_business_clock(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = states.an_invoice()
+    for days, words in ((0, "À payer au plus tard"), (20, "En retard"), (600, "a expiré")):
+        set_clock(monkeypatch, NOON + timedelta(days=days))
+        assert words in text_of(a_client(app).get(f"/{reference}"))

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from gateway.codes.receipts import as_text
+from gateway.pages import site
+from gateway.pages.receipt import TRIES_MAX
+from gateway.settings import settings
+from tests.factories import NOON, a_report, record
+from tests.gateway.pages import states
+from tests.gateway.pages.conftest import a_client, set_clock
+from tests.gateway.pages.states import text_of, title_of
+
+
+def test_a_receipt_shows_what_was_paid_and_how_to_check_it(client: TestClient) -> None:
+    reference = states.paid()
+    [receipt] = states.receipts_of(reference)
+    for language, words in (("fr", "Paiement reçu"), ("ar", "تم استلام الأداء")):
+        answer = client.get(f"/{reference}/receipt?lang={language}")
+        text = text_of(answer)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == site.NEVER_KEPT
+        assert words in text
+        assert receipt.number in title_of(answer)
+        for part in (receipt.number, "163,52", "08:00", settings().receipt_link(receipt.number)):
+            assert part in text, part
+        assert as_text(receipt.signed) in text_of(answer).replace("\u00a0", " ")
+        assert len(re.findall("<svg ", answer.text)) == 2
+
+
+def test_every_payment_has_its_receipt(client: TestClient) -> None:
+    reference = states.paid(6000, 10352)
+    first, second = states.receipts_of(reference)
+    latest = client.get(f"/{reference}/receipt")
+    assert second.number in title_of(latest)
+    assert first.number in text_of(latest)
+    [link] = re.findall(rf'href="(/{reference}/receipt\?number={first.number})"', latest.text)
+    chosen = client.get(link)
+    assert first.number in title_of(chosen)
+    assert "60,00 DH" in text_of(chosen)
+    assert client.get(f"/{reference}/receipt?number=R99-000000000").status_code == 404
+
+
+def test_what_was_taken_back_says_so(client: TestClient) -> None:
+    reference = states.taken_back()
+    fr = text_of(client.get(f"/{reference}/receipt"))
+    assert "Paiement annulé" in fr
+    assert "il ne compte plus" in fr
+    assert "Paiement reçu" not in fr
+    assert "ألغي هذا الأداء" in text_of(client.get(f"/{reference}/receipt?lang=ar"))
+
+
+def test_what_was_paid_too_much_is_kept_for_the_payer(client: TestClient) -> None:
+    fr = text_of(client.get(f"/{states.paid(20000)}/receipt"))
+    assert "200,00 DH" in fr
+    assert "Dont pour cette cotisation 163,52 DH" in fr
+    assert "Gardé pour vous en avoir 36,48 DH" in fr
+
+
+def test_a_receipt_in_the_making_comes_by_itself(client: TestClient) -> None:
+    reference = states.paid(signed=False)
+    path, waits = f"/{reference}/receipt", []
+    answer = client.get(f"{path}?lang=ar")
+    assert answer.status_code == 200
+    while "refresh" in answer.headers:
+        seconds, _, url = answer.headers["refresh"].partition("; url=")
+        waits.append(int(seconds))
+        assert url.startswith(path)
+        assert "lang=ar" in url
+        answer = client.get(url)
+    # Ever more slowly, and not for ever: a slow link costs money.
+    assert waits == sorted(set(waits))
+    assert len(waits) == TRIES_MAX
+    assert 'http-equiv="refresh"' not in answer.text
+    states.sign()
+    assert states.receipts_of(reference)[0].number in title_of(client.get(url))
+
+
+def test_a_second_receipt_in_the_making_hides_not_the_first(client: TestClient) -> None:
+    reference = states.paid(6000)
+    record(a_report(reference, amount_minor=1000))
+    answer = client.get(f"/{reference}/receipt")
+    assert "Un autre reçu de cette cotisation est en préparation" in text_of(answer)
+    assert states.receipts_of(reference)[0].number in title_of(answer)
+
+
+def test_without_a_payment_there_is_no_receipt(client: TestClient) -> None:
+    reference = states.an_invoice()
+    for path in (f"/{reference}/receipt", f"/{reference}/receipt.pdf"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert "Il n’y a pas encore de reçu" in text_of(answer)
+        assert f'href="/{reference}"' in answer.text
+
+
+def test_a_receipt_answers_for_ever(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = states.paid()
+    set_clock(monkeypatch, NOON + timedelta(days=3000))
+    answer = a_client(app).get(f"/{reference}/receipt")
+    assert answer.status_code == 200
+    assert "Paiement reçu" in text_of(answer)
+
+
+def test_a_receipt_on_paper_names_nobody(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def paper(record: Any, presented: Any, **options: Any) -> bytes:
+        given.append((record, presented, options))
+        return b"%PDF-"
+
+    monkeypatch.setattr("gateway.pages.receipt.receipt_pdf", paper)
+    reference = states.paid(6000, 10352)
+    first, second = states.receipts_of(reference)
+    answer = client.get(f"/{reference}/receipt.pdf")
+    assert answer.headers["content-type"] == "application/pdf"
+    assert answer.headers["cache-control"] == site.NEVER_KEPT
+    client.get(f"/{reference}/receipt.pdf?number={first.number.lower()}")
+    assert [record.number for record, _, _ in given] == [second.number, first.number]
+    assert all(options["masked"] is True for _, _, options in given)
+
+
+def test_a_paper_that_cannot_be_made_yet_leads_to_the_page(client: TestClient) -> None:
+    reference = states.paid(signed=False)
+    answer = client.get(f"/{reference}/receipt.pdf")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/{reference}/receipt"

@@ -207,7 +207,7 @@ class Invoice(SQLModel, table=True):
     issued_at: datetime = instant()
     cancelled_at: datetime | None = instant(nullable=True)
     """Taken back before anything was paid: nothing is due, and it never comes to life again."""
-    cancelled_because: str | None
+    cancelled_because: str | None = None
 
     __table_args__ = (
         sa.UniqueConstraint("contributor_id", "period"),

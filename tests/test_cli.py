@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pikepdf
 import pytest
+
+from gateway.codes.receipts import as_text
+from gateway.db import snapshot
+from gateway.receipts import of_invoice
+from tests.factories import a_report, record, some_invoices
 
 Wasl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,6 +99,8 @@ def test_the_main_job_by_hand(wasl: Wasl, tmp_path: Path) -> None:
         (["up", "--port", "70000"], "port"),
         (["demo", "--contributors", "0"], "contributors"),
         (["invoices", "notices", "--out", "no/such/place.csv"], "cannot be written"),
+        (["invoices", "cancel", "148275036142", "--because", "x"], "compare its twelve digits"),
+        (["notices", "print", "--out", "out", "--region", "Atlantis"], "Atlantis"),
     ],
 )
 def test_a_wrong_call_gets_one_sentence(wasl: Wasl, words: list[str], sentence: str | None) -> None:
@@ -146,3 +154,33 @@ def test_every_command_explains_itself(wasl: Wasl) -> None:
 
     walk(top, [])
     assert wasl("--help").returncode == 0
+
+
+def test_papers_and_receipts_by_hand(wasl: Wasl, tmp_path: Path) -> None:
+    paid, unpaid, cancelled = some_invoices(3)
+    record(a_report(paid))
+    done = wasl("invoices", "cancel", cancelled, "--because", "issued in error")
+    assert (done.returncode, done.stdout) == (0, f"Cancelled: {cancelled}.\n")
+    done = wasl("invoices", "cancel", paid, "--because", "a mistake")
+    assert (done.returncode, "163.52 MAD paid" in done.stderr) == (2, True)
+
+    done = wasl("notices", "print", "--out", "notices", "--period", "2026-11", "--json")
+    assert done.returncode == 0
+    assert (answer(done)["notices"], answer(done)["files"]) == (1, 1)
+    [file] = (tmp_path / "notices").iterdir()
+    with pikepdf.open(file) as notice:
+        assert len(notice.pages) == 1
+        assert unpaid[:4] in str(notice.docinfo["/Title"])
+
+    done = wasl("receipts", "issue", "--json")
+    assert answer(done) == {"issued": 1}
+    with snapshot() as session:
+        [receipt] = of_invoice(session, paid)
+    done = wasl("receipts", "rotate-key", "--json")
+    assert answer(done)["key"] != receipt.key_id
+    done = wasl("receipts", "check", as_text(receipt.signed), "--json")
+    said = answer(done)
+    assert (done.returncode, said["finding"], said["number"]) == (0, "genuine", receipt.number)
+    assert said["key_retired_at"] == "2026-11-18T11:06:40+00:00"
+    done = wasl("receipts", "check", "R26-000000000")
+    assert (done.returncode, done.stdout) == (1, "finding: unknown_number\n")

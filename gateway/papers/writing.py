@@ -159,7 +159,7 @@ def card(
 ) -> dict[str, Any]:
     """Return a code with what it is for; `link` is printed too, for those who cannot scan."""
     return {
-        # A pixel for each module, drawn without smoothing: as sharp as a drawing and a quarter its size.
+        # A pixel for each module, drawn without smoothing: sharp as lines, in a third of the room.
         "png": list(drawn.png()),
         "side_mm": _side_mm(drawn),
         "label": label,

@@ -45,7 +45,12 @@ def words(pdf: bytes) -> str:
     return " ".join(_INVISIBLE.sub("", found).split())
 
 
-_INVISIBLE = re.compile("[\u200b\u2066-\u2069]")
+def times(pdf: bytes, said: str) -> int:
+    """Return how often this is said, whatever is drawn in one go and whatever apart."""
+    return "".join(words(pdf).split()).count("".join(said.split()))
+
+
+_INVISIBLE = re.compile("[\u200b-\u200d\u2066-\u2069]")
 _MAPPING = re.compile(rb"<([0-9a-f]{4})> ?<([0-9a-f]+)>\n", re.I)
 
 
@@ -54,8 +59,9 @@ def _runs(page: Any) -> Iterator[str]:
     font: dict[int, str] = {}
     words: list[str] = []
     backwards = False
-    for operands, operator in pikepdf.parse_content_stream(page):
-        match str(operator):
+    for instruction in pikepdf.parse_content_stream(page):
+        operands = instruction.operands
+        match operator := str(instruction.operator):
             case "Tf":
                 font = letters[str(operands[0])]
             case "BMC":
@@ -63,7 +69,7 @@ def _runs(page: Any) -> Iterator[str]:
             case "EMC":
                 backwards = False
             case "TJ" | "Tj":
-                parts = operands[0] if str(operator) == "TJ" else operands
+                parts = operands[0] if operator == "TJ" else operands
                 drawn = b"".join(bytes(part) for part in parts if isinstance(part, pikepdf.String))
                 codes = [drawn[at : at + 2] for at in range(0, len(drawn), 2)]
                 shown = [font[int.from_bytes(code, "big")] for code in codes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from gateway.papers.compile import pdf
 from gateway.papers.glyphs import UNKNOWN
 from gateway.papers.notice import notice_data
 from gateway.papers.writing import MARKS_MAX, WORD_MAX, Occasion, plain
-from tests.gateway.papers.reading import everything, fonts, pages, words
+from tests.gateway.papers.reading import everything, fonts, pages, times, words
 from tests.gateway.papers.samples import CROWDED, NOW, OPEN, SANDBOX, SHIPPED, a_notice, whose
 
 HOSTILE = [
@@ -25,8 +27,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_looks_like_markup_is_printed_as_it_is(name: str) -> None:
-    read = words(a_notice(whose(OPEN, family_name=name, family_name_ar=name), masked=False))
-    assert read.count(" ".join(name.split())) == 2
+    named = whose(OPEN, family_name=name, family_name_ar=None)
+    assert times(a_notice(named, masked=False), f"Fatima Zahra {name}") == 2
 
 
 def test_one_name_stays_in_its_place() -> None:
@@ -37,14 +39,14 @@ def test_one_name_stays_in_its_place() -> None:
 
 def test_an_arabic_paper_of_a_latin_name_shows_it_in_order() -> None:
     nameless = whose(OPEN, family_name_ar=None, given_name_ar=None)
-    assert words(a_notice(nameless, masked=False)).count("Fatima Zahra El Idrissi") == 2
-    assert words(a_notice(nameless)).count("F. Z. E. I.") == 2
+    assert times(a_notice(nameless, masked=False), "Fatima Zahra El Idrissi") == 2
+    assert times(a_notice(nameless), "F. Z. E. I.") == 2
 
 
-@pytest.mark.parametrize("name", ["😀👩‍👩‍👧", "ⵜⴰⵎⴰⵣⵉⵖⵜ", "名前", "\U0010ffff\x00\x1b", "\ud800"])
+@pytest.mark.parametrize("name", ["😀👩‍👩‍👧", "ⵜⴰⵎⴰⵣⵉⵖⵜ", "名前", "\U0010ffff\x00", "\ud800"])
 def test_what_no_font_shows_is_marked_and_no_empty_box(name: str) -> None:
     made = a_notice(whose(OPEN, family_name=f"Al {name} aoui"), masked=False)
-    assert f"Al {UNKNOWN} aoui" in words(made) or "Al aoui" in words(made)
+    assert re.search(f"Al {UNKNOWN}[{UNKNOWN} ]* aoui", words(made))
     assert all("+Noto" in font for font in fonts(made))
     assert pages(made) == 1
 

@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
 
 from gateway import process, worker
 from gateway.db import transaction
 from gateway.errors import Unusable
 from gateway.http import health
 from gateway.pages import routes as pages
+from gateway.pages import site
 from gateway.receipts import signer_of
 from gateway.settings import settings
 from webhooks.intake import Intake
@@ -51,6 +53,7 @@ def create_app() -> FastAPI:
     app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
     # Last: its `/{reference}` takes every address of one part that nothing else has taken.
     app.include_router(pages.router)
+    app.add_exception_handler(HTTPException, site.http_error)
     app.add_exception_handler(Exception, _bug)
     return app
 
@@ -67,7 +70,9 @@ def _first_receipt_key() -> None:
         log.error("receipt_key_unusable", reason=str(error).partition("\n")[0])
 
 
-async def _bug(_request: Request, error: Exception) -> JSONResponse:
+async def _bug(request: Request, error: Exception) -> Response:
     """Answer an error that nobody foresaw: no detail to a stranger, all of it to the log."""
     log.error("unforeseen_error", exc_info=error)
+    if not site.is_for_machines(request):
+        return site.apology(request)
     return JSONResponse({"detail": "Something went wrong on our side."}, 500)

@@ -160,6 +160,7 @@ def _svg(request: Request, image: str, keep: str) -> Response:
     made = site.answer(request, image.encode(), "image/svg+xml")
     made.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
     made.headers["Cache-Control"] = keep
+    made.headers["Vary"] = "Accept-Language, Accept-Encoding"  # its title is in a language
     return made
 
 

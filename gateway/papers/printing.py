@@ -197,12 +197,14 @@ def print_next(
     made = None
     if due:
         made = notice_pdf(due, settings=settings, institution=institution, masked=False, now=now)
+    file = {"run": claimed["run_id"], "position": claimed["position"], "now": now}
     # Before the file gets its name: a claim that was lost with the connection shows here.
-    mark = {"run": claimed["run_id"], "position": claimed["position"], "pages": len(due)}
-    execute(session, _MARK, {**mark, "now": now})
-    execute(session, "SELECT FROM print_run WHERE id = :run FOR UPDATE", mark)
-    execute(session, _FINISH, {**mark, "now": now})
+    execute(session, _MARK, {**file, "pages": len(due)})
     _put(Path(claimed["folder"]), claimed["position"], made)
+    # Of two that finish the last two files at once, the second waits here for the first's commit,
+    # and sees in the next statement that all are printed.
+    execute(session, "SELECT FROM print_run WHERE id = :run FOR UPDATE", file)
+    execute(session, _FINISH, file)
     return True
 
 
@@ -218,8 +220,6 @@ _MARK: Final = """
     WHERE run_id = :run AND position = :position
 """
 
-# After the run's row was locked: of two that mark the last two files at once, the second waits for
-# the first, and then sees both marked.
 _FINISH: Final = """
     UPDATE print_run SET finished_at = :now WHERE id = :run
         AND NOT EXISTS (SELECT FROM print_file WHERE run_id = :run AND printed_at IS NULL)

@@ -57,7 +57,7 @@ def test_what_stops_a_process_is_said_by_the_one_that_watches(
     run = ordered(tmp_path / "out")
     (tmp_path / "out").rmdir()
     with pytest.raises(Unusable, match="cannot be written: No such file"):
-        print_all(run, workers=2)
+        print_all(run, workers=1)
     ordered(tmp_path / "out")
-    assert print_all(run, workers=2).finished
+    assert print_all(run, workers=1).finished
     assert names(tmp_path / "out") == ["notices-0001.pdf"]

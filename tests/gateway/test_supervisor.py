@@ -58,7 +58,8 @@ time.sleep(600)
 import json, os, time
 from pathlib import Path
 home = Path(os.environ["WASL_HOME"])
-(home / "told").write_text(json.dumps({k: v for k, v in os.environ.items() if "WASL" in k}))
+(home / "draft").write_text(json.dumps({k: v for k, v in os.environ.items() if "WASL" in k}))
+(home / "draft").rename(home / "told")
 time.sleep(600)
 """,
     "broken": "raise SystemExit('broken by design')",
@@ -184,6 +185,13 @@ def in_home(home: Path) -> Settings:
     return Settings(home=home, database_url=None, redis_url=None, mode="sandbox")
 
 
+def what_was_told(home: Path) -> dict[str, str]:
+    """Return the environment that a program was given; it writes it down after it has started."""
+    assert eventually((home / "told").exists)
+    told: dict[str, str] = json.loads((home / "told").read_text())
+    return told
+
+
 def eventually(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
@@ -225,7 +233,7 @@ def test_all_of_it_comes_up_says_so_once_and_goes_down_on_a_signal(
 def test_whatever_is_killed_is_started_again_and_the_rest_goes_on(home: Path) -> None:
     with going_up(home, "web", "idle", "telling") as up:
         up.wait_ready()
-        before, url = up.pids(), json.loads((home / "told").read_text())["WASL_DATABASE_URL"]
+        before, url = up.pids(), what_was_told(home)["WASL_DATABASE_URL"]
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
         for name in ("web", "postgres", "valkey"):
@@ -272,7 +280,7 @@ def test_what_a_killed_program_forked_ends_with_it(home: Path) -> None:
 def test_the_programs_are_told_what_is_in_force(home: Path) -> None:
     with going_up(home, "web", "telling", WASL_CLOCK="2026-11-18T11:06:40Z") as up:
         url = up.wait_ready()
-        told = json.loads((home / "told").read_text())
+        told = what_was_told(home)
         assert told["WASL_HOME"] == str(home)
         assert told["WASL_DATABASE_URL"].startswith("postgresql://wasl:")
         assert told["WASL_REDIS_URL"].startswith("redis://:")

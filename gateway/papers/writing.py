@@ -27,8 +27,11 @@ _STEP_MM: Final = 0.254
 _STEPS_MIN: Final = 2
 _CODE_MM_MAX: Final = 40.0
 
-# Longer runs without a space are broken, as they would run into the neighbouring column.
-WORD_MAX: Final = 22
+NAME_MAX: Final = 250
+"""Twice what an import takes, and a space; what is longer is cut, or it would not fit any page."""
+
+# Longer runs without a space may be broken, or they would run into the neighbouring column.
+WORD_MAX: Final = 16
 MARKS_MAX: Final = 3
 """Accents and vowel signs on one letter; more would be drawn over the lines above."""
 
@@ -77,7 +80,7 @@ def plain(name: str) -> str:
     """Return a name as it can be printed: whole, on one line, without what steers the text.
 
     Direction overrides and other invisible characters are left out; runs of white space become one
-    space; piled up accents are cut to three.
+    space; piled up accents are cut to three, and the whole to NAME_MAX.
     """
     kept, marks = [], 0
     for character in unicodedata.normalize("NFC", name):
@@ -86,8 +89,9 @@ def plain(name: str) -> str:
         if marks > MARKS_MAX or (category == "Cf" and character not in _JOINERS):
             continue
         kept.append(" " if category in _SPACES else character)
-    words = "".join(kept).split()
-    return _LONG_WORD.sub(rf"\g<0>{_BREAK}", " ".join(words))
+    whole = " ".join("".join(kept).split())
+    cut = whole if len(whole) <= NAME_MAX else f"{whole[:NAME_MAX].rstrip()}…"
+    return _LONG_WORD.sub(rf"\g<0>{_BREAK}", cut)
 
 
 _SPACES: Final = frozenset({"Cc", "Zl", "Zp", "Zs"})

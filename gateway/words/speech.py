@@ -85,8 +85,11 @@ class Speech:
         return f"{self.amount(minor)}{_NO_BREAK}{CURRENCY[self.language]}"
 
     def figure(self, text: str) -> str:
-        """Return a decimal figure of a rule as people write it here: `17.92` is `17,92`."""
-        return text.replace(".", ",")
+        """Return a decimal figure of a rule as people write it here: `1234.5` is `1 234,5`."""
+        whole, point, decimals = text.partition(".")
+        if whole.isdecimal():
+            whole = f"{int(whole):,}".replace(",", _NARROW)
+        return whole + ("," if point else "") + decimals
 
     def day(self, day: date) -> str:
         """Return a day: `30 novembre 2026`, `30 نونبر 2026`."""

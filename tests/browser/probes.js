@@ -123,21 +123,17 @@
   // How everything that can have the focus looks without it.
   remember() {
     document.activeElement?.blur();
-    this.unfocused();
     window.unfocused = new Map(
       [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")]
         .map((each) => [each, this.looks(each)]),
     );
   },
 
-  unfocused() {
-    getSelection().removeAllRanges();
-  },
-
   looks(element) {
     const style = getComputedStyle(element);
     return {
       outline: style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth),
+      painted: /^(transparent|rgba\(.*, 0\))$/.test(style.outlineColor) ? 0 : 1,
       shadow: style.boxShadow,
     };
   },
@@ -149,12 +145,14 @@
     const box = element.getBoundingClientRect();
     const now = this.looks(element);
     const before = window.unfocused?.get(element) ?? { outline: 0, shadow: "none" };
+    const outlined = now.outline >= 2 && now.outline > before.outline;
     return {
       what: this.what(element),
       tag: element.localName,
       target: element.getAttribute("href") ?? "",
-      outlined: now.outline >= 2 && now.outline > before.outline,
-      visible: (now.outline >= 2 && now.outline > before.outline) || now.shadow !== before.shadow,
+      // Where readers choose the colours, an outline is painted whatever its own, and a shadow never.
+      outlined,
+      visible: (outlined && now.painted === 1) || now.shadow !== before.shadow,
       onScreen:
         box.width > 1 && box.top >= -1 && box.bottom <= innerHeight + 1 && box.left >= -1 &&
         box.right <= innerWidth + 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from itertools import product
 from typing import Any, Final
 
 import cv2
@@ -26,6 +27,8 @@ TEXT_SPACING: Final = (
 """WCAG 1.4.12: what a reader may set, and no word may be lost."""
 
 LARGE_TEXT: Final = "html {font-size: 200% !important}"
+
+_WHITE: Final = (255, 255, 255)
 
 
 def probe(page: Page, name: str, argument: object = None) -> Any:
@@ -81,9 +84,22 @@ def zxing_reads(png: bytes) -> set[str]:
 
 
 def opencv_reads(png: bytes) -> set[str]:
-    """Return the same by a program that knows nothing of the other."""
-    _, texts, _, _ = cv2.QRCodeDetector().detectAndDecodeMulti(_pixels(png))
-    return {text for text in texts if text}
+    """Return the text of the one code in a picture, by a program that knows nothing of the other.
+
+    It misses one sharp and straight picture in twenty, whoever drew the code. So it looks as a
+    camera in a hand does, a little blurred and tilted, until it sees something.
+    """
+    around = cv2.BORDER_CONSTANT
+    picture = cv2.copyMakeBorder(_pixels(png), 40, 40, 40, 40, around, value=_WHITE)
+    height, width = picture.shape[:2]
+    for size, blur, degrees in product((1, 0.75, 0.5), (3, 7), (0, 4, 9)):
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+        seen = cv2.warpAffine(picture, turn, (width, height), borderValue=_WHITE)
+        seen = cv2.resize(cv2.GaussianBlur(seen, (blur, blur), 0), None, fx=size, fy=size)
+        text, _, _ = cv2.QRCodeDetector().detectAndDecode(seen)
+        if text:
+            return {text}
+    return set()
 
 
 def _pixels(png: bytes) -> cv2.typing.MatLike:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import cbor2
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -89,6 +90,17 @@ class Site:
     def make_receipts(self) -> None:
         """Make the receipts that are in line, as a worker would."""
         _make_receipts()
+
+    @contextmanager
+    def out_of_order(self) -> Iterator[None]:
+        """Take away a table that what is due is read from, and put it back."""
+        with transaction() as session:
+            execute(session, "ALTER TABLE invoice_line RENAME TO invoice_line_away")
+        try:
+            yield
+        finally:
+            with transaction() as session:
+                execute(session, "ALTER TABLE invoice_line_away RENAME TO invoice_line")
 
 
 @contextmanager
@@ -288,16 +300,16 @@ def _make_codes(references: Mapping[str, str]) -> dict[str, str]:
     claims = codes.claimed(genuine)
     assert claims is not None
     unknown = replace(claims, receipt_number=NOBODYS_NUMBER)
-    # One byte of the amount: whole, and no longer what was signed.
-    changed = bytearray(paid.signed)
-    at = changed.index((_DUE_MINOR).to_bytes(2, "big"))
-    changed[at : at + 2] = (_DUE_MINOR + 1).to_bytes(2, "big")
+    # A centime more: whole, and no longer what was signed.
+    amount, other = cbor2.dumps(_DUE_MINOR), cbor2.dumps(_DUE_MINOR + 1)
+    assert paid.signed.count(amount) == 1
+    changed = paid.signed.replace(amount, other)
     return {
         "genuine": genuine,
         "reversed": codes.as_text(back.signed),
         "retired key": codes.as_text(retired.signed),
         "cut": genuine[:-24],
-        "changed": codes.as_text(bytes(changed)),
+        "changed": codes.as_text(changed),
         "foreign key": codes.as_text(
             codes.sign(claims, key_id="0badc0de", private_key=Ed25519PrivateKey.generate())
         ),

@@ -68,8 +68,15 @@ def test_each_fault_is_found_by_its_probe_and_by_no_other(page: Page, name: str)
 
 
 def test_a_focus_that_nobody_sees_is_found(page: Page) -> None:
-    for ring, seen in (("3px solid", True), ("none", False)):
-        page.set_content(SOUND.replace("3px solid", ring))
+    rings = {
+        "outline: 3px solid": (True, True),
+        "outline: 3px solid transparent": (True, False),
+        "outline: 0; box-shadow: 0 0 0 3px": (False, True),
+        "outline: 0": (False, False),
+    }
+    for ring, (outlined, visible) in rings.items():
+        page.set_content(SOUND.replace("outline: 3px solid", ring))
         probe(page, "remember")
         page.keyboard.press("Tab")
-        assert probe(page, "focused")["visible"] is seen
+        stop = probe(page, "focused")
+        assert (stop["outlined"], stop["visible"]) == (outlined, visible), ring

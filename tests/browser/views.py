@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -39,6 +40,10 @@ class View:
     """Chosen in the page's form and sent; empty: sent without one."""
     like: str = ""
     """Another view that rightly says the same."""
+    posted: bool = False
+    """Sent there by a form that is not ours."""
+    out_of_order: bool = False
+    """Seen while something of ours is broken."""
     missed_before: int = 0
     """How many references were tried in vain from the same address."""
 
@@ -59,7 +64,10 @@ def visit(page: Page, site: Site, view: View, language: Language) -> Response:
     for _ in range(view.missed_before):
         fetched(site, f"/{NOBODYS}", client)
     first = view.address(site, language)
-    answer = page.goto(first)
+    if view.posted:
+        page.route(first, lambda route: route.continue_(method="POST"), times=1)
+    with site.out_of_order() if view.out_of_order else nullcontext():
+        answer = page.goto(first)
     if view.photo is not None:
         form = page.locator("form[enctype]")
         if view.photo:
@@ -176,6 +184,8 @@ def _failing(site: Site) -> list[View]:
         View("unknown", f"/{NOBODYS}", 404),
         View("throttled", f"/{NOBODYS}", 429, missed_before=MISSES_MAX),
         View("no such page", "/nothing-here", 404),
+        View("not to be written to", f"/{site.references['open']}", 405, posted=True),
+        View("a fault of ours", f"/{site.references['open']}", 500, out_of_order=True),
         View("nothing to scan", f"/{site.references['paid']}.svg?code=emv", 410),
     ]
 

@@ -22,6 +22,12 @@ def test_money_is_written_as_people_write_it() -> None:
     assert FR.amount(-5) == "\u22120,05"
 
 
+def test_figures_of_a_rule_are_written_as_money_is() -> None:
+    assert FR.figure("17.92") == "17,92"
+    assert FR.figure("50000.00") == "50\u202f000,00"
+    assert AR.figure("191") == "191"
+
+
 @given(st.integers(-(10**12), 10**12), st.sampled_from(LANGUAGES))
 def test_an_amount_never_breaks_and_can_be_read_back(minor: int, language: Language) -> None:
     written = speech(language).money(minor)

@@ -50,6 +50,23 @@ def times(pdf: bytes, said: str) -> int:
     return "".join(words(pdf).split()).count("".join(said.split()))
 
 
+def seen(pdf: bytes, *, right_half: bool = False) -> str:
+    """Return the letters of the first page as they lie from left to right, line by line.
+
+    Where `words` tells what is said, this tells in which order it is shown.
+    """
+    with pypdfium2.PdfDocument(pdf) as document:
+        text = document[0].get_textpage()
+        edge = document[0].get_width() / 2 if right_half else 0
+        letters = []
+        for n in range(text.count_chars()):
+            left, bottom, right, top = text.get_charbox(n, loose=True)
+            letter = text.get_text_range(n, 1)
+            if letter.strip() and right > left >= edge:
+                letters.append((-round((bottom + top) / 8), left, letter))
+    return _INVISIBLE.sub("", "".join(letter for _, _, letter in sorted(letters)))
+
+
 _INVISIBLE = re.compile("[\u200b-\u200d\u2066-\u2069]")
 _MAPPING = re.compile(rb"<([0-9a-f]{4})> ?<([0-9a-f]+)>\n", re.I)
 

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from gateway.models import PrintRun
 from gateway.papers import printing
 from gateway.papers.notice import PAGES_MAX, notice_pdf
 from gateway.papers.printing import PrintProgress, order, print_next, progress_of
-from tests.factories import NOON, a_contributor, a_report, at_once, record, some_invoices
+from tests.factories import (
+    NOON,
+    PATIENCE_SECONDS,
+    a_contributor,
+    a_report,
+    at_once,
+    record,
+    some_invoices,
+)
 from tests.gateway.papers.reading import words
 from tests.gateway.papers.samples import SANDBOX, SHIPPED
 
@@ -232,6 +241,24 @@ def test_many_at_once_print_each_invoice_once(
     run = ordered(folder)
     assert sum(at_once(*[print_everything] * 4)) == 6
     assert sorted(references_in(folder)) == sorted(references)
+    assert how_far(run).finished
+
+
+def test_two_that_print_the_last_two_files_at_once_finish_the_run(
+    database: str, folder: Path, small_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have marked their file before either commits, so neither saw the other's mark."""
+    some_invoices(4)
+    run = ordered(folder)
+    both_marked = Barrier(2)
+    put = printing._put
+
+    def wait_then_put(*arguments: Any) -> None:
+        both_marked.wait(PATIENCE_SECONDS)
+        put(*arguments)
+
+    monkeypatch.setattr(printing, "_put", wait_then_put)
+    assert at_once(printed, printed) == [True, True]
     assert how_far(run).finished
 
 

@@ -6,11 +6,12 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from gateway import process, worker
@@ -26,6 +27,9 @@ from webhooks.routes import webhook_route
 
 log = structlog.get_logger(__name__)
 
+STATEMENT_SECONDS_MAX: Final = 5
+"""Of one statement for a page. Pages share some threads: a lock must not hold all of them."""
+
 
 async def _ring_inbox() -> None:
     await asyncio.to_thread(worker.ring, worker.DRAIN_INBOX)
@@ -33,7 +37,7 @@ async def _ring_inbox() -> None:
 
 def create_app() -> FastAPI:
     """Return the application of this process, by its environment."""
-    process.connect_database()
+    process.connect_database(statement_seconds_max=STATEMENT_SECONDS_MAX)
     database_url = settings().database_url
     assert database_url is not None
     intake = Intake(database_url.get_secret_value(), _ring_inbox)
@@ -54,6 +58,7 @@ def create_app() -> FastAPI:
     # Last: its `/{reference}` takes every address of one part that nothing else has taken.
     app.include_router(pages.router)
     app.add_exception_handler(HTTPException, site.http_error)
+    app.add_exception_handler(OperationalError, _away)
     app.add_exception_handler(Exception, _bug)
     return app
 
@@ -68,6 +73,14 @@ def _first_receipt_key() -> None:
             signer_of(session, process.receipt_keys(), now=process.business_clock()())
     except (Unusable, SQLAlchemyError) as error:
         log.error("receipt_key_unusable", reason=str(error).partition("\n")[0])
+
+
+async def _away(request: Request, error: Exception) -> Response:
+    """Answer while the database is away or too busy: come back, nothing was done."""
+    log.error("database_away", reason=type(error).__name__)
+    if site.is_for_machines(request):
+        return JSONResponse({"detail": "Try again in a minute."}, 503, {"Retry-After": "60"})
+    return site.wait_page(request, 60, "busy", status=503)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -85,6 +85,7 @@ def up(port: int) -> None:
     # First, as it is the home that says who may enter; the file of providers lies in it.
     Home(settings().home).prepare()
     load_providers(settings())
+    settings().proxies()
     sys.exit(run_all(settings(), port))
 
 
@@ -287,7 +288,10 @@ def notices_print(
                 now=_now(),
             )
         result = print_all(run, workers=workers, progress=progress)
-    said = "{notices} notices in {files} files in {folder}; {left_out} left out, paid meanwhile."
+    said = (
+        "{notices} notices in {files} files in {folder};"
+        " {left_out} left out: paid or cancelled meanwhile."
+    )
     _say(result.as_json(), as_json, said)
 
 
@@ -299,11 +303,14 @@ def receipts() -> None:
 @receipts.command("issue")
 @json_flag
 def receipts_issue(as_json: bool) -> None:
-    """Sign the receipts of payments that are in line; the worker does so by itself."""
+    """Sign the receipts that are missing; the worker does so by itself, as payments are booked."""
     with database():
         from gateway import process
-        from gateway.receipts import issue_all
+        from gateway.db import transaction
+        from gateway.receipts import issue_all, line_up_missing
 
+        with transaction() as session:
+            line_up_missing(session)
         issued = issue_all(process.receipt_keys(), process.business_clock())
     _say({"issued": issued}, as_json, "{issued} receipts signed.")
 
@@ -324,18 +331,47 @@ def receipts_check(code: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(said))
     else:
-        click.echo("\n".join(f"{name}: {value}" for name, value in said.items() if value))
+        click.echo(_WORTH[answer.finding.value if answer.stands else f"not {answer.finding}"])
+        for name in _SHOWN:
+            if said.get(name):
+                click.echo(f"  {name}: {said[name]}")
     if not answer.stands:
         raise Refused
+
+
+_SHOWN = (
+    "number",
+    "reference",
+    "period",
+    "amount",
+    "paid_at",
+    "channel",
+    "key",
+    "key_retired_at",
+)
+_WORTH = {
+    "genuine": "Genuine, and its payment stands in the books.",
+    "not genuine": "Genuine, but its payment was taken back since.",
+    "not not_in_books": "Not a receipt of our books, though it seems signed by us: ask finance.",
+    "not changed": "Changed: the text is not what our key signed.",
+    "not cut": "Not whole: a part is missing or misread. Scan or copy it again.",
+    "not foreign_key": "Signed by somebody else: it is not one of our receipts.",
+    "not not_a_receipt": "Neither a receipt's number (R26- and nine digits) nor its code (AMO1:…).",
+    "not unknown_number": "No receipt has this number: compare it with the paper.",
+}
 
 
 @receipts.command("rotate-key")
 @json_flag
 def receipts_rotate_key(as_json: bool) -> None:
     """Replace the key that signs receipts; what the former one signed stays genuine."""
-    from gateway import process
+    with database():
+        from gateway import process
+        from gateway.db import transaction
+        from gateway.receipts import rotate_key
 
-    signer = process.receipt_keys().rotate(now=_now())
+        with transaction() as session:
+            signer = rotate_key(session, process.receipt_keys(), now=_now())
     _say({"key": signer.key_id}, as_json, "Receipts are signed with key {key} from now on.")
 
 

@@ -64,13 +64,21 @@ def asyncpg_address(database_url: str) -> str:
     return plain.difference_update_query(_LIBPQ_ONLY).render_as_string(hide_password=False)
 
 
-def connect(database_url: str) -> Engine:
+def connect(database_url: str, *, statement_seconds_max: int | None = None) -> Engine:
     """Bind this process to a database. Connections are opened when first needed.
 
     Called by each process at its start, and by tests; a second call replaces the engine.
+
+    Args:
+        database_url: As libpq takes it.
+        statement_seconds_max: A statement that takes longer, waiting for locks included, is given
+            up by the server. For processes that answer strangers.
     """
     global _engine  # noqa: PLW0603 - one database a process is the point
     disconnect()
+    options = "-c timezone=UTC"
+    if statement_seconds_max is not None:
+        options += f" -c statement_timeout={statement_seconds_max}s"
     _engine = sa.create_engine(
         sqlalchemy_url(database_url),
         pool_size=POOL_SIZE,
@@ -81,7 +89,7 @@ def connect(database_url: str) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_SECONDS_MAX,
-            "options": "-c timezone=UTC",
+            "options": options,
         },
     )
     return _engine

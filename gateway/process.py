@@ -14,8 +14,8 @@ from gateway.settings import settings
 
 
 @cache
-def connect_database() -> None:
-    """Bind this process to the database that the environment names.
+def connect_database(*, statement_seconds_max: int | None = None) -> None:
+    """Bind this process to the database that the environment names (see gateway.db.connect).
 
     Raises:
         Unusable: It names none. `wasl up` and the commands see to that; a web process or a worker
@@ -24,7 +24,7 @@ def connect_database() -> None:
     url = settings().database_url
     if url is None:
         raise Unusable("WASL_DATABASE_URL is not set: start this through wasl up, or set it.")
-    db.connect(url.get_secret_value())
+    db.connect(url.get_secret_value(), statement_seconds_max=statement_seconds_max)
 
 
 @cache

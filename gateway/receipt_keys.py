@@ -94,7 +94,9 @@ class ReceiptKeys:
             keys = self.published()
             if not keys:
                 return self._make(keys, now)
-            current = keys[-1]
+            *former, current = keys
+            for key in former:  # one that a crash kept from being destroyed
+                self._private_file(key.key_id).unlink(missing_ok=True)
             path = self._private_file(current.key_id)
             if not path.exists():
                 raise Unusable(
@@ -168,6 +170,11 @@ def _write(path: Path, content: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(draft).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError:
         Path(draft).unlink(missing_ok=True)
         raise

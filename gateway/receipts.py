@@ -122,6 +122,31 @@ def issue_all(keys: ReceiptKeys, clock: Callable[[], datetime]) -> int:
             return done
 
 
+def line_up_missing(session: Session) -> int:
+    """Put in line every booked payment that has no receipt and is in no line; return how many.
+
+    Booking does so itself. This is for what an older version booked beside the migration that
+    brought receipts. Reads all payments. The caller owns the transaction.
+    """
+    return execute(
+        session,
+        "INSERT INTO receipt_due SELECT id FROM payment"
+        " WHERE status = 'booked' AND invoice_id IS NOT NULL"
+        " AND NOT EXISTS (SELECT FROM receipt WHERE payment_id = payment.id)"
+        " ON CONFLICT DO NOTHING",
+    ).rowcount
+
+
+def rotate_key(session: Session, keys: ReceiptKeys, *, now: datetime) -> Signer:
+    """Replace the key in force; what it signed stays genuine. The caller owns the transaction.
+
+    Raises:
+        Unusable: The list of keys is gone while there are receipts: restore it first.
+    """
+    _refuse_lost(session, keys)
+    return keys.rotate(now=now)
+
+
 def signer_of(session: Session, keys: ReceiptKeys, *, now: datetime) -> Signer:
     """Return the key in force; the very first one is made here. The caller owns the transaction.
 
@@ -129,15 +154,18 @@ def signer_of(session: Session, keys: ReceiptKeys, *, now: datetime) -> Signer:
         Unusable: The key in force is gone, or all keys are while there are receipts: a new one
             would make every receipt look foreign.
     """
-    if (
-        not keys.published()
-        and execute(session, "SELECT EXISTS (SELECT FROM receipt)").scalar_one()
-    ):
+    _refuse_lost(session, keys)
+    return keys.signer(now=now)
+
+
+def _refuse_lost(session: Session, keys: ReceiptKeys) -> None:
+    if keys.published():
+        return
+    if execute(session, "SELECT EXISTS (SELECT FROM receipt)").scalar_one():
         raise Unusable(
             "There are receipts, and the keys that signed them are missing: restore the keys"
             " folder of the home."
         )
-    return keys.signer(now=now)
 
 
 def issue_due(session: Session, signer: Signer, *, now: datetime, limit: int = BATCH) -> int:
@@ -288,8 +316,9 @@ def look_into(session: Session, text: str, keys: Sequence[PublishedKey]) -> Verd
     record = find(session, text)
     if record is None:
         return Verdict(Finding.UNKNOWN_NUMBER)
-    signed_by = next((key for key in keys if key.key_id == record.key_id), None)
-    return Verdict(Finding.GENUINE, record=record, key=signed_by)
+    verdict = verdict_on(session, codes.as_text(record.signed), keys)
+    # A receipt of our own books that does not verify is a matter of ours, not a stranger's work.
+    return verdict if verdict.finding is Finding.GENUINE else Verdict(Finding.NOT_IN_BOOKS)
 
 
 def verdict_on(session: Session, text: str, keys: Sequence[PublishedKey]) -> Verdict:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import sys
 from typing import Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.errors import Unusable
 from gateway.logs import configure_logs
 from gateway.settings import settings
 
 HEAD_BYTES_MAX: Final = 32 * 1024
+HEAD_SECONDS_MAX: Final = 20.0
+"""Until a head is whole, from the connection or from its first byte: silence takes a place too."""
 CONNECTIONS_MAX: Final = 1_000
 """A bound on memory: each may be in the middle of one body. More are told to come back."""
 
@@ -22,10 +27,34 @@ _TOO_LARGE: Final = (
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with a bound on a request's head, which its parser does not have."""
+    """uvicorn's protocol with bounds on a request's head, in bytes and in time: it has none."""
 
     _head_bytes = 0
     _in_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._wait_for_a_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _wait_for_a_head(self) -> None:
+        self._wait_no_more()
+        self._deadline = self.loop.call_later(HEAD_SECONDS_MAX, self._too_late)
+
+    def _wait_no_more(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the wire; end the connection whose head does not end."""
@@ -39,11 +68,13 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count a head."""
         self._head_bytes, self._in_head = 0, True
+        self._wait_for_a_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Stop counting: a body has its own bound."""
+        """Stop counting: a body has its own bounds."""
         self._in_head = False
+        self._wait_no_more()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -59,7 +90,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     configure_logs()
-    proxies = settings().trusted_proxies
+    try:
+        proxies = settings().proxies()
+    except Unusable as error:
+        sys.exit(f"wasl: {error}")
     uvicorn.run(
         "gateway.app:create_app",
         factory=True,
@@ -74,7 +108,7 @@ def main() -> None:
         server_header=False,
         # Who guesses references is counted by address: nobody may choose his own.
         proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
+        forwarded_allow_ips=proxies or "",
         timeout_graceful_shutdown=5,
     )
 

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     """The file of who collects, as printed; unset means the one that is shipped."""
 
     trusted_proxies: str = ""
-    """Addresses, by commas, whose `X-Forwarded-For` names the client; unset: nobody's does."""
+    """Addresses, by commas, whose `X-Forwarded-For` names the client; `none`: nobody's does."""
 
     clock: str | None = None
     """Sandbox only: where the business clock starts (see gateway.clock)."""
@@ -52,6 +52,20 @@ class Settings(BaseSettings):
     @classmethod
     def _no_slash(cls, base_url: str) -> str:
         return base_url.rstrip("/")
+
+    def proxies(self) -> str | None:
+        """Return whose `X-Forwarded-For` is believed, by commas; None: nobody's.
+
+        Raises:
+            Unusable: Production does not say. Behind a proxy that is not named all payers would be
+                one client, and five who mistype would shut the door for everybody.
+        """
+        if not self.trusted_proxies and self.mode == "production":
+            raise Unusable(
+                "WASL_TRUSTED_PROXIES is not set: name the addresses of the proxy in front, or say"
+                " none if there is no proxy."
+            )
+        return None if self.trusted_proxies in {"", "none"} else self.trusted_proxies
 
     def payer_link(self, reference: str) -> str:
         """Return the address of an invoice's page: what the code for phones holds."""

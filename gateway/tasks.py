@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from gateway import ledger, outbox, process, receipts
 from gateway.db import transaction
@@ -11,9 +10,6 @@ from gateway.institution import institution
 from gateway.papers.printing import print_next
 from gateway.settings import settings
 from gateway.worker import DRAIN_OUTBOX, ISSUE_RECEIPTS, PRINT_NOTICES, SEAL_BOOKS, app, ring
-
-FILES_MAX: Final = 10
-"""Printed by one task, so that it ends long before its time limit; the schedule rings again."""
 
 
 @app.task(name=DRAIN_OUTBOX)
@@ -48,15 +44,12 @@ def issue_receipts() -> None:
 
 @app.task(name=PRINT_NOTICES)
 def print_notices() -> None:
-    """Print files of orders that are not finished, a transaction to each. At once with others."""
+    """Print one file of an order that is not finished. One to a bell: booking comes in between."""
     process.connect_database()
-    for _ in range(FILES_MAX):
-        with transaction() as session:
-            printed = print_next(
-                session,
-                settings=settings(),
-                institution=institution(),
-                now=process.business_clock()(),
-            )
-        if not printed:
-            return
+    with transaction() as session:
+        print_next(
+            session,
+            settings=settings(),
+            institution=institution(),
+            now=process.business_clock()(),
+        )

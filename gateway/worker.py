@@ -67,7 +67,7 @@ app.conf.update(
         "drain-outbox": {"task": DRAIN_OUTBOX, "schedule": 2.0},
         "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
         "issue-receipts": {"task": ISSUE_RECEIPTS, "schedule": 5.0},
-        "print-notices": {"task": PRINT_NOTICES, "schedule": 15.0},
+        "print-notices": {"task": PRINT_NOTICES, "schedule": 5.0},
     },
     beat_max_loop_interval=1.0,
 )

@@ -167,7 +167,7 @@ def test_papers_and_receipts_by_hand(wasl: Wasl, tmp_path: Path) -> None:
     done = wasl("notices", "print", "--out", "notices", "--period", "2026-11", "--json")
     assert done.returncode == 0
     assert (answer(done)["notices"], answer(done)["files"]) == (1, 1)
-    [file] = (tmp_path / "notices").iterdir()
+    [file] = (tmp_path / "notices").glob("*.pdf")
     with pikepdf.open(file) as notice:
         assert len(notice.pages) == 1
         assert unpaid[:4] in str(notice.docinfo["/Title"])
@@ -183,4 +183,4 @@ def test_papers_and_receipts_by_hand(wasl: Wasl, tmp_path: Path) -> None:
     assert (done.returncode, said["finding"], said["number"]) == (0, "genuine", receipt.number)
     assert said["key_retired_at"] == "2026-11-18T11:06:40+00:00"
     done = wasl("receipts", "check", "R26-000000000")
-    assert (done.returncode, done.stdout) == (1, "finding: unknown_number\n")
+    assert (done.returncode, "No receipt has this number" in done.stdout) == (1, True)

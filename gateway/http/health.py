@@ -21,8 +21,8 @@ router = APIRouter(tags=["standing of the service"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
-    """Alive: the process answers. Asks nothing of anybody else."""
+async def healthz() -> dict[str, str]:
+    """Alive: the process answers. Asks nothing of anybody else, not even for a thread."""
     return {"status": "alive"}
 
 

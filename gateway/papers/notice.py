@@ -140,8 +140,8 @@ def _glance(presented: Presentment) -> list[dict[str, Any]]:
 
 def _day_of_interest(presented: Presentment) -> tuple[Pair, Pair]:
     match presented.standing:
-        case Standing.PAID if presented.booked:
-            paid_at = presented.booked[-1].paid_at
+        case Standing.PAID if settling := [p for p in presented.booked if p.allocated_minor > 0]:
+            paid_at = settling[-1].paid_at
             return say("Paid on"), both(lambda s: s.day_of(paid_at))
         case Standing.CANCELLED if presented.cancelled_at is not None:
             cancelled_at = presented.cancelled_at

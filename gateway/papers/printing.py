@@ -94,7 +94,8 @@ def order(
     """
     wanted = {"period": period, "category": category, "region": region}
     _check(session, wanted)
-    folder = folder.expanduser().absolute()
+    # Whatever it is called, by way of links too: two orders in one folder would overwrite another.
+    folder = folder.expanduser().resolve()
     selection = json.dumps({**wanted, "folder": str(folder)}, ensure_ascii=False)
     # Orders wait for each other, so that two at once see one another. Printing goes on meanwhile.
     execute(session, "SELECT pg_advisory_xact_lock(hashtext('gateway.papers.printing.order'))")
@@ -102,6 +103,8 @@ def order(
     run = session.scalar(still_open.where(col(PrintRun.selection) == selection))
     _make(folder)
     if run is not None:
+        assert run.id is not None
+        _claim_folder(folder, run.id)
         return run
     if session.scalar(still_open.where(col(PrintRun.folder) == str(folder))) or any(
         folder.glob("notices-*.pdf")
@@ -117,6 +120,8 @@ def order(
         "months": validity_months,
         "today": day_of(now),
     }
+    assert run.id is not None
+    _claim_folder(folder, run.id)
     run.pages = execute(session, _CUT, parameters).scalar_one()
     if not run.pages:
         run.finished_at = now
@@ -227,12 +232,14 @@ _FINISH: Final = """
 
 
 def _reachable(session: Session, run_id: int | None) -> list[int]:
-    """Return the open runs that can be printed here. An order's folder exists where it was given:
-    elsewhere it would be made anew, and its files be lost."""
+    """Return the open runs that can be printed here: an order's folder is where it was given.
+
+    Another machine may have a folder of the same name; names in full must not lie there.
+    """
     if run_id is not None:
         return [run_id]
     runs = execute(session, "SELECT id, folder FROM print_run WHERE finished_at IS NULL")
-    return [run.id for run in runs if os.access(run.folder, os.W_OK | os.X_OK)]
+    return [run.id for run in runs if _is_of(Path(run.folder), run.id)]
 
 
 def progress_of(session: Session, run_id: int) -> PrintProgress:
@@ -252,6 +259,24 @@ _PROGRESS: Final = """
 
 
 # -- the folder -----------------------------------------------------------------------------------
+
+
+_ORDER: Final = ".order"
+"""In an order's folder: the number of its run."""
+
+
+def _claim_folder(folder: Path, run_id: int) -> None:
+    try:
+        (folder / _ORDER).write_text(f"{run_id}\n")
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _is_of(folder: Path, run_id: int) -> bool:
+    try:
+        return (folder / _ORDER).read_text() == f"{run_id}\n"
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _make(folder: Path) -> None:

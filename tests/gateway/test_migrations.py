@@ -3,6 +3,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from psycopg import sql
 from sqlmodel import SQLModel
 
@@ -82,3 +83,33 @@ def test_amounts_are_bigints_and_instants_are_aware(database: str) -> None:
         if column.endswith("_on"):
             assert kind == "date", f"{table}.{column}"
         assert kind not in {"numeric", "double precision", "real", "timestamp without time zone"}
+
+
+def test_rules_of_the_version_before_can_be_said_in_any_language(services: Services) -> None:
+    """Their figures are taken out of the sentences that it wrote."""
+    name = sql.Identifier("of_the_version_before")
+    with psycopg.connect(services.database_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        try:
+            address = address_of(services, "of_the_version_before")
+            config = migrate._config()
+            with migrate._engine(address).begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "0002")
+                for rule in (
+                    "artisan-untaxed: 0.75 × SMIG 17.92/h × 191 h × 6.37 %",
+                    "cpu: fixed amount, annual principal duty up to 1000.00",
+                    "something that nobody wrote",
+                ):
+                    connection.execute(
+                        sa.text("INSERT INTO rule (rule, source, verified) VALUES (:r, 's', true)"),
+                        {"r": rule},
+                    )
+            migrate.upgrade(address)
+            with psycopg.connect(address) as connection:
+                facts = [f for (f,) in connection.execute("SELECT facts FROM rule ORDER BY id")]
+        finally:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    smig = {"coefficient": "0.75", "smig": "17.92", "hours": "191", "rate": "6.37"}
+    band = {"form": "band-up-to", "base": "annual principal duty", "edge": "1000.00"}
+    assert facts == [{"form": "share-of-smig", **smig}, band, {}]

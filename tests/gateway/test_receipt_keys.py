@@ -76,3 +76,13 @@ def test_what_is_published_is_a_key_set_that_others_can_read(tmp_path: Path) -> 
     assert (entry["kty"], entry["crv"], entry["kid"]) == ("OKP", "Ed25519", signer.key_id)
     assert isinstance(keys.published()[0].public, Ed25519PublicKey)
     assert "d" not in entry
+
+
+def test_a_private_half_that_a_crash_left_behind_is_destroyed(tmp_path: Path) -> None:
+    keys = ReceiptKeys(tmp_path)
+    former = keys.signer(now=NOON)
+    keys.rotate(now=NOON)
+    left = tmp_path / f"receipts-{former.key_id}.key"
+    left.write_bytes(former.private.private_bytes_raw())
+    keys.signer(now=NOON)
+    assert not left.exists()

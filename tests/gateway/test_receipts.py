@@ -23,9 +23,11 @@ from gateway.receipts import (
     find,
     issue_all,
     issue_due,
+    line_up_missing,
     look_into,
     of_invoice,
     read_number,
+    rotate_key,
     verdict_on,
 )
 from gateway.reports import Statement
@@ -290,3 +292,32 @@ def test_a_receipt_is_never_changed(database: str) -> None:
     a_receipt()
     with pytest.raises(Exception, match="append-only"), transaction() as session:
         execute(session, "UPDATE receipt SET number = 'R26-000000000'")
+
+
+def test_a_payment_that_was_never_put_in_line_gets_its_receipt_when_asked(database: str) -> None:
+    """As one that a worker of the version before booked beside the migration."""
+    [reference] = some_invoices()
+    record(a_report(reference))
+    tamper(database, "DELETE FROM receipt_due")
+    assert [b.what for b in broken()] == ["a booked payment has no receipt"]
+    with transaction() as session:
+        assert line_up_missing(session) == 1
+    assert issue() == 1
+    assert broken() == []
+
+
+def test_a_number_of_a_receipt_that_does_not_fit_its_payment_is_not_called_genuine(
+    database: str,
+) -> None:
+    receipt = a_receipt()
+    tamper(database, "UPDATE payment SET channel = 'card'")
+    with snapshot() as session:
+        found = look_into(session, receipt.number, process.receipt_keys().published())
+    assert (found.finding, found.stands) == (Finding.NOT_IN_BOOKS, False)
+
+
+def test_the_key_is_not_replaced_where_the_list_of_keys_is_gone(database: str) -> None:
+    a_receipt()
+    (process.receipt_keys()._folder / "receipts.json").unlink()
+    with pytest.raises(Unusable, match="restore the"), transaction() as session:
+        rotate_key(session, process.receipt_keys(), now=NOON)

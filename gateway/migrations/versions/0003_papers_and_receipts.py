@@ -1,6 +1,7 @@
 """Receipts and printed notices, rules that can be said in any language, cancelled invoices.
 
-Adds columns with defaults that need no rewrite, and tables: it may run beside the version before.
+Adds columns with defaults that need no rewrite, and tables. Stop the workers of the version before:
+what they book afterwards is in no line for a receipt (`wasl receipts issue` finds it).
 """
 
 import sqlalchemy as sa
@@ -48,6 +49,7 @@ def _codes_are(codes: tuple[str, ...]) -> None:
 
 def upgrade() -> None:
     op.add_column("rule", sa.Column("facts", JSONB(), nullable=False, server_default="{}"))
+    _facts_of_known_rules()
     op.add_column("invoice", sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("invoice", sa.Column("cancelled_because", sa.String(), nullable=True))
     op.create_check_constraint(
@@ -68,6 +70,31 @@ def upgrade() -> None:
     _codes_are((*_CODES[:after], "paid_cancelled", *_CODES[after:]))
     _receipts()
     _print_runs()
+
+
+def _facts_of_known_rules() -> None:
+    """Take the figures out of the sentences that the version before wrote."""
+    op.execute("ALTER TABLE rule DISABLE TRIGGER append_only")
+    op.execute(
+        """
+        UPDATE rule SET facts = jsonb_build_object('form', 'share-of-smig', 'coefficient', f[1],
+            'smig', f[2], 'hours', f[3], 'rate', f[4])
+        FROM (SELECT id, regexp_match(rule, '^[a-z0-9-]+: ([0-9.]+) × SMIG ([0-9.]+)/h'
+            ' × ([0-9.]+) h × ([0-9.]+) %$') AS f FROM rule) AS found
+        WHERE found.id = rule.id AND f IS NOT NULL
+        """
+    )
+    op.execute(
+        """
+        UPDATE rule SET facts = jsonb_build_object('form', 'band-' || replace(f[2], ' ', '-'),
+            'base', f[1], 'edge', f[3])
+        FROM (SELECT id, regexp_match(rule,
+            '^[a-z0-9-]+: fixed amount, (.+) (below|up to|above) ([0-9.]+)$') AS f FROM rule)
+            AS found
+        WHERE found.id = rule.id AND f IS NOT NULL
+        """
+    )
+    op.execute("ALTER TABLE rule ENABLE TRIGGER append_only")
 
 
 def _receipts() -> None:
@@ -142,6 +169,17 @@ def _print_runs() -> None:
 
 
 def downgrade() -> None:
+    op.execute(
+        """
+        DO $$ BEGIN
+            IF EXISTS (SELECT FROM receipt) OR EXISTS (SELECT FROM invoice WHERE cancelled_at
+                IS NOT NULL) OR EXISTS (SELECT FROM coded_exception WHERE code = 'paid_cancelled')
+            THEN
+                RAISE EXCEPTION 'receipts were given or invoices cancelled: there is no way back';
+            END IF;
+        END $$
+        """
+    )
     op.drop_table("print_file")
     op.drop_table("print_run")
     op.drop_table("receipt_due")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -55,6 +56,6 @@ def test_what_stops_a_process_is_said_by_the_one_that_watches(
 ) -> None:
     some_invoices(2)
     run = ordered(tmp_path / "out")
-    (tmp_path / "out").rmdir()
+    shutil.rmtree(tmp_path / "out")
     with pytest.raises(Unusable, match="cannot be written: No such file"):
         print_all(run, workers=1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +77,7 @@ def how_far(run: PrintRun) -> PrintProgress:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".order")
 
 
 def references_in(folder: Path) -> list[str]:
@@ -370,11 +371,22 @@ def test_a_folder_that_cannot_be_is_said(database: str, tmp_path: Path) -> None:
 def test_an_order_of_another_machine_is_left_to_it(database: str, folder: Path) -> None:
     some_invoices()
     run = ordered(folder)
-    folder.rmdir()
+    shutil.rmtree(folder)
     assert not printed()
     with pytest.raises(Unusable, match="cannot be written"):
         printed(run.id)
     assert not folder.exists()
+    folder.mkdir()
+    assert not printed(), "a folder of the same name is another's"
+
+
+def test_a_folder_by_another_name_is_the_same_folder(database: str, folder: Path) -> None:
+    some_invoices()
+    ordered(folder)
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    with pytest.raises(Unusable, match="another order"):
+        ordered(link, category="artisan-untaxed")
 
 
 def test_a_file_holds_no_more_than_its_pages(database: str, folder: Path) -> None:

@@ -1,0 +1,85 @@
+"""What the web process does with connections that do not get to the point."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from gateway import serve
+from gateway.errors import Unusable
+from gateway.settings import Settings
+
+
+async def answers(_scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """A program that says hello."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """A server with our protocol that waits half a second for a head."""
+    monkeypatch.setattr(serve, "HEAD_SECONDS_MAX", 0.5)
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(answers, http=serve.BoundedHttp, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield listening.getsockname()
+    server.should_exit = True
+    thread.join()
+    listening.close()
+
+
+def until_closed(connection: socket.socket, drip: bytes = b"") -> float:
+    """Return after how many seconds the server ends a connection that gets these bytes slowly."""
+    connection.settimeout(0.1)
+    began = time.monotonic()
+    while time.monotonic() - began < 10:
+        try:
+            if drip:
+                connection.sendall(drip)
+            if connection.recv(1024) == b"":
+                return time.monotonic() - began
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return time.monotonic() - began
+    raise AssertionError("the connection was not ended")
+
+
+@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nx: "])
+def test_a_head_that_does_not_come_ends_the_connection(
+    address: tuple[str, int], first: bytes
+) -> None:
+    with socket.create_connection(address) as connection:
+        connection.sendall(first)
+        until_closed(connection, drip=b"y" if first else b"")
+
+
+def test_whoever_gets_to_the_point_is_answered_as_often_as_he_asks(
+    address: tuple[str, int],
+) -> None:
+    with httpx.Client(base_url=f"http://{address[0]}:{address[1]}") as client:
+        for _ in range(3):
+            assert client.get("/").text == "hello"
+            time.sleep(0.3)
+
+
+def test_production_says_who_may_name_the_client() -> None:
+    with pytest.raises(Unusable, match="WASL_TRUSTED_PROXIES"):
+        Settings(mode="production").proxies()
+    assert Settings(mode="production", trusted_proxies="none").proxies() is None
+    assert Settings(mode="production", trusted_proxies="10.0.0.1").proxies() == "10.0.0.1"
+    assert Settings().proxies() is None

@@ -78,6 +78,7 @@ def _fail(sentence: str) -> None:
 def up(port: int) -> None:
     """Run all of it in the foreground, until Ctrl-C; prints `ready http://…`."""
     from gateway.embedded.home import Home
+    from gateway.institution import institution
     from gateway.providers.registry import load_providers
     from gateway.settings import settings
     from gateway.supervisor import up as run_all
@@ -86,6 +87,7 @@ def up(port: int) -> None:
     Home(settings().home).prepare()
     load_providers(settings())
     settings().proxies()
+    institution()
     sys.exit(run_all(settings(), port))
 
 
@@ -322,6 +324,7 @@ def receipts_check(code: str, as_json: bool) -> None:
     """Say what a receipt is worth: by its number, or by the text of its signed code."""
     with database():
         from gateway import process
+        from gateway.clock import INSTITUTION_ZONE
         from gateway.db import snapshot
         from gateway.receipts import look_into
 
@@ -332,6 +335,9 @@ def receipts_check(code: str, as_json: bool) -> None:
         click.echo(json.dumps(said))
     else:
         click.echo(_WORTH[answer.finding.value if answer.stands else f"not {answer.finding}"])
+        if answer.record is not None:
+            # The day that the paper shows: an instant of another zone may be another day.
+            said["paid_at"] = f"{answer.record.paid_at.astimezone(INSTITUTION_ZONE):%Y-%m-%d %H:%M}"
         for name in _SHOWN:
             if said.get(name):
                 click.echo(f"  {name}: {said[name]}")

@@ -285,7 +285,12 @@ def _payment(row: Any) -> PresentedPayment:
 
 def _initials(name: str) -> str:
     words = [word for word in name.replace("-", " ").split() if word[0].isalpha()]
-    return " ".join(f"{word[0].upper()}." for word in words)
+    # Most Arabic family names begin with the article: it would be everybody's initial.
+    told = [w.removeprefix(_ARTICLE) if len(w) > len(_ARTICLE) else w for w in words]
+    return " ".join(f"{word[0].upper()}." for word in told)
+
+
+_ARTICLE: Final = "ال"
 
 
 def _days(year: int, month: int) -> int:

@@ -248,8 +248,12 @@ def _number_key(reference_key: bytes) -> bytes:
 def read_number(text: str) -> str | None:
     """Return the receipt number that somebody typed, as it is printed; None if it is none.
 
-    Spaces, hyphens, case, a missing R and Arabic-Indic digits are understood.
+    Spaces, hyphens, case, a missing R and Arabic-Indic digits are understood, and so is the
+    address that the paper prints.
     """
+    text = text.strip()
+    if "/verify/" in text:
+        text = text.partition("/verify/")[2].partition("?")[0]
     kept = [c for c in text[:64].upper() if not (c.isspace() or unicodedata.category(c) in _SKIP)]
     plain = "".join(str(unicodedata.decimal(c, c)) for c in kept)
     found = _NUMBER.fullmatch(plain)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,8 +52,39 @@ class Settings(BaseSettings):
 
     @field_validator("base_url")
     @classmethod
-    def _no_slash(cls, base_url: str) -> str:
+    def _printable(cls, base_url: str) -> str:
+        """It is printed in codes on paper: what no phone would open is refused at the start."""
+        try:
+            parts = urlsplit(base_url)
+            wrong = parts.port == 0
+        except ValueError:
+            wrong = True
+        plain = f"{parts.scheme}://{parts.netloc}{parts.path}" if not wrong else ""
+        if (
+            plain != base_url
+            or parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or "@" in parts.netloc
+            or not base_url.isascii()
+            or any(c.isspace() for c in base_url)
+        ):
+            raise ValueError("give an address as https://pay.example.ma, without ? or #")
         return base_url.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, trusted_proxies: str) -> str:
+        if trusted_proxies in {"", "none"}:
+            return trusted_proxies
+        listed = [each.strip() for each in trusted_proxies.split(",")]
+        for each in listed:
+            try:
+                ip_network(each, strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"{each!r} is no address: list them by commas, as 10.0.0.1, or say none"
+                ) from None
+        return ",".join(listed)
 
     def proxies(self) -> str | None:
         """Return whose `X-Forwarded-For` is believed, by commas; None: nobody's.

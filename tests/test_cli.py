@@ -113,6 +113,25 @@ def test_a_wrong_call_gets_one_sentence(wasl: Wasl, words: list[str], sentence: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WASL_BASE_URL", "pay.cnss.ma"),
+        ("WASL_BASE_URL", "https://pay.cnss.ma/x?y"),
+        ("WASL_TRUSTED_PROXIES", "foo"),
+        ("WASL_INSTITUTION", "institution.toml"),
+    ],
+)
+def test_what_would_be_printed_wrong_is_refused_before_it_is_up(
+    wasl: Wasl, tmp_path: Path, name: str, value: str
+) -> None:
+    (tmp_path / "institution.toml").write_text("name = 6\n")
+    done = wasl("up", "--port", "0", **{name: value})
+    assert done.returncode == 2
+    assert value in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_clock_or_mode_that_means_nothing_is_a_sentence(wasl: Wasl) -> None:
     for name, value in (("WASL_CLOCK", "noon"), ("WASL_MODE", "party")):
         done = wasl("verify", **{name: value})

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from gateway.codes import emv, receipts
-from gateway.references import normalise_reference
+from gateway.references import is_reference, normalise_reference
 
 TEXT_CHARS_MAX: Final = 2_048
 
@@ -20,6 +20,8 @@ _MARKS: Final = "[\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
 _LINK = re.compile(
     rf"{_MARKS}https?://[^/?#\s]+/([0-9]{{12}})(?:[./?#]\S*)?{_MARKS}", re.ASCII | re.IGNORECASE
 )
+
+_RUN = re.compile(r"(?<!\S)\d(?:[ \u00a0\u202f-]?\d){11}(?=[.,;،؛]?(?:\s|$))")
 
 
 def reference_in(text: str) -> str | None:
@@ -40,4 +42,11 @@ def reference_in(text: str) -> str | None:
     try:
         return emv.decode(text).reference
     except emv.UnreadableEmv:
-        return None
+        return _one_among_words(text)
+
+
+def _one_among_words(text: str) -> str | None:
+    """Return the reference in a pasted message, if there is one only: it verifies, so it is one."""
+    runs = (normalise_reference(run) for run in _RUN.findall(text))
+    found = {run for run in runs if run is not None and is_reference(run)}
+    return found.pop() if len(found) == 1 else None

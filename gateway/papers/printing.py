@@ -109,7 +109,7 @@ def order(
     if session.scalar(still_open.where(col(PrintRun.folder) == str(folder))) or any(
         folder.glob("notices-*.pdf")
     ):
-        raise Unusable(f"{folder} holds notices of another order: name an empty folder.")
+        raise Unusable(_taken(session, folder, selection))
     run = PrintRun(selection=selection, folder=str(folder), pages=0, ordered_at=now)
     session.add(run)
     session.flush()
@@ -127,6 +127,14 @@ def order(
         run.finished_at = now
     session.flush()
     return run
+
+
+def _taken(session: Session, folder: Path, selection: str) -> str:
+    """Return why nothing is ordered into a folder that holds notices."""
+    same = select(PrintRun).where(col(PrintRun.selection) == selection)
+    if session.scalar(same.where(col(PrintRun.finished_at).is_not(None)).limit(1)) is not None:
+        return f"This order is finished: its notices lie in {folder}. For more name an empty one."
+    return f"{folder} holds notices of another order: name an empty folder."
 
 
 _CUT: Final = """

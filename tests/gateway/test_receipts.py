@@ -204,6 +204,7 @@ def test_numbers_do_not_tell_how_many_there_are(database: str) -> None:
     "typed",
     [
         "R26-000000123",
+        "https://pay.example.ma/verify/R26-000000123?lang=ar",
         "r26 000 000 123",
         "26000000123",
         "R٢٦-٠٠٠٠٠٠١٢٣",

@@ -195,7 +195,7 @@ def test_the_same_order_goes_on_and_another_needs_another_folder(
     with pytest.raises(Unusable, match="another order"):
         ordered(folder, period="2026-11")
     assert print_everything() == 1
-    with pytest.raises(Unusable, match="another order"):
+    with pytest.raises(Unusable, match="This order is finished"):
         ordered(folder)
     assert ordered(folder / "again").id != run.id
 

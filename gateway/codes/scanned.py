@@ -21,7 +21,7 @@ _LINK = re.compile(
     rf"{_MARKS}https?://[^/?#\s]+/([0-9]{{12}})(?:[./?#]\S*)?{_MARKS}", re.ASCII | re.IGNORECASE
 )
 
-_RUN = re.compile(r"(?<!\S)\d(?:[ \u00a0\u202f-]?\d){11}(?=[.,;،؛]?(?:\s|$))")
+_RUN = re.compile(r"(?<!\S)(?<!\d\s)\d(?:[ \u00a0\u202f-]?\d){11}(?=[.,;،؛]?(?:\s+(?!\d)|\s*$))")
 
 
 def reference_in(text: str) -> str | None:

@@ -6,6 +6,7 @@ is sent to somebody else, without `lang`, is read in the reader's own language.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -36,6 +37,7 @@ class Address:
         """Return a link of ours, in the language that was chosen."""
         if self.chosen:
             query["lang"] = self.language
+        path = _of_this_site(path)
         return f"{path}?{urlencode(query)}" if query else path
 
     def in_language(self, language: Language) -> str:
@@ -44,7 +46,12 @@ class Address:
         if sum(len(name) + len(value) for name, value in kept) > _QUERY_CHARS_MAX:
             kept = []
         query = urlencode([*kept, ("lang", language)], errors="replace")
-        return f"{quote(self.path, errors='replace')}?{query}"
+        return f"{quote(_of_this_site(self.path), errors='replace')}?{query}"
+
+
+def _of_this_site(path: str) -> str:
+    """Return a path, or `/` for one that a browser would take for the name of another site."""
+    return path if re.match(r"/(?![/\\])", path) and "\\" not in path else "/"
 
 
 def named_language(name: str | None) -> Language | None:

@@ -5,6 +5,7 @@ Whoever has a reference sees what it is for, and of the person the initials only
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -15,13 +16,13 @@ from gateway.codes import emv, qr
 from gateway.codes.photo import UnreadablePhoto, codes_in
 from gateway.institution import institution
 from gateway.pages import site, static
-from gateway.pages.forms import Posted, Refusal, read_form
+from gateway.pages.forms import Body, Posted, Refusal, read_form
 from gateway.pages.lookup import exists, look_up, now, presented
 from gateway.pages.turnstile import Full, Turnstile
 from gateway.pages.typed import Slip, Typed, looks_like_a_reference, read_typed
 from gateway.pages.ways import ways_to_pay
 from gateway.papers.notice import PAYABLE, notice_pdf
-from gateway.presentment import Presentment
+from gateway.presentment import Presentment, Standing
 from gateway.references import format_reference
 from gateway.settings import settings
 from gateway.words.speech import Speech, speech
@@ -31,6 +32,10 @@ SYMBOL_BYTES_MAX: Final = 16 * 1024
 
 ECHO_CHARS_MAX: Final = 256
 """How much of what was typed is shown again."""
+
+ANNOUNCEMENT_FRESH: Final = timedelta(days=3)
+"""How long an announced payment may keep people from paying: a transfer over a week-end takes as
+long. Later it has most likely been given up, and waiting for it makes the contribution late."""
 
 PHOTOS: Final = Turnstile(at_once=2, in_line=6)
 PAPERS: Final = Turnstile(at_once=2, in_line=6)
@@ -55,10 +60,9 @@ def find(request: Request, posted: Posted) -> Response:
     """Go to the page of the reference that was typed, or that a photo's code holds."""
     if posted.refusal is not None:
         return _refused(request, posted.refusal, posted.seconds)
-    form = read_form(posted)
-    if form.photo is None:
-        return _go_or_say(request, form.fields.get("reference", ""))
-    return _from_photo(request, form.photo)
+    if posted.is_multipart:
+        return _from_photo(request, posted)
+    return _go_or_say(request, read_form(posted).fields.get("reference", ""))
 
 
 def start_page(
@@ -89,16 +93,19 @@ def _go_or_say(request: Request, text: str) -> Response:
     return site.redirect(request, f"/{typed.reference}")
 
 
-def _from_photo(request: Request, photo: bytes) -> Response:
-    if not photo:
-        return start_page(request, photo="none")
+def _from_photo(request: Request, posted: Body) -> Response:
     try:
         with PHOTOS.turn():
-            codes = codes_in(photo)
+            form = read_form(posted)
+            codes = codes_in(form.photo) if form.photo else []
     except UnreadablePhoto:
         return start_page(request, photo="unreadable")
     except Full:
         return _refused(request, Refusal.BUSY, 10)
+    if form.photo is None:
+        return _go_or_say(request, form.fields.get("reference", ""))
+    if not form.photo:
+        return start_page(request, photo="none")
     read = [read_typed(code) for code in codes]
     for typed in read:
         if typed.reference is not None:
@@ -107,12 +114,13 @@ def _from_photo(request: Request, photo: bytes) -> Response:
 
 
 def _refused(request: Request, refusal: Refusal, seconds: int) -> Response:
-    if refusal is Refusal.TOO_OFTEN:
-        return site.wait_page(request, seconds, "photos")
-    if refusal is Refusal.BUSY:
-        return site.wait_page(request, seconds, "busy")
-    made = start_page(request, photo=refusal.value)
-    made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
+    if refusal in {Refusal.TOO_OFTEN, Refusal.BUSY}:
+        what = "photos" if refusal is Refusal.TOO_OFTEN else "busy"
+        made = site.wait_page(request, seconds, what)
+    else:
+        made = start_page(request, photo=refusal.value)
+        made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
+    # A part of the body may still be on its way.
     made.headers["Connection"] = "close"
     return made
 
@@ -144,7 +152,8 @@ def _payment_code(request: Request, reference: str) -> Response:
     if isinstance(found, Response):
         return found
     if found.standing not in PAYABLE:
-        return site.page(request, "problem.html", status=410, what="no_code", reference=reference)
+        what = "old_code" if found.standing is Standing.EXPIRED else "no_code"
+        return site.page(request, "problem.html", status=410, what=what, reference=reference)
     payload = emv.encode(
         institution().code.template(),
         reference=reference,
@@ -199,6 +208,7 @@ def due(request: Request, reference: str) -> Response:
         "due.html" if payable else "closed.html",
         at=at,
         p=found,
+        covered=is_covered(found, now()),
         ways=ways_to_pay(institution().way, found.due_minor) if payable else [],
         code=drawn(link, _code_title(request, found.reference)),
         link=link,
@@ -257,6 +267,12 @@ def pdf(paper: bytes, name: str) -> Response:
 def drawn(payload: str, title: str) -> str:
     """Return a text as a QR code in SVG."""
     return qr.symbol(payload).svg(title)
+
+
+def is_covered(found: Presentment, at: datetime) -> bool:
+    """Say whether payments that were announced of late suffice, so that nobody should pay again."""
+    fresh = [p for p in found.announced if at - p.paid_at <= ANNOUNCEMENT_FRESH]
+    return bool(fresh) and sum(p.amount_minor for p in fresh) >= found.due_minor
 
 
 def _shares(found: Presentment, speaking: Speech) -> dict[str, str]:

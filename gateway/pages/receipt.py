@@ -19,7 +19,7 @@ from gateway.pages.payer import PAPERS, canonical, drawn, pdf, unknown
 from gateway.pages.turnstile import Full
 from gateway.papers.receipt import receipt_pdf
 from gateway.presentment import Presentment
-from gateway.receipts import ReceiptRecord, of_invoice, read_number
+from gateway.receipts import ReceiptRecord, ReceiptStanding, of_invoice, read_number
 from gateway.settings import settings
 from gateway.words.speech import speech
 
@@ -42,9 +42,14 @@ class Proofs:
         return any(payment.receipt_number is None for payment in self.invoice.booked)
 
     def chosen(self, number: str | None) -> ReceiptRecord | None:
-        """Return the receipt with a number, however typed; without one the latest."""
+        """Return the receipt with a number, however typed; without one the latest that stands.
+
+        Where none stands it is the latest, unless one that will is being made.
+        """
         if number is None:
-            return self.receipts[-1] if self.receipts else None
+            standing = [each for each in self.receipts if each.standing is ReceiptStanding.STANDS]
+            latest = standing or ([] if self.awaited else self.receipts)
+            return latest[-1] if latest else None
         wanted = read_number(number)
         return next((each for each in self.receipts if each.number == wanted), None)
 
@@ -55,11 +60,10 @@ def receipt(request: Request, reference: str) -> Response:
     found = _proofs(request, reference, "/receipt")
     if isinstance(found, Response):
         return found
-    chosen = found.chosen(request.query_params.get("number"))
-    if chosen is None and found.awaited:
-        return _being_made(request, found)
+    number = request.query_params.get("number")
+    chosen = found.chosen(number)
     if chosen is None:
-        return _none(request, found)
+        return _none(request, found, number) or _being_made(request, found)
     code = as_text(chosen.signed)
     link = settings().receipt_link(chosen.number)
     say = speech(site.address_of(request).language).say
@@ -83,11 +87,11 @@ def receipt_paper(request: Request, reference: str) -> Response:
     found = _proofs(request, reference, "/receipt.pdf")
     if isinstance(found, Response):
         return found
-    chosen = found.chosen(request.query_params.get("number"))
-    if chosen is None and found.awaited:
-        return site.redirect(request, f"/{found.invoice.reference}/receipt")
+    number = request.query_params.get("number")
+    chosen = found.chosen(number)
     if chosen is None:
-        return _none(request, found)
+        being_made = site.redirect(request, f"/{found.invoice.reference}/receipt")
+        return _none(request, found, number) or being_made
     try:
         with PAPERS.turn():
             paper = receipt_pdf(
@@ -138,7 +142,17 @@ def _being_made(request: Request, found: Proofs) -> Response:
     )
 
 
-def _none(request: Request, found: Proofs) -> Response:
+def _none(request: Request, found: Proofs, number: str | None) -> Response | None:
+    """Return the answer where there is no such receipt; None where one is being made."""
+    if number is None and found.awaited:
+        return None
     return site.page(
-        request, "problem.html", status=404, what="no_receipt", reference=found.invoice.reference
+        request,
+        "problem.html",
+        status=404,
+        # Somebody holds a number: that it is not of this reference says nothing about payments.
+        what="no_receipt" if number is None else "other_receipt",
+        reference=found.invoice.reference,
+        number=read_number(number or ""),
+        has_receipts=bool(found.receipts) or found.awaited,
     )

@@ -157,13 +157,15 @@ def missing(request: Request) -> Response:
     return page(request, "problem.html", status=404, what="missing")
 
 
-def wait_page(request: Request, seconds: int, what: str = "misses") -> Response:
+def wait_page(
+    request: Request, seconds: int, what: str = "misses", *, status: int = 429
+) -> Response:
     """Return the answer for who asked too often: how long to wait, in words and for programs."""
     minutes = max(1, math.ceil(seconds / _SECONDS_A_MINUTE))
     return page(
         request,
         "problem.html",
-        status=429,
+        status=status,
         at=address_of(request, request.scope["path"] if request.method in READ else "/"),
         headers={"Retry-After": str(seconds)},
         what=what,

@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gateway.clock import real_clock
+from gateway.pages.clients import Client
 from gateway.settings import settings
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 WINDOW_MINUTES: Final = 15
 MISSES_MAX: Final = 5
 MISSES_OVERALL_MAX: Final = 300
+AROUND_TIMES: Final = 10
+"""How many times the bound on a client the network around it may, where one customer may hold it
+all: an IPv6 /48 has 65,536 networks like a household's."""
 PHOTOS_MAX: Final = 30
 PHOTOS_OVERALL_MAX: Final = 1_500
 
@@ -94,35 +98,45 @@ class Counters:
 
 
 class Bound:
-    """So many in the window for each client, and for everybody together."""
+    """So many in the window for each client, for the network around it, and for everybody."""
 
     def __init__(self, counters: Counters, name: str, *, each: int, overall: int) -> None:
         self._counters = counters
         self._each = _item(each, name)
+        self._around = _item(each * AROUND_TIMES, f"{name}-around")
         self._overall = _item(overall, f"{name}-overall")
 
-    def seconds_to_wait(self, client: str) -> int:
+    def seconds_to_wait(self, client: Client) -> int:
         """Return for how long a client is not served; 0: now.
 
-        Beyond the overall bound whoever is counted at all waits. Who is not goes on: one that
-        guesses from a thousand networks cannot shut the door to those who never missed.
+        Beyond the overall bound waits whoever is counted, or has a neighbour who is. Who has none
+        goes on: one that guesses from many networks cannot shut the door to everybody else.
         """
-        reset, left = self._standing(self._each, client)
-        if left == self._each.amount:
+        reset, left = self._standing(self._each, client.own)
+        if not left:
+            return self._until(reset)
+        reset, left = self._standing(self._around, client.around)
+        if left == self._around.amount:
             return 0
-        if left > 0 and self._standing(self._overall, _EVERYBODY)[1] > 0:
-            return 0
-        return self._until(reset)
+        if not left and client.may_hold_around:
+            return self._until(reset)
+        return 0 if self._standing(self._overall, _EVERYBODY)[1] else self._until(reset)
 
-    def count(self, client: str) -> int:
+    def count(self, client: Client) -> int:
         """Count one; return 0, or for how long the client waits because it was one too many.
 
-        Of several at once only so many are let through: the counter decides, not the look before.
+        Of several at once only so many are told 0: the counter decides, not the look before. What
+        else the look before let through must look again after it.
         """
-        if not self._counters.ask(lambda counter: counter.hit(self._each, client)):
-            return self._until(self._standing(self._each, client)[0])
-        self._counters.ask(lambda counter: counter.hit(self._overall, _EVERYBODY))
+        if not self._hit(self._each, client.own):
+            return self._until(self._standing(self._each, client.own)[0])
+        if not self._hit(self._around, client.around) and client.may_hold_around:
+            return self._until(self._standing(self._around, client.around)[0])
+        self._hit(self._overall, _EVERYBODY)
         return 0
+
+    def _hit(self, item: RateLimitItem, whose: str) -> bool:
+        return self._counters.ask(lambda counter: counter.hit(item, whose))
 
     def _standing(self, item: RateLimitItem, whose: str) -> tuple[float, int]:
         return self._counters.ask(lambda counter: counter.get_window_stats(item, whose))

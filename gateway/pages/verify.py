@@ -18,7 +18,7 @@ from gateway.codes.receipts import PREFIX, as_text
 from gateway.db import snapshot
 from gateway.models import Channel
 from gateway.pages import site, static
-from gateway.pages.forms import Posted, Refusal, read_form
+from gateway.pages.forms import Body, Posted, Refusal, read_form
 from gateway.pages.lookup import look_up, now
 from gateway.pages.payer import PHOTOS
 from gateway.pages.turnstile import Full
@@ -30,8 +30,9 @@ TEXT_CHARS_MAX: Final = 2_048
 """Eight times a receipt's code."""
 
 KEYS_KEPT: Final = "public, max-age=300"
-OFFLINE_KEPT: Final = "public, max-age=86400"
-"""Opened again within a day it needs no network; it says by itself when it is too old."""
+OFFLINE_KEPT: Final = "public, max-age=600, stale-while-revalidate=86400"
+"""A new key is on it within minutes; and opened again within a day it still needs no network, as
+browsers show what they have while they ask. It says by itself when it is too old."""
 
 OLD_AFTER_DAYS: Final = 30
 
@@ -50,18 +51,24 @@ def check(request: Request, posted: Posted) -> Response:
     """Say what a code is worth, or go to the page of a number."""
     if posted.refusal is not None:
         return _refused(request, posted.refusal, posted.seconds)
-    filled = read_form(posted)
-    if filled.photo is None:
-        return _go_or_say(request, filled.fields.get("receipt", ""))
-    if not filled.photo:
-        return form_page(request, wrong="no_photo")
+    if posted.is_multipart:
+        return _from_photo(request, posted)
+    return _go_or_say(request, read_form(posted).fields.get("receipt", ""))
+
+
+def _from_photo(request: Request, posted: Body) -> Response:
     try:
         with PHOTOS.turn():
-            codes = codes_in(filled.photo)
+            filled = read_form(posted)
+            codes = codes_in(filled.photo) if filled.photo else []
     except UnreadablePhoto:
         return form_page(request, wrong="unreadable")
     except Full:
         return _refused(request, Refusal.BUSY, 10)
+    if filled.photo is None:
+        return _go_or_say(request, filled.fields.get("receipt", ""))
+    if not filled.photo:
+        return form_page(request, wrong="no_photo")
     if not codes:
         return form_page(request, wrong="no_code")
     # A receipt bears two codes: the signed one proves more than the link.
@@ -182,11 +189,12 @@ def _unknown(request: Request, number: str) -> Response:
 
 
 def _refused(request: Request, refusal: Refusal, seconds: int) -> Response:
-    if refusal is Refusal.TOO_OFTEN:
-        return site.wait_page(request, seconds, "photos")
-    if refusal is Refusal.BUSY:
-        return site.wait_page(request, seconds, "busy")
-    made = form_page(request, wrong=refusal.value)
-    made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
+    if refusal in {Refusal.TOO_OFTEN, Refusal.BUSY}:
+        what = "photos" if refusal is Refusal.TOO_OFTEN else "busy"
+        made = site.wait_page(request, seconds, what)
+    else:
+        made = form_page(request, wrong=refusal.value)
+        made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
+    # A part of the body may still be on its way.
     made.headers["Connection"] = "close"
     return made

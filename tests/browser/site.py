@@ -29,6 +29,7 @@ from gateway.institution import institution
 from gateway.invoices import cancel_invoice, issue_invoices
 from gateway.models import Channel
 from gateway.periods import parse_period
+from gateway.presentment import Person
 from gateway.references import with_check_digits
 from gateway.reports import PaymentReport, Statement
 from gateway.services import Services
@@ -44,6 +45,16 @@ NOBODYS: Final = with_check_digits(9_876_543_210)
 """A reference that verifies and was never issued."""
 
 NOBODYS_NUMBER: Final = "R26-000000000"
+
+PAYER: Final = Person(
+    family_name="El Idrissi",
+    given_name="Fatima Zahra",
+    family_name_ar="الإدريسي",
+    given_name_ar="فاطمة الزهراء",
+    cnss_number="123456789",
+    region="Casablanca-Settat",
+)
+"""Everybody's name here."""
 
 _ROOT: Final = Path(__file__).parent.parent.parent
 _WAS_PAID_AT: Final = NOW - timedelta(days=1, hours=2)
@@ -64,6 +75,7 @@ _INVOICES: Final = {
     "expired": "2025-10",
     "cancelled": "2026-11",
     "announced": "2026-11",
+    "announced in part": "2026-11",
     "to be paid, fr": "2026-11",
     "to be paid, ar": "2026-11",
 }
@@ -196,11 +208,11 @@ def _issue() -> dict[str, str]:
         for name, code in _INVOICES.items():
             period = parse_period(code)
             person: dict[str, Any] = {
-                "family_name": "El Idrissi",
-                "given_name": "Fatima Zahra",
-                "family_name_ar": "الإدريسي",
-                "given_name_ar": "فاطمة الزهراء",
-                "region": "Casablanca-Settat",
+                "family_name": PAYER.family_name,
+                "given_name": PAYER.given_name,
+                "family_name_ar": PAYER.family_name_ar,
+                "given_name_ar": PAYER.given_name_ar,
+                "region": PAYER.region,
                 "registered_on": period.starts_on,
                 "left_on": period.ends_on,
             }
@@ -238,6 +250,9 @@ def _book(references: Mapping[str, str]) -> PaymentReport:
         ),
         _a_payment(references["paid too much"], amount_minor=20_000, channel=None),
         _a_payment(references["announced"], statement=Statement.PENDING, channel=Channel.TRANSFER),
+        _a_payment(
+            references["announced in part"], statement=Statement.PENDING, amount_minor=5_000
+        ),
         now=NOW,
     )
     with transaction() as session:

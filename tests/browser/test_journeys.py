@@ -19,7 +19,7 @@ from gateway.words.catalogs import Language
 from gateway.words.speech import speech
 from tests.browser.chromium import a_context, a_page
 from tests.browser.probes import probe, zxing_reads
-from tests.browser.site import NOBODYS, Site
+from tests.browser.site import NOBODYS, PAYER, Site
 from tests.browser.views import ERROR_BEGINS, LANGUAGES, MISSES_MAX, fetched, mistyped
 
 ARABIC_DIGITS: Final = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
@@ -217,7 +217,8 @@ def test_total_day_and_initials_are_read_without_scrolling(
     speaking = speech(language)
     due = {"part paid": 6_352, "quarterly": 150_000}.get(name, 16_352)
     day = {"late": "2026-10-31", "quarterly": "2026-12-31"}.get(name, "2026-11-30")
-    initials = "F. Z. E. I." if language == "fr" or name == "quarterly" else "ف. ا. ا."
+    in_latin = language == "fr" or name == "quarterly"
+    initials = PAYER.initials if in_latin else PAYER.initials_ar
     page.goto(f"{site.address}/{site.references[name]}")
     wanted = [speaking.money(due), speaking.day(date.fromisoformat(day)), initials]
     assert page.viewport_size is not None

@@ -131,6 +131,7 @@ def _standing(site: Site) -> list[View]:
             "late",
             "part paid",
             "announced",
+            "announced in part",
             "paid",
             "paid in parts",
             "paid too much",
@@ -151,6 +152,11 @@ def _proving(site: Site) -> list[View]:
         ),
         # Tried so often that it does not load itself again while it is looked at.
         View("receipt: preparing", f"/{site.references['preparing']}/receipt?try=6"),
+        View(
+            "receipt: of another",
+            f"/{site.references['open']}/receipt?number={site.receipt('paid').number}",
+            404,
+        ),
         View("receipt: none yet", f"/{site.references['open']}/receipt", 404),
     ]
 
@@ -168,6 +174,7 @@ def _checking(site: Site) -> list[View]:
         View("check", "/verify"),
         View("check: number", f"/verify/{site.receipt('paid').number}"),
         View("check: genuine", _with(receipt=site.codes["genuine"]), like="check: number"),
+        View("check: paid too much", f"/verify/{site.receipt('paid too much').number}"),
         View("check: no such number", f"/verify/{NOBODYS_NUMBER}", 404),
         View("check: not a number", "/verify/R26-12", 422),
         *(View(f"check: {name}", _with(receipt=site.codes[name])) for name in whole),
@@ -187,6 +194,7 @@ def _failing(site: Site) -> list[View]:
         View("not to be written to", f"/{site.references['open']}", 405, posted=True),
         View("a fault of ours", f"/{site.references['open']}", 500, out_of_order=True),
         View("nothing to scan", f"/{site.references['paid']}.svg?code=emv", 410),
+        View("scanned too late", f"/{site.references['expired']}.svg?code=emv", 410),
     ]
 
 

@@ -64,6 +64,8 @@ def test_every_way_to_say_a_reference_is_understood(text: str) -> None:
         "148275\n036141",
         "RF75148275036141",
         "Référence : 1482 7503 6142",
+        "1482 7503 6141 1",
+        "7 1482 7503 6141",
         "148275036141 et 100000000190",
         "https://wasl.ma.example/",
         "https://wasl.ma.example/1482750361411",

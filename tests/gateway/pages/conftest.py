@@ -61,5 +61,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
 
 def forget() -> None:
     """Empty what the pages keep for the life of a process."""
+    if throttle.counters.cache_info().currsize and (shared := throttle.counters()._shared):
+        shared.storage.get_connection().connection_pool.disconnect()  # type: ignore[attr-defined]
     for once in (clients._key, throttle.counters, throttle.misses, throttle.photos):
         once.cache_clear()

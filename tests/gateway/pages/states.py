@@ -81,20 +81,27 @@ def paid(*amounts_minor: int, signed: bool = True) -> str:
 def taken_back() -> str:
     """Return an invoice whose payment was reversed after its receipt was made."""
     reference = an_invoice()
-    booked = a_report(reference, provider_payment_id="BACK")
-    record(booked)
-    sign()
+    reversed_again(reference)
+    return reference
+
+
+def reversed_again(reference: str, amount_minor: int = 16352, *, signed: bool = True) -> None:
+    """Have a payment booked, its receipt made, and the payment reversed."""
+    payment = f"BACK {reference}"
+    record(a_report(reference, provider_payment_id=payment, amount_minor=amount_minor))
+    if signed:
+        sign()
     later = NOON + timedelta(hours=1)
     record(
         a_report(
             reference,
-            provider_payment_id="BACK",
+            provider_payment_id=payment,
+            amount_minor=amount_minor,
             statement=Statement.REVERSED,
             stated_at=later,
             received_at=later,
         )
     )
-    return reference
 
 
 def sign() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,16 @@ def test_the_other_language_is_the_same_page_asked_the_same() -> None:
     assert address.in_language("fr") == "/1482?reference=1+2%263&code=emv&lang=fr"
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["//evil.example/x", "/\\evil.example", "\\\\evil.example", "https://evil.example", "", "x"],
+)
+def test_no_link_leads_to_another_site(path: str) -> None:
+    address = Address(path, (), "fr", chosen=True)
+    assert address.in_language("ar") == "/?lang=ar"
+    assert address.link(path) == "/?lang=fr"
+
+
 def test_a_flood_is_not_carried_along() -> None:
     assert an_address(chosen=True, reference="9" * 5_000).in_language("fr") == "/1482?lang=fr"
 
@@ -59,3 +71,4 @@ def test_any_page_has_a_link_in_plain_characters(path: str, name: str, value: st
     link = Address(path, ((name, value),), "fr", chosen=True).in_language("ar")
     assert link.isascii()
     assert not set(link) & set(" \"'<>\n\r")
+    assert re.match(r"/(?![/\\])", link)

@@ -14,9 +14,11 @@ from starlette.testclient import TestClient
 from gateway.codes import emv
 from gateway.db import execute, transaction
 from gateway.institution import institution
+from gateway.models import Channel
 from gateway.pages import site
-from gateway.pages.payer import SYMBOL_BYTES_MAX
+from gateway.pages.payer import ANNOUNCEMENT_FRESH, SYMBOL_BYTES_MAX
 from gateway.references import format_reference
+from gateway.reports import Statement
 from gateway.settings import settings
 from tests.factories import NOON, a_report, record
 from tests.gateway.pages import states
@@ -147,7 +149,7 @@ def test_an_open_invoice_says_what_until_when_and_for_whom(client: TestClient) -
     fr, ar = text_of(ask(client, f"/{reference}")), text_of(ask(client, f"/{reference}", "ar"))
     for words in ("163,52 DH", "30 novembre 2026", "F. Z. E. I.", "Artisan non imposable"):
         assert words in fr
-    for words in ("163,52 درهم", "30 نونبر 2026", "ف. ا. ا.", "صانع تقليدي"):
+    for words in ("163,52 درهم", "30 نونبر 2026", "ف. ز. إ.", "صانع تقليدي"):
         assert words in ar
     shown = format_reference(reference)
     for text in (fr, ar):
@@ -239,6 +241,66 @@ def test_an_announced_payment_is_not_to_be_made_twice(client: TestClient) -> Non
     assert "لا تؤدوا مرة ثانية" in text_of(ask(client, f"/{reference}", "ar"))
 
 
+def test_an_announced_part_keeps_nobody_from_paying_the_rest(client: TestClient) -> None:
+    for reference in (states.announced(1), states.announced(16351)):
+        answer = ask(client, f"/{reference}")
+        fr = text_of(answer)
+        assert "Ne payez pas une deuxième fois" not in fr
+        assert "a été annoncé le 18 novembre 2026. Il n’est pas encore confirmé." in fr
+        assert "Pour l’instant, il reste 163,52 DH à payer." in fr
+        assert "En cours de confirmation" not in fr
+        assert "<details" not in answer.text
+        ar = text_of(ask(client, f"/{reference}", "ar"))
+        assert "لا تؤدوا مرة ثانية" not in ar
+        assert "يبقى مبلغ 163,52 درهم للأداء" in ar
+
+
+def test_what_is_announced_and_what_is_paid_cover_it_together(client: TestClient) -> None:
+    reference = states.paid(6000)
+    pending = {"statement": Statement.PENDING, "channel": Channel.TRANSFER}
+    record(a_report(reference, amount_minor=4000, **pending))
+    assert "Ne payez pas une deuxième fois" not in text_of(ask(client, f"/{reference}"))
+    record(a_report(reference, amount_minor=6352, **pending))
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Ne payez pas une deuxième fois" in fr
+    assert "Un paiement de 40,00 DH" in fr
+    assert "Un paiement de 63,52 DH" in fr
+
+
+def test_an_announcement_of_long_ago_keeps_nobody_from_paying(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = states.announced()
+    for late, told in ((timedelta(), True), (timedelta(minutes=1), False)):
+        set_clock(monkeypatch, NOON + ANNOUNCEMENT_FRESH + late)
+        fr = text_of(ask(client, f"/{reference}"))
+        assert ("Ne payez pas une deuxième fois" in fr) is told
+        assert "Un paiement de 163,52 DH a été annoncé le 18 novembre 2026" in fr
+    # Late, it is said to be late; expired, it needs a new notice and no warning.
+    set_clock(monkeypatch, NOON + timedelta(days=30))
+    assert "L’échéance est passée" in text_of(ask(client, f"/{reference}"))
+    set_clock(monkeypatch, NOON + timedelta(days=600))
+    fr = text_of(ask(client, f"/{reference}"))
+    assert "Demandez un nouvel avis" in fr
+    assert "a été annoncé" in fr
+    assert "Ne payez pas une deuxième fois" not in fr
+
+
+def test_a_payment_that_was_taken_back_is_told_where_it_matters(client: TestClient) -> None:
+    due, closed, without = states.taken_back(), states.paid(), states.an_invoice()
+    states.reversed_again(closed, 5000)
+    states.reversed_again(without, signed=False)
+    for reference, amount, n in ((due, "163,52", 1), (closed, "50,00", 1), (without, "163,52", 0)):
+        answer = ask(client, f"/{reference}")
+        fr = text_of(answer)
+        assert f"Un paiement de {amount} DH du 18 novembre 2026 a été annulé" in fr
+        back = [r for r in states.receipts_of(reference) if r.standing == "reversed"]
+        assert len(back) == n
+        for receipt in back:
+            assert f'href="/{reference}/receipt?number={receipt.number}"' in answer.text
+        assert "ألغي أداء مبلغ" in text_of(ask(client, f"/{reference}", "ar"))
+
+
 def test_an_announced_payment_that_came_is_forgotten(client: TestClient) -> None:
     reference = states.announced()
     record(a_report(reference, amount_minor=16352))
@@ -285,6 +347,11 @@ def test_a_reference_that_nobody_has_is_unknown(client: TestClient) -> None:
         assert answer.status_code == 404
         assert words in text_of(answer)
         assert format_reference(states.nobodys()) in text_of(answer)
+        # Money may have come with it all the same, and be kept until its owner is found.
+        assert "Rien n’a été payé" not in text_of(answer)
+        assert "لم يؤد أي مبلغ" not in text_of(answer)
+    fr = text_of(ask(client, f"/{states.nobodys()}"))
+    assert "Si vous avez payé avec cette référence, gardez votre reçu" in fr
 
 
 def test_no_page_and_no_paper_names_anybody(client: TestClient) -> None:
@@ -397,8 +464,14 @@ def test_the_payment_code_holds_what_is_due_now_and_is_never_kept(
 
 
 def test_nothing_is_paid_with_the_code_of_what_is_closed(client: TestClient) -> None:
-    for reference in (states.paid(), states.cancelled(), states.an_invoice("2024-10")):
-        assert client.get(f"/{reference}.svg?code=emv").status_code == 410
+    for reference, said in (
+        (states.paid(), "Rien n’est à payer avec ce code"),
+        (states.cancelled(), "Rien n’est à payer avec ce code"),
+        (states.an_invoice("2024-10"), "Ce code ne peut plus servir à payer"),
+    ):
+        answer = client.get(f"/{reference}.svg?code=emv")
+        assert answer.status_code == 410
+        assert said in text_of(answer)
         assert client.get(f"/{reference}.svg").status_code == 200
 
 

@@ -133,3 +133,56 @@ def test_a_paper_that_cannot_be_made_yet_leads_to_the_page(client: TestClient) -
     answer = client.get(f"/{reference}/receipt.pdf")
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/{reference}/receipt"
+
+
+def test_a_number_of_another_contribution_denies_no_payment(client: TestClient) -> None:
+    paid, unpaid = states.paid(), states.an_invoice()
+    [other] = states.receipts_of(states.paid())
+    for reference, link in ((paid, f"/{paid}/receipt"), (unpaid, f"/{unpaid}")):
+        for path in ("receipt", "receipt.pdf"):
+            for number in (other.number, "R99-000000000", "hello", ""):
+                answer = client.get(f"/{reference}/{path}?number={number}")
+                assert answer.status_code == 404
+                assert "Ce numéro de reçu n’est pas celui d’un reçu de" in text_of(answer)
+                assert "Aucun paiement" not in text_of(answer)
+                assert f'href="{link}"' in answer.text
+    ar = text_of(client.get(f"/{paid}/receipt?number={other.number}&lang=ar"))
+    assert "ليس من وصولات هذا الاشتراك" in ar
+    assert other.number in ar
+    awaited = states.paid(signed=False)
+    assert client.get(f"/{awaited}/receipt?number={other.number}").status_code == 404
+
+
+def test_the_signed_code_of_what_was_taken_back_is_not_handed_out(client: TestClient) -> None:
+    reference = states.taken_back()
+    [receipt] = states.receipts_of(reference)
+    answer = client.get(f"/{reference}/receipt")
+    assert answer.status_code == 200
+    assert "AMO1:" not in html.unescape(answer.text)
+    assert len(re.findall("<svg ", answer.text)) == 1
+    assert settings().receipt_link(receipt.number) in text_of(answer)
+
+
+def test_the_receipt_that_is_shown_first_is_one_that_stands(client: TestClient) -> None:
+    reference = states.paid(6000)
+    states.reversed_again(reference, 10352)
+    stands, _ = states.receipts_of(reference)
+    assert stands.number in title_of(client.get(f"/{reference}/receipt"))
+    # Of none that stands it is the latest, and of one in the making that one.
+    reference = states.taken_back()
+    [back] = states.receipts_of(reference)
+    assert back.number in title_of(client.get(f"/{reference}/receipt"))
+    record(a_report(reference))
+    assert "refresh" in client.get(f"/{reference}/receipt").headers
+
+
+def test_a_receipt_of_a_cancelled_notice_says_whose_the_money_is(client: TestClient) -> None:
+    reference = states.cancelled()
+    record(a_report(reference))
+    states.sign()
+    fr = text_of(client.get(f"/{reference}/receipt"))
+    assert "L’avis a été annulé, et cet argent est votre avoir" in fr
+    assert "agence" in fr
+    assert "Gardé pour vous en avoir 163,52 DH" in fr
+    assert "رصيد لفائدتكم" in text_of(client.get(f"/{reference}/receipt?lang=ar"))
+    assert "L’avis a été annulé" not in text_of(client.get(f"/{states.paid()}/receipt"))

@@ -147,6 +147,16 @@ def test_what_the_router_refuses_is_a_page_too(client: TestClient) -> None:
     assert "لا توجد صفحة" in text_of(answer)
 
 
+@pytest.mark.parametrize("path", ["//evil.example/x", "///evil.example", "/%5Cevil.example/x"])
+def test_a_path_like_the_name_of_a_site_is_in_no_link(app: FastAPI, path: str) -> None:
+    answer = a_client(app).get(f"https://amo.example.ma{path}")
+    assert answer.status_code == 404
+    assert set(re.findall(r'hreflang="\w+" href="([^"]+)"', answer.text)) == {
+        "/?lang=fr",
+        "/?lang=ar",
+    }
+
+
 def test_programs_are_answered_as_programs(client: TestClient) -> None:
     for path in ("/webhooks/nobody", "/v1/nothing", "/healthz/x"):
         answer = client.get(path)

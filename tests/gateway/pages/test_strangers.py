@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -11,10 +12,11 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from gateway.pages import forms, payer, throttle
-from gateway.pages.forms import PHOTO_BYTES_MAX, Body, read_form
+from gateway.pages.forms import PHOTO_BYTES_MAX, Body, Refusal, read_form
 from gateway.pages.turnstile import Turnstile
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import a_client
@@ -212,6 +214,107 @@ def test_too_many_photos_at_once_are_told_to_wait(
     answer = client.post("/", files=photo)
     assert answer.status_code == 429
     assert "quelques secondes" in text_of(answer)
+    assert "Rien n’a été payé" not in text_of(answer)
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_form_of_very_many_parts_costs_nothing() -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    heads = b"--x\r\n" + b"a: b\r\n" * 10**6 + b"\r\n1\r\n"
+    for content in (part * 127_100, heads, b"--x\r\n" * 10**6, b"\r\n\r\n" * 10**6):
+        began = time.process_time()
+        read = read_form(Body(content + b"--x--\r\n", "multipart/form-data; boundary=x"))
+        assert time.process_time() - began < 0.2
+        assert len(read.fields) <= 1
+    few = b"".join(part.replace(b'"a"', b'"a%d"' % n) for n in range(30)) + b"--x--\r\n"
+    read = read_form(Body(few, "multipart/form-data; boundary=x"))
+    assert len(read.fields) == forms.FIELDS_MAX
+
+
+def test_a_file_field_that_was_left_empty_is_a_form_without_a_choice(client: TestClient) -> None:
+    content = (
+        b'--x\r\nContent-Disposition: form-data; name="photo"; filename=""\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n\r\n--x--\r\n"
+    )
+    kind = "multipart/form-data; boundary=x"
+    assert read_form(Body(content, kind)) == forms.Form({}, b"")
+    for path in ("/", "/verify"):
+        answer = client.post(path, content=content, headers={"Content-Type": kind})
+        assert answer.status_code == 422
+        assert "Choisissez" in text_of(answer)
+
+
+def test_a_form_of_parts_without_a_photo_is_read_as_typed(client: TestClient) -> None:
+    for path, name, text, leads in (
+        ("/", "reference", "148275036141", "/148275036141"),
+        ("/verify", "receipt", "R26-123456789", "/verify/R26-123456789"),
+    ):
+        answer = client.post(path, files={name: (None, text)})
+        assert answer.headers["location"] == leads
+
+
+class Slow:
+    """A sender: a piece of its body each time it is asked, after a pause, for ever."""
+
+    def __init__(self, piece: bytes, pause: float) -> None:
+        self.piece, self.pause, self.sent = piece, pause, 0
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.sleep(self.pause)
+        self.sent += len(self.piece)
+        return {"type": "http.request", "body": self.piece, "more_body": True}
+
+    def posts(self, content_type: bytes = b"multipart/form-data; boundary=x") -> Body:
+        headers = [(b"content-type", content_type)]
+        scope = {"type": "http", "method": "POST", "headers": headers, "client": ("1.2.3.4", 1)}
+        return asyncio.run(forms._posted(Request(scope, self.receive)))
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of time a hundred times tighter, and no bound on the number of photos."""
+    for name in ("TEXT_SECONDS_MAX", "PHOTO_SECONDS_MAX", "GRACE_SECONDS", "REFUSED_SECONDS_MAX"):
+        monkeypatch.setattr(forms, name, getattr(forms, name) / 100)
+    monkeypatch.setattr(forms, "BYTES_A_SECOND_MIN", forms.BYTES_A_SECOND_MIN * 100)
+    bound = throttle.Bound(throttle.Counters(None), "test", each=10**6, overall=10**6)
+    monkeypatch.setattr(forms, "photos", lambda: bound)
+
+
+@pytest.mark.usefixtures("hasty", "app")
+def test_a_body_that_trickles_in_is_not_waited_for() -> None:
+    for sender, seconds in (
+        (Slow(b"x", 0.001), 0.3),  # no rate at all
+        (Slow(b"x" * 10_000, 0.001), 1.5),  # a good one, and no end
+    ):
+        began = time.monotonic()
+        assert sender.posts().refusal in {Refusal.CUT, Refusal.TOO_LARGE}
+        assert time.monotonic() - began < seconds
+    began = time.monotonic()
+    assert Slow(b"x", 0.001).posts(b"text/plain").refusal is Refusal.CUT
+    assert time.monotonic() - began < 0.5
+    assert not forms._uploads
+
+
+@pytest.mark.usefixtures("hasty", "app")
+def test_what_is_refused_is_taken_off_the_wire_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forms, "REFUSED_SECONDS_MAX", 20.0)
+    monkeypatch.setattr(forms, "GRACE_SECONDS", 20.0)
+    monkeypatch.setattr(forms, "UPLOADS_OF_ONE_MAX", 0)
+    monkeypatch.setattr(forms, "_has_room", lambda _client, times=1: times == 2)
+    sender = Slow(b"x" * 100_000, 0)
+    assert sender.posts().refusal is Refusal.BUSY
+    assert 0 < sender.sent <= forms.REFUSED_BYTES_MAX + 100_000
+    monkeypatch.setattr(forms, "REFUSED_SECONDS_MAX", 0.05)
+    began = time.monotonic()
+    assert Slow(b"x", 0.001).posts().refusal is Refusal.BUSY
+    assert time.monotonic() - began < 0.5
+    # And what is refused to a flood is not taken at all.
+    monkeypatch.setattr(forms, "_has_room", lambda *_: False)
+    sender = Slow(b"x", 0)
+    assert sender.posts().refusal is Refusal.BUSY
+    assert sender.sent == 0
 
 
 def test_what_was_typed_is_shown_as_text(client: TestClient) -> None:

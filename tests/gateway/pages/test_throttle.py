@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import redis
 from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlmodel import Session
 
+from gateway.db import snapshot
 from gateway.embedded.processes import free_port
 from gateway.pages import throttle
-from gateway.pages.clients import network_of
+from gateway.pages.clients import Client, networks_of
+from gateway.pages.lookup import presented
 from gateway.pages.throttle import MISSES_MAX, Bound, Counters
+from gateway.presentment import Presentment
 from gateway.settings import settings
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import a_client, forget
@@ -38,6 +44,10 @@ def test_who_missed_five_times_waits_and_is_told_how_long(app: FastAPI) -> None:
     assert 0 < int(answer.headers["retry-after"]) <= WINDOW_SECONDS
     assert "Réessayez dans 15 minutes." in text_of(answer)
     assert "163,52" not in text_of(answer)
+    # It may have been paid long ago: the page speaks of itself only.
+    assert "Cette page n’a rien encaissé et n’a rien changé." in text_of(answer)
+    assert "Rien n’a été payé" not in text_of(answer)
+    assert "payer maintenant" not in text_of(answer)
     assert "بعد 15 دقيقة" in text_of(client.get(f"/{reference}?lang=ar"))
     assert client.get("/verify/R26-000000001").status_code == 429
     # The form, typing errors, and everybody else go on.
@@ -83,6 +93,49 @@ def test_of_many_guesses_at_once_five_are_answered(app: FastAPI) -> None:
     assert sorted(answers).count(404) == MISSES_MAX
 
 
+def test_a_hit_among_too_many_misses_at_once_is_not_told(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, count = states.an_invoice(), 16
+    paths = [f"/{reference}", *misses(count - 1)]
+    all_looked = threading.Barrier(count)
+
+    @contextmanager
+    def together() -> Iterator[Session]:
+        all_looked.wait(30)
+        with snapshot() as session:
+            yield session
+
+    def misses_take_longer(session: Session, asked: str) -> Presentment | None:
+        if asked != reference:
+            time.sleep(0.1)
+        return presented(session, asked)
+
+    monkeypatch.setattr("gateway.pages.lookup.snapshot", together)
+    monkeypatch.setattr("gateway.pages.payer.presented", misses_take_longer)
+    with ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(lambda path: a_client(app).get(path).status_code, paths))
+    assert answers[0] == 429
+    assert answers.count(404) == MISSES_MAX
+
+
+def test_hits_at_once_are_all_told(app: FastAPI) -> None:
+    paths = [f"/{states.an_invoice()}", f"/{states.paid()}"] * 8
+    assert a_client(app).get(f"/{states.nobodys()}").status_code == 404
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda path: a_client(app).get(path).status_code, paths))
+    assert set(answers) == {200}
+
+
+def test_a_customer_of_many_networks_is_bounded(app: FastAPI) -> None:
+    most = MISSES_MAX * throttle.AROUND_TIMES
+    for n, path in enumerate(misses(most)):
+        assert a_client(app, f"2001:db8:1:{n:x}::1").get(path).status_code == 404
+    nobody = f"/{states.nobodys()}"
+    assert a_client(app, "2001:db8:1:ffff::1").get(nobody).status_code == 429
+    assert a_client(app, "2001:db8:2::1").get(nobody).status_code == 404
+
+
 def test_a_network_is_one_client(app: FastAPI) -> None:
     for last, path in enumerate(misses(MISSES_MAX)):
         assert a_client(app, f"2001:db8:1:2::{last:x}").get(path).status_code == 404
@@ -99,18 +152,28 @@ def test_a_network_is_one_client(app: FastAPI) -> None:
         ("2001:db8::1", "2001:db8::2", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("fe80::1%eth0", "fe80::1", True),
+        ("196.200.0.1:5678", "196.200.0.1", True),
+        ("196.200.0.1:5678", "196.200.0.2:5678", False),
+        ("[2001:db8::1]:5678", "2001:db8::2", True),
+        ("[2001:db8::1]", "2001:db8::2", True),
     ],
 )
 def test_networks(one: str, other: str, same: bool) -> None:
-    assert (network_of(one) == network_of(other)) is same
+    assert (networks_of(one)[0] == networks_of(other)[0]) is same
 
 
 @given(st.text())
 def test_whatever_an_address_is_it_is_counted(host: str) -> None:
-    assert isinstance(network_of(host), str)
+    own, around = networks_of(host)
+    assert isinstance(own, str)
+    assert isinstance(around, str)
 
 
 # -- the bounds themselves ------------------------------------------------------------------------
+
+
+def somebody(name: str, around: str | None = None, *, v6: bool = False) -> Client:
+    return Client(name, around or f"around {name}", v6)
 
 
 def a_bound(*, each: int = 5, overall: int = 300) -> Bound:
@@ -120,22 +183,41 @@ def a_bound(*, each: int = 5, overall: int = 300) -> Bound:
 def test_beyond_the_overall_bound_whoever_missed_waits() -> None:
     bound = a_bound(overall=3)
     for n in range(3):
-        assert bound.seconds_to_wait(f"client {n}") == 0
-        assert bound.count(f"client {n}") == 0
-    assert 0 < bound.seconds_to_wait("client 0") <= WINDOW_SECONDS
+        assert bound.seconds_to_wait(somebody(f"client {n}")) == 0
+        assert bound.count(somebody(f"client {n}")) == 0
+    assert 0 < bound.seconds_to_wait(somebody("client 0")) <= WINDOW_SECONDS
     # Who never missed is served, and waits once he has.
-    assert bound.seconds_to_wait("somebody") == 0
-    assert bound.count("somebody") == 0
-    assert bound.seconds_to_wait("somebody") > 0
+    assert bound.seconds_to_wait(somebody("somebody")) == 0
+    assert bound.count(somebody("somebody")) == 0
+    assert bound.seconds_to_wait(somebody("somebody")) > 0
+
+
+def test_beyond_the_overall_bound_a_neighbour_of_who_missed_waits() -> None:
+    bound = a_bound(overall=2)
+    for n in range(2):
+        assert bound.count(somebody(f"client {n}", "street")) == 0
+    assert bound.seconds_to_wait(somebody("client 2", "street")) > 0
+    assert bound.seconds_to_wait(somebody("client 2", "another street")) == 0
+
+
+def test_a_wide_network_of_one_customer_has_a_bound_of_its_own() -> None:
+    bound = a_bound(each=2)
+    counted = [bound.count(somebody(f"{n}", "provider", v6=True)) for n in range(21)]
+    assert counted[:20] == [0] * 20
+    assert counted[20] > 0
+    assert 0 < bound.seconds_to_wait(somebody("new", "provider", v6=True)) <= WINDOW_SECONDS
+    assert bound.seconds_to_wait(somebody("new", "other", v6=True)) == 0
+    # Neighbours in IPv4 are strangers to each other.
+    assert [bound.count(somebody(f"{n}", "street")) for n in range(30)] == [0] * 30
 
 
 def test_the_window_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     bound, real = a_bound(each=2), time.time
-    assert [bound.count("a") for _ in range(2)] == [0, 0]
-    assert bound.count("a") > 0
+    assert [bound.count(somebody("a")) for _ in range(2)] == [0, 0]
+    assert bound.count(somebody("a")) > 0
     monkeypatch.setattr(time, "time", lambda: real() + WINDOW_SECONDS + 1)
-    assert bound.seconds_to_wait("a") == 0
-    assert bound.count("a") == 0
+    assert bound.seconds_to_wait(somebody("a")) == 0
+    assert bound.count(somebody("a")) == 0
 
 
 # -- Redis ----------------------------------------------------------------------------------------
@@ -147,7 +229,7 @@ def test_redis_holds_no_address(app: FastAPI) -> None:
     assert url is not None
     with redis.Redis.from_url(url.get_secret_value()) as counters:
         keys = [key.decode() for key in counters.scan_iter()]
-    assert len(keys) == 2
+    assert len(keys) == 3
     assert all(key.startswith("wasl:") for key in keys)
     assert not [key for key in keys if "196" in key or states.nobodys() in key]
 
@@ -195,16 +277,16 @@ def test_redis_is_asked_again_after_a_pause(app: FastAPI, monkeypatch: pytest.Mo
         patch.setattr(shared.storage, "get_moving_window", away)
         patch.setattr(shared.storage, "acquire_entry", away)
         for _ in range(3):
-            assert throttle.misses().count("a") == 0
+            assert throttle.misses().count(somebody("a")) == 0
         assert asked == 1
     monkeypatch.setattr(throttle, "monotonic", lambda: time.monotonic() + 60)
-    assert throttle.misses().seconds_to_wait("a") == 0
-    assert throttle.misses().count("a") == 0
+    assert throttle.misses().seconds_to_wait(somebody("a")) == 0
+    assert throttle.misses().count(somebody("a")) == 0
     assert asked == 1
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://x", "redis://[", ""])
 def test_an_address_that_is_none_of_redis_stops_nothing(url: str) -> None:
     bound = Bound(Counters(url), "test", each=1, overall=10)
-    assert bound.count("a") == 0
-    assert bound.count("a") > 0
+    assert bound.count(somebody("a")) == 0
+    assert bound.count(somebody("a")) > 0

@@ -14,7 +14,7 @@ from gateway import process
 from gateway.codes import receipts as codes
 from gateway.pages import site
 from gateway.receipts import ReceiptRecord
-from tests.factories import NOON, as_owner
+from tests.factories import NOON, a_report, as_owner, record
 from tests.gateway.pages import states
 from tests.gateway.pages.states import text_of, title_of
 
@@ -172,3 +172,38 @@ def test_a_receipt_whose_key_was_lost_is_no_strangers(client: TestClient, home: 
     text = text_of(client.get(f"/verify/{receipt.number}"))
     assert "ne concorde pas avec nos livres" in text
     assert "ne vient pas de nous" not in text
+
+
+def test_money_that_pays_another_thing_is_not_said_to_pay_this(client: TestClient) -> None:
+    nothing = states.cancelled()
+    record(a_report(nothing))
+    states.sign()
+    for reference, here, credit in (
+        (nothing, "0,00", "163,52"),
+        (states.paid(20000), "163,52", "36,48"),
+    ):
+        [receipt] = states.receipts_of(reference)
+        answer = client.get(f"/verify/{receipt.number}")
+        fr = text_of(answer)
+        assert "Ce reçu est authentique et son paiement n’a pas été annulé" in fr
+        assert "paiement compte" not in fr + title_of(answer)
+        assert f"Dont pour cette cotisation {here} DH" in fr
+        assert f"Gardé en avoir pour le payeur {credit} DH" in fr
+        assert ("il ne paie pas cette cotisation" in fr) == (reference == nothing)
+        ar = text_of(client.get(f"/verify/{receipt.number}?lang=ar"))
+        assert "ولم يلغ أداؤه" in ar
+    whole = text_of(client.get(f"/verify/{a_receipt().number}"))
+    assert "son paiement compte" in whole
+    assert "en avoir" not in whole
+
+
+def test_a_key_that_the_page_without_a_network_lacks_condemns_nothing(client: TestClient) -> None:
+    for language, words in (("fr", "ne connaît pas la clé"), ("ar", "لا تعرف هذه الصفحة مفتاح")):
+        answer = client.get(f"/verify/offline?lang={language}")
+        [note] = re.findall(r'<div class="note" data-say="foreign" hidden>.*?</div>', answer.text)
+        assert words in note
+        assert "✗" not in note
+        assert 'href="/verify' in note
+    # A new key is on the page within minutes.
+    told = dict(part.strip().split("=") for part in answer.headers["cache-control"].split(",")[1:])
+    assert int(told["max-age"]) <= 600

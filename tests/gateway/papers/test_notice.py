@@ -197,7 +197,7 @@ def test_a_masked_notice_is_the_same_for_all_with_these_initials() -> None:
         OPEN,
         family_name="Echchamia Iqbal",
         given_name="Farida Zineb",
-        family_name_ar="الشامية",
+        family_name_ar="الإسماعيلي",
         given_name_ar="فريدة الزهرة",
         cnss_number="123456789",
     )

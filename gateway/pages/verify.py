@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from gateway import process
 from gateway.codes.photo import UnreadablePhoto, codes_in
-from gateway.codes.receipts import PREFIX, as_text
+from gateway.codes.receipts import PREFIX
 from gateway.db import snapshot
 from gateway.models import Channel
 from gateway.pages import site, static
@@ -23,7 +23,7 @@ from gateway.pages.lookup import look_up, now
 from gateway.pages.payer import PHOTOS
 from gateway.pages.turnstile import Full
 from gateway.pages.typed import read_typed
-from gateway.receipts import Finding, Verdict, find, read_number, verdict_on
+from gateway.receipts import Finding, Verdict, look_into, read_number, verdict_on
 from gateway.words.speech import CURRENCY, Speech, speech
 
 TEXT_CHARS_MAX: Final = 2_048
@@ -102,12 +102,8 @@ def numbered(request: Request, number: str) -> Response:
     keys = process.receipt_keys().published()
 
     def read(session: Session) -> Verdict | None:
-        record = find(session, wanted)
-        if record is None:
-            return None
-        verdict = verdict_on(session, as_text(record.signed), keys)
-        # A receipt of our books that does not verify is a matter of ours, not a stranger's work.
-        return verdict if verdict.finding is Finding.GENUINE else Verdict(Finding.NOT_IN_BOOKS)
+        verdict = look_into(session, wanted, keys)
+        return None if verdict.finding is Finding.UNKNOWN_NUMBER else verdict
 
     found = look_up(request, read, lambda: _unknown(request, wanted))
     return found if isinstance(found, Response) else verdict_page(request, found)

@@ -1,8 +1,10 @@
 """Draw a text as a QR code: SVG for pages, one-bit PNG for documents. Pure.
 
-`qrcode` draws. Most of its time goes into trying eight masks and taking the tidiest, and some into
-finding the version by encoding the text again and again. Here the mask is always 2, which readers
-see no difference in, and the version is reckoned: a code takes a fifth of the time.
+`qrcode` knows the standard: versions, blocks, fixed patterns, where a bit goes. Two things of it
+are not used, for they are nearly all of its time when a million notices are printed. It tries
+eight masks and takes the tidiest; here the mask is always 2, which readers see no difference in.
+It puts the data together bit by bit and divides polynomials by recursion; here both are done on
+whole integers. A symbol takes a quarter of the time; a test holds it against `qrcode`'s own.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
+from itertools import chain, zip_longest
 from typing import Final
 
 import qrcode
-from qrcode import util
+from qrcode import base, util
 from qrcode.constants import ERROR_CORRECT_M
 
 QUIET_MODULES: Final = 4
@@ -23,7 +28,8 @@ QUIET_MODULES: Final = 4
 
 _MASK: Final = 2
 _VERSION_MAX: Final = 40
-_ALPHANUMERIC: Final = frozenset(util.ALPHA_NUM)
+_ALPHANUMERIC: Final = {character: value for value, character in enumerate(util.ALPHA_NUM)}
+_FILLER: Final = b"\xec\x11"
 _RUN = re.compile(rb"\x01+")
 _AS_PIXELS: Final = bytes.maketrans(b"\x00\x01", b"10")  # in a PNG of one bit, 1 is white
 
@@ -99,26 +105,74 @@ def symbol(payload: str) -> Symbol:
         PayloadTooLong: No symbol holds it.
     """
     raw = payload.encode()
-    mode = util.MODE_ALPHA_NUM if _ALPHANUMERIC.issuperset(raw) else util.MODE_8BIT_BYTE
+    mode, content = _content(raw)
+    for version in range(1, _VERSION_MAX + 1):
+        head = f"{mode:04b}{len(raw):0{util.length_in_bits(mode, version)}b}"
+        if len(head) + len(content) <= util.BIT_LIMIT_TABLE[ERROR_CORRECT_M][version]:
+            break
+    else:
+        raise PayloadTooLong("The text is too long for a QR code.")
     drawing = qrcode.QRCode(
-        version=_version(mode, len(raw)),
-        error_correction=ERROR_CORRECT_M,
-        border=0,
-        mask_pattern=_MASK,
+        version=version, error_correction=ERROR_CORRECT_M, border=0, mask_pattern=_MASK
     )
-    drawing.add_data(util.QRData(raw, mode=mode))
+    drawing.data_cache = _codewords(head + content, version)
     drawing.make(fit=False)
     return Symbol(tuple(map(bytes, drawing.modules)))
 
 
-def _version(mode: int, length: int) -> int:
-    """Return the smallest version that holds so many characters."""
-    bits = 8 * length if mode == util.MODE_8BIT_BYTE else length // 2 * 11 + length % 2 * 6
-    for version in range(1, _VERSION_MAX + 1):
-        head = 4 + util.length_in_bits(mode, version)
-        if head + bits <= util.BIT_LIMIT_TABLE[ERROR_CORRECT_M][version]:
-            return version
-    raise PayloadTooLong("The text is too long for a QR code.")
+def _content(raw: bytes) -> tuple[int, str]:
+    """Return the mode that holds these bytes in the least room, and the bits it makes of them."""
+    try:
+        values = [_ALPHANUMERIC[character] for character in raw]
+    except KeyError:
+        return util.MODE_8BIT_BYTE, f"{int.from_bytes(raw, 'big'):0{8 * len(raw)}b}"
+    pairs = zip(values[::2], values[1::2], strict=False)
+    last = f"{values[-1]:06b}" if len(values) % 2 else ""
+    return util.MODE_ALPHA_NUM, "".join([f"{a * 45 + b:011b}" for a, b in pairs]) + last
+
+
+def _codewords(bits: str, version: int) -> list[int]:
+    """Return the bytes of a symbol in the order they are drawn: data, then what corrects it."""
+    room = util.BIT_LIMIT_TABLE[ERROR_CORRECT_M][version]
+    bits += "0000"  # the end; where it does not fit, the cut below takes it off again
+    bits += "0" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    data = (data + _FILLER * room)[: room // 8]
+    blocks, checks, start = [], [], 0
+    for block in base.rs_blocks(version, ERROR_CORRECT_M):
+        blocks.append(data[start : start + block.data_count])
+        checks.append(_check_bytes(blocks[-1], block.total_count - block.data_count))
+        start += block.data_count
+    return [*_interleaved(blocks), *_interleaved(checks)]
+
+
+def _interleaved(blocks: Sequence[bytes]) -> list[int]:
+    """Return the first byte of every block, then every second byte; shorter blocks end sooner."""
+    return [byte for byte in chain.from_iterable(zip_longest(*blocks)) if byte is not None]
+
+
+def _check_bytes(data: bytes, count: int) -> bytes:
+    """Return the Reed-Solomon bytes of a block: the remainder, found as a CRC is, by a table."""
+    table = _remainders(count)
+    high = 8 * (count - 1)
+    low = (1 << high) - 1
+    remainder = 0
+    for byte in data:
+        remainder = ((remainder & low) << 8) ^ table[(remainder >> high) ^ byte]
+    return remainder.to_bytes(count, "big")
+
+
+@cache
+def _remainders(count: int) -> list[int]:
+    """Return what each leading byte leaves when divided by the generator of this many bytes."""
+    generator = base.Polynomial([1], 0)
+    for power in range(count):
+        generator = generator * base.Polynomial([1, base.gexp(power)], 0)
+    logarithms = [base.glog(term) for term in list(generator)[1:]]
+    return [0] + [
+        int.from_bytes([base.gexp(base.glog(byte) + log) for log in logarithms], "big")
+        for byte in range(1, 256)
+    ]
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:

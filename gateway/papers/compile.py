@@ -114,6 +114,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _shown(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
+        if value and isinstance(value[0], int):
+            return value  # the bytes of a picture: thousands, and nothing to read in them
         return [_shown(part) for part in value]
     return value
 

@@ -1,4 +1,4 @@
-"""Processes that print a run together, and the one that watches them."""
+"""Processes that print a run together: this one, and others beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -22,14 +21,7 @@ from gateway.papers.printing import PrintProgress, print_next, progress_of
 from gateway.settings import settings
 
 LOOK_SECONDS: Final = 0.5
-"""Between two looks at how far it is, and before a worker looks again at what others hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Printer:
-    process: BaseProcess
-    says: connection.Connection
-    """Where it says why it stopped, if it can."""
+"""Before a process looks again at what others hold."""
 
 
 def print_all(
@@ -40,31 +32,33 @@ def print_all(
 ) -> PrintProgress:
     """Print what a run still lacks, with that many processes; return how it ended.
 
+    This process is one of them: it prints while the others still start, and whatever one that dies
+    leaves behind.
+
     Args:
         run: An order, committed.
         workers: 1 or more.
-        progress: Told now and then how many invoices are done, of how many.
+        progress: Told after each file of this process how many invoices are done, of how many.
 
     Raises:
-        Unusable: It could not be finished, each reason in a sentence. The same order goes on later.
+        Unusable: It could not be finished, in a sentence. The same order goes on later.
     """
     assert run.id is not None
     assert workers >= 1
     state = _state(run.id)
-    printers = [_start(run.id) for _ in range(min(workers, state.files - state.files_printed))]
+    others = [_start(run.id) for _ in range(min(workers, state.files - state.files_printed) - 1)]
     try:
-        while alive := [p.process.sentinel for p in printers if p.process.is_alive()]:
-            connection.wait(alive, LOOK_SECONDS)
+        while not state.finished:
+            if not _print_one(run.id):
+                # The rest is in others' hands; should they die, it is this one's turn.
+                connection.wait([o.sentinel for o in others if o.is_alive()], LOOK_SECONDS)
+                time.sleep(0 if any(o.is_alive() for o in others) else LOOK_SECONDS)
             state = _state(run.id)
             progress(state.done, state.ordered)
     finally:
-        for printer in printers:
-            printer.process.terminate()
-            printer.process.join()
-    state = _state(run.id)
-    if not state.finished:
-        reasons = list(dict.fromkeys(filter(None, map(_why, printers))))
-        raise Unusable(" ".join(reasons or ["Printing stopped before its end."]))
+        for other in others:
+            other.terminate()
+            other.join()
     return state
 
 
@@ -73,54 +67,35 @@ def _state(run_id: int) -> PrintProgress:
         return progress_of(session, run_id)
 
 
-def _start(run_id: int) -> _Printer:
+def _print_one(run_id: int) -> bool:
+    with transaction() as session:
+        return print_next(
+            session,
+            settings=settings(),
+            institution=institution(),
+            now=settings().business_clock()(),
+            run_id=run_id,
+        )
+
+
+def _start(run_id: int) -> BaseProcess:
     # Spawned, not forked: a fork would share the connections and the locks of this process.
-    context = get_context("spawn")
-    listens, says = context.Pipe(duplex=False)
     address = db.engine().url.render_as_string(hide_password=False)
-    printer = context.Process(target=_print, args=(address, run_id, says), daemon=True)
-    printer.start()
-    says.close()
-    return _Printer(printer, listens)
+    process = get_context("spawn").Process(target=_print, args=(address, run_id), daemon=True)
+    process.start()
+    return process
 
 
-def _print(address: str, run_id: int, says: connection.Connection) -> None:
-    """Print until the run is finished. The whole life of a printing process."""
-    # Ctrl-C goes to all processes of a terminal; the one that watches ends the others.
+def _print(address: str, run_id: int) -> None:
+    """Print while there is a file that nobody prints. The whole life of a process beside."""
+    # Ctrl-C goes to all processes of a terminal; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     db.connect(address)
     try:
-        while not _state(run_id).finished:
-            with transaction() as session:
-                printed = print_next(
-                    session,
-                    settings=settings(),
-                    institution=institution(),
-                    now=settings().business_clock()(),
-                    run_id=run_id,
-                )
-            if not printed:
-                # The rest is in others' hands; should they die, it is this one's turn.
-                time.sleep(LOOK_SECONDS)
-    except Unusable as error:
-        says.send(str(error))
-        sys.exit(2)
-    except SQLAlchemyError as error:
-        says.send(f"The database does not answer a printing process: {type(error).__name__}.")
+        while _print_one(run_id):
+            pass
+    except (Unusable, SQLAlchemyError):
+        # What stops this one stops the one that started it, and that one says so.
         sys.exit(2)
     finally:
         db.disconnect()
-
-
-def _why(printer: _Printer) -> str | None:
-    """Return why a process that has ended did not finish, in a sentence; None if it did."""
-    try:
-        if printer.says.poll():
-            return str(printer.says.recv())
-    except (EOFError, OSError):
-        pass
-    code = printer.process.exitcode
-    if not code:
-        return None
-    how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"failed (exit {code})"
-    return f"A printing process {how}. Give the same order again to go on where it stopped."

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -30,32 +31,32 @@ def test_processes_print_a_run_together(database: str, tmp_path: Path) -> None:
     assert print_all(run, workers=2) == state
 
 
-def test_a_process_that_dies_is_said_and_another_goes_on(
+def test_what_a_process_that_dies_leaves_behind_is_printed_by_the_one_that_started_it(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some_invoices(2)
+    references = some_invoices(6)
     run = ordered(tmp_path / "out")
     start = printers._start
+    killed = []
 
-    def start_and_kill(run_id: int) -> printers._Printer:
-        printer = start(run_id)
-        assert printer.process.pid is not None
-        os.kill(printer.process.pid, signal.SIGKILL)
-        return printer
+    def start_and_kill(run_id: int) -> BaseProcess:
+        process = start(run_id)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        killed.append(process)
+        return process
 
-    with monkeypatch.context() as patched:
-        patched.setattr(printers, "_start", start_and_kill)
-        with pytest.raises(Unusable, match=r"was killed \(SIGKILL\)\. Give the same order again"):
-            print_all(run, workers=1)
-    assert not how_far(run).finished
-    assert print_all(run, workers=1).finished
+    monkeypatch.setattr(printers, "_start", start_and_kill)
+    assert print_all(run, workers=3).finished
+    assert [process.exitcode for process in killed] == [-signal.SIGKILL] * 2
+    assert sorted(references_in(tmp_path / "out")) == sorted(references)
 
 
-def test_what_stops_a_process_is_said_by_the_one_that_watches(
-    database: str, tmp_path: Path
-) -> None:
-    some_invoices(2)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_stops_printing_is_said(database: str, tmp_path: Path, workers: int) -> None:
+    some_invoices(4)
     run = ordered(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(Unusable, match="cannot be written: No such file"):
-        print_all(run, workers=1)
+        print_all(run, workers=workers)
+    assert not how_far(run).finished

@@ -264,9 +264,12 @@ def _signatures(header: str) -> Iterator[tuple[str, bytes]]:
     for token in header.split(" ")[:SIGNATURES_MAX]:
         version, comma, text = token.partition(",")
         try:
-            yield version, base64.b64decode(text.encode("ascii") if comma else b"", validate=True)
+            value = base64.b64decode(text.encode("ascii") if comma else b"", validate=True)
         except (binascii.Error, UnicodeEncodeError):
             continue
+        # The last letter may have bits that say nothing: written otherwise, it is changed.
+        if base64.b64encode(value).decode() == text:
+            yield version, value
 
 
 def _secret(text: str) -> bytes:

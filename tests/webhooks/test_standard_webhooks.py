@@ -197,6 +197,27 @@ def test_what_is_not_signed_by_our_key_is_refused_and_nothing_else_is_raised(
         both_kinds_of_key.authenticate(headers, body, now=NOON)
 
 
+def test_a_signature_is_written_in_one_way_only() -> None:
+    """Two bits of the last letter of base64 say nothing here: another letter is another text."""
+    headers = signed(b"{}", delivery_id="msg_1")
+    written = headers["webhook-signature"]
+    value = base64.b64decode(written.removeprefix("v1,"))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    alike = [
+        f"{written[:-2]}{letter}="
+        for letter in letters
+        if base64.b64decode(f"{written[3:-2]}{letter}=") == value
+    ]
+    assert len(alike) == 4
+    for other in alike:
+        changed = {**headers, "webhook-signature": other}
+        if other == written:
+            a_provider().authenticate(changed, b"{}", now=NOON)
+        else:
+            with pytest.raises(BadSignature):
+                a_provider().authenticate(changed, b"{}", now=NOON)
+
+
 @given(st.data(), st.binary(min_size=1, max_size=200))
 def test_one_other_character_of_an_honest_delivery_is_refused(
     data: st.DataObject, body: bytes

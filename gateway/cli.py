@@ -334,7 +334,7 @@ def receipts_check(code: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(said))
     else:
-        click.echo(_WORTH[answer.finding.value if answer.stands else f"not {answer.finding}"])
+        click.echo(_TAKEN_BACK if answer.record and not answer.stands else _WORTH[answer.finding])
         if answer.record is not None:
             # The day that the paper shows: an instant of another zone may be another day.
             said["paid_at"] = f"{answer.record.paid_at.astimezone(INSTITUTION_ZONE):%Y-%m-%d %H:%M}"
@@ -357,14 +357,14 @@ _SHOWN = (
 )
 _WORTH = {
     "genuine": "Genuine, and its payment stands in the books.",
-    "not genuine": "Genuine, but its payment was taken back since.",
-    "not not_in_books": "Not a receipt of our books, though it seems signed by us: ask finance.",
-    "not changed": "Changed: the text is not what our key signed.",
-    "not cut": "Not whole: a part is missing or misread. Scan or copy it again.",
-    "not foreign_key": "Signed by somebody else: it is not one of our receipts.",
-    "not not_a_receipt": "Neither a receipt's number (R26- and nine digits) nor its code (AMO1:…).",
-    "not unknown_number": "No receipt has this number: compare it with the paper.",
+    "not_in_books": "Not a receipt of our books, though it seems signed by us: ask finance.",
+    "changed": "Changed: the text is not what our key signed.",
+    "cut": "Not whole: a part is missing or misread. Scan or copy it again.",
+    "foreign_key": "Signed by somebody else: it is not one of our receipts.",
+    "not_a_receipt": "Neither a receipt's number (R26- and nine digits) nor its code (AMO1:…).",
+    "unknown_number": "No receipt has this number: compare it with the paper.",
 }
+_TAKEN_BACK = "Genuine, but its payment was taken back since."
 
 
 @receipts.command("rotate-key")

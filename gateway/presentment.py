@@ -6,6 +6,7 @@ A page, a notice and an agent's screen must never tell three stories, so they al
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -147,7 +148,7 @@ def expiry_of(due_on: date, validity_months: int) -> date:
     """Return the last day on which a reference is payable: the due day, that many months later."""
     month = due_on.month - 1 + validity_months
     year, month = due_on.year + month // 12, month % 12 + 1
-    return date(year, month, min(due_on.day, _days(year, month)))
+    return date(year, month, min(due_on.day, calendar.monthrange(year, month)[1]))
 
 
 def present(
@@ -291,7 +292,3 @@ def _initials(name: str) -> str:
 
 
 _ARTICLE: Final = "ال"
-
-
-def _days(year: int, month: int) -> int:
-    return (date(year + month // 12, month % 12 + 1, 1) - date(year, month, 1)).days

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from gateway.errors import Unusable
-from gateway.secretfiles import read_or_make
+from gateway.secretfiles import read_or_make, write_privately
 
 _LIST: Final = "receipts.json"
 _LOCK: Final = "receipts.lock"
@@ -127,7 +126,8 @@ class ReceiptKeys:
         # The private half first: a list that names a key which does not exist would stop signing.
         read_or_make(self._private_file(key_id), lambda: seed)
         keys = [*others, PublishedKey(key_id, public, now)]
-        _write(self._folder / _LIST, {"keys": [key.as_json() for key in keys]})
+        listed = json.dumps({"keys": [key.as_json() for key in keys]}, indent=1)
+        write_privately(self._folder / _LIST, listed)
         return Signer(key_id, private)
 
     def _private_file(self, key_id: str) -> Path:
@@ -160,21 +160,3 @@ def _private(raw: bytes, path: Path) -> Ed25519PrivateKey:
     if len(raw) != 32:
         raise Unusable(f"{path} is not a key of 32 bytes: restore it.")
     return Ed25519PrivateKey.from_private_bytes(raw)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    handle, draft = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError:
-        Path(draft).unlink(missing_ok=True)
-        raise

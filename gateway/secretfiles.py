@@ -1,4 +1,4 @@
-"""Secrets that are files in the home: made once, readable by their owner only."""
+"""Files for their owner only: secrets that are made once, and files that are replaced whole."""
 
 from __future__ import annotations
 
@@ -37,3 +37,30 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Unusable(f"The secret file {path} cannot be used: {error.strerror}.") from None
+
+
+def write_privately(path: Path, content: str | bytes) -> None:
+    """Replace a file at once, readable by its owner only, and durably: the old one, or the new.
+
+    A draft that a killed process leaves is called like the file, with a point before and a word
+    after. Raises what the system raises.
+    """
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(path)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a file is on the disk before its name is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

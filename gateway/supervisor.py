@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from gateway.embedded.home import Home, Lock, write_privately
+from gateway.embedded.home import Home, Lock
 from gateway.embedded.processes import (
     Process,
     Service,
@@ -31,6 +31,7 @@ from gateway.embedded.processes import (
     wait_until,
 )
 from gateway.errors import Unavailable, Unusable
+from gateway.secretfiles import write_privately
 from gateway.services import EmbeddedServices, refuse_in_production, require_answers, tell
 from gateway.settings import Settings
 

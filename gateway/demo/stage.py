@@ -35,9 +35,10 @@ from gateway.demo import books
 from gateway.demo.files import Files, last_line
 from gateway.demo.programs import POLL_SECONDS, Up, Watched
 from gateway.demo.result import DemoResult, unaccounted
-from gateway.embedded.home import Lock, write_privately
+from gateway.embedded.home import Lock
 from gateway.embedded.processes import spawn
 from gateway.errors import Unavailable, Unusable
+from gateway.secretfiles import write_privately
 from gateway.services import running_services
 from gateway.settings import Settings
 from gateway.simulators.dealing import CHANNELS

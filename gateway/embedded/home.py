@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from gateway.embedded.processes import started_ticks
 from gateway.errors import Unavailable
+from gateway.secretfiles import write_privately
 
 
 class Lock:
@@ -174,15 +175,3 @@ class Home:
 
     def withdraw_announcement(self) -> None:
         self.announcement.unlink(missing_ok=True)
-
-
-def write_privately(path: Path, text: str) -> None:
-    """Replace a file at once, readable by its owner only, and durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

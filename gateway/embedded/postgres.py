@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.embedded.binaries import PostgresBinaries, choose_postgres, major_version_of
-from gateway.embedded.home import Home, write_privately
+from gateway.embedded.home import Home
 from gateway.embedded.processes import (
     AS_WE_ARE,
     NOBODY,
@@ -32,6 +32,7 @@ from gateway.embedded.processes import (
     wait_until,
 )
 from gateway.errors import Unavailable
+from gateway.secretfiles import write_privately
 
 SUPERUSER: Final = "wasl"
 DATABASE: Final = "wasl"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.embedded.binaries import choose_valkey
-from gateway.embedded.home import Home, write_privately
+from gateway.embedded.home import Home
 from gateway.embedded.processes import (
     Process,
     free_port,
@@ -19,6 +19,7 @@ from gateway.embedded.processes import (
     wait_until,
 )
 from gateway.errors import Unavailable
+from gateway.secretfiles import write_privately
 
 PING_SECONDS_MAX: Final = 2
 STOP_SECONDS_MAX: Final = 10

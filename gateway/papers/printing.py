@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +26,7 @@ from gateway.models import PrintRun
 from gateway.papers.notice import PAGES_MAX, PAYABLE, notice_pdf
 from gateway.periods import parse_period
 from gateway.presentment import present_ids
+from gateway.secretfiles import sync_folder, write_privately
 from gateway.settings import Settings
 
 
@@ -305,28 +305,11 @@ def _put(folder: Path, position: int, content: bytes | None) -> None:
             draft.unlink()
         if content is None:
             path.unlink(missing_ok=True)
+            sync_folder(folder)
         else:
-            _replace(path, content)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            write_privately(path, content)
     except OSError as error:
         raise _unwritable(folder, error) from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def _unwritable(folder: Path, error: OSError) -> Unusable:

@@ -13,11 +13,11 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request, Response
 
 from gateway.codes import emv, qr
-from gateway.codes.photo import UnreadablePhoto, codes_in
 from gateway.institution import institution
 from gateway.pages import site, static
-from gateway.pages.forms import Body, Posted, Refusal, read_form
+from gateway.pages.forms import Posted, Refusal
 from gateway.pages.lookup import exists, look_up, now, presented
+from gateway.pages.photos import read_sent, refused
 from gateway.pages.turnstile import Full, Turnstile
 from gateway.pages.typed import Slip, Typed, looks_like_a_reference, read_typed
 from gateway.pages.ways import ways_to_pay
@@ -37,7 +37,6 @@ ANNOUNCEMENT_FRESH: Final = timedelta(days=3)
 """How long an announced payment may keep people from paying: a transfer over a week-end takes as
 long. Later it has most likely been given up, and waiting for it makes the contribution late."""
 
-PHOTOS: Final = Turnstile(at_once=2, in_line=6)
 PAPERS: Final = Turnstile(at_once=2, in_line=6)
 
 router = APIRouter()
@@ -58,11 +57,18 @@ def start(request: Request) -> Response:
 @router.post("/")
 def find(request: Request, posted: Posted) -> Response:
     """Go to the page of the reference that was typed, or that a photo's code holds."""
-    if posted.refusal is not None:
-        return _refused(request, posted.refusal, posted.seconds)
-    if posted.is_multipart:
-        return _from_photo(request, posted)
-    return _go_or_say(request, read_form(posted).fields.get("reference", ""))
+    sent = read_sent(posted)
+    if isinstance(sent, Refusal):
+        return refused(request, sent, posted, lambda wrong: start_page(request, photo=wrong))
+    if sent.wrong:
+        return start_page(request, photo=sent.wrong)
+    if not sent.codes:
+        return _go_or_say(request, sent.fields.get("reference", ""))
+    read = [read_typed(code) for code in sent.codes]
+    for typed in read:
+        if typed.reference is not None:
+            return site.redirect(request, f"/{typed.reference}")
+    return start_page(request, photo="other")
 
 
 def start_page(
@@ -91,38 +97,6 @@ def _go_or_say(request: Request, text: str) -> Response:
     if typed.reference is None:
         return start_page(request, text, typed=typed)
     return site.redirect(request, f"/{typed.reference}")
-
-
-def _from_photo(request: Request, posted: Body) -> Response:
-    try:
-        with PHOTOS.turn():
-            form = read_form(posted)
-            codes = codes_in(form.photo) if form.photo else []
-    except UnreadablePhoto:
-        return start_page(request, photo="unreadable")
-    except Full:
-        return _refused(request, Refusal.BUSY, 10)
-    if form.photo is None:
-        return _go_or_say(request, form.fields.get("reference", ""))
-    if not form.photo:
-        return start_page(request, photo="none")
-    read = [read_typed(code) for code in codes]
-    for typed in read:
-        if typed.reference is not None:
-            return site.redirect(request, f"/{typed.reference}")
-    return start_page(request, photo="other" if codes else "no_code")
-
-
-def _refused(request: Request, refusal: Refusal, seconds: int) -> Response:
-    if refusal in {Refusal.TOO_OFTEN, Refusal.BUSY}:
-        what = "photos" if refusal is Refusal.TOO_OFTEN else "busy"
-        made = site.wait_page(request, seconds, what)
-    else:
-        made = start_page(request, photo=refusal.value)
-        made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
-    # A part of the body may still be on its way.
-    made.headers["Connection"] = "close"
-    return made
 
 
 # -- what is due ----------------------------------------------------------------------------------

@@ -13,15 +13,13 @@ from fastapi.responses import JSONResponse
 from sqlmodel import Session
 
 from gateway import process
-from gateway.codes.photo import UnreadablePhoto, codes_in
 from gateway.codes.receipts import PREFIX
 from gateway.db import snapshot
 from gateway.models import Channel
 from gateway.pages import site, static
-from gateway.pages.forms import Body, Posted, Refusal, read_form
+from gateway.pages.forms import Posted, Refusal
 from gateway.pages.lookup import look_up, now
-from gateway.pages.payer import PHOTOS
-from gateway.pages.turnstile import Full
+from gateway.pages.photos import read_sent, refused
 from gateway.pages.typed import read_typed
 from gateway.receipts import Finding, Verdict, look_into, read_number, verdict_on
 from gateway.words.speech import CURRENCY, Speech, speech
@@ -49,30 +47,15 @@ def form(request: Request) -> Response:
 @router.post("/verify")
 def check(request: Request, posted: Posted) -> Response:
     """Say what a code is worth, or go to the page of a number."""
-    if posted.refusal is not None:
-        return _refused(request, posted.refusal, posted.seconds)
-    if posted.is_multipart:
-        return _from_photo(request, posted)
-    return _go_or_say(request, read_form(posted).fields.get("receipt", ""))
-
-
-def _from_photo(request: Request, posted: Body) -> Response:
-    try:
-        with PHOTOS.turn():
-            filled = read_form(posted)
-            codes = codes_in(filled.photo) if filled.photo else []
-    except UnreadablePhoto:
-        return form_page(request, wrong="unreadable")
-    except Full:
-        return _refused(request, Refusal.BUSY, 10)
-    if filled.photo is None:
-        return _go_or_say(request, filled.fields.get("receipt", ""))
-    if not filled.photo:
-        return form_page(request, wrong="no_photo")
-    if not codes:
-        return form_page(request, wrong="no_code")
+    sent = read_sent(posted)
+    if isinstance(sent, Refusal):
+        return refused(request, sent, posted, lambda wrong: form_page(request, wrong=wrong))
+    if sent.wrong:
+        return form_page(request, wrong=sent.wrong)
+    if not sent.codes:
+        return _go_or_say(request, sent.fields.get("receipt", ""))
     # A receipt bears two codes: the signed one proves more than the link.
-    return _go_or_say(request, min(codes, key=lambda code: not code.startswith(PREFIX)))
+    return _go_or_say(request, min(sent.codes, key=lambda code: not code.startswith(PREFIX)))
 
 
 @router.api_route("/verify/offline", methods=site.READ)
@@ -182,15 +165,3 @@ def _number_in(text: str) -> str | None:
 
 def _unknown(request: Request, number: str) -> Response:
     return site.page(request, "problem.html", status=404, what="unknown_receipt", number=number)
-
-
-def _refused(request: Request, refusal: Refusal, seconds: int) -> Response:
-    if refusal in {Refusal.TOO_OFTEN, Refusal.BUSY}:
-        what = "photos" if refusal is Refusal.TOO_OFTEN else "busy"
-        made = site.wait_page(request, seconds, what)
-    else:
-        made = form_page(request, wrong=refusal.value)
-        made.status_code = 413 if refusal is Refusal.TOO_LARGE else 400
-    # A part of the body may still be on its way.
-    made.headers["Connection"] = "close"
-    return made

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from gateway.pages import forms, payer, throttle
+from gateway.pages import forms, photos, throttle
 from gateway.pages.forms import PHOTO_BYTES_MAX, Body, Refusal, read_form
 from gateway.pages.turnstile import Turnstile
 from tests.gateway.pages import states
@@ -207,7 +207,7 @@ def test_too_many_photos_at_once_are_told_to_wait(
     client = a_client(app)
     photo = {"photo": ("a.png", states.photo_of("x"), "image/png")}
     full = Turnstile(at_once=1, in_line=0)
-    monkeypatch.setattr(payer, "PHOTOS", full)
+    monkeypatch.setattr(photos, "PHOTOS", full)
     with full.turn():
         assert client.post("/", files=photo).status_code == 429
     monkeypatch.setattr(forms, "UPLOADS_MAX", 0)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import pypdfium2
 import pytest
 import zxingcpp
 from fastapi import FastAPI
@@ -30,6 +29,7 @@ from tests.factories import NOON, a_report, record
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import a_client, set_clock
 from tests.gateway.pages.states import text_of, title_of
+from tests.gateway.papers import reading
 
 REFERENCE = "148275036141"
 
@@ -495,9 +495,7 @@ def test_the_notice_is_a_paper_without_the_name(client: TestClient) -> None:
     answer = client.get(f"/{reference}.pdf")
     assert answer.headers["content-type"] == "application/pdf"
     assert answer.headers["cache-control"] == site.NEVER_KEPT
-    with pypdfium2.PdfDocument(answer.content) as paper:
-        assert len(paper) == 1
-        words = " ".join(paper[0].get_textpage().get_text_range().split())
+    words = reading.words(answer.content)
     assert format_reference(reference) in words
     with transaction() as session:
         [named] = execute(
@@ -509,7 +507,7 @@ def test_the_notice_is_a_paper_without_the_name(client: TestClient) -> None:
         )
     for secret in filter(None, named):
         assert secret not in words
-    assert f"{named.given_name[0]}." in words
+    assert "F. Z. E. I." in words
 
 
 def test_too_many_papers_at_once_are_told_to_wait(

@@ -82,7 +82,11 @@ CONSTRAINTS_QUERY: Final = """
 """
 
 
-_JUDGING: Final = ("0002_the_database_is_the_last_judge", "0003_papers_and_receipts")
+_JUDGING: Final = (
+    "0002_the_database_is_the_last_judge",
+    "0003_papers_and_receipts",
+    "0004_cards_returns_and_the_api",
+)
 """The migrations that made triggers; the newest knows what is in force after it."""
 
 

@@ -103,6 +103,61 @@ class ExceptionCode(StrEnum):
     RECORD_WITHOUT_PAYMENT = "record_without_payment"
     AMOUNT_DIFFERS = "amount_differs"
     AMBIGUOUS_MATCH = "ambiguous_match"
+    WRONG_MODE = "wrong_mode"
+    """A test event in production, or real money in a sandbox."""
+    PAYMENT_DISPUTED = "payment_disputed"
+    OVER_RETURNED = "over_returned"
+    """Refunds and disputes together give back more than the payment brought."""
+    RETURN_WITHOUT_PAYMENT = "return_without_payment"
+
+
+class ReturnKind(StrEnum):
+    """How a provider speaks of money that it gives back to the payer."""
+
+    REFUND = "refund"
+    """One refund, by its own id."""
+    REFUND_TOTAL = "refund_total"
+    """All refunds of a payment so far, as one sum."""
+    DISPUTE = "dispute"
+    """The payer's bank takes the money back, or threatens to (chargeback)."""
+
+
+class ReturnState(StrEnum):
+    """Where the money of a return is."""
+
+    ANNOUNCED = "announced"
+    """Nothing has moved yet."""
+    GIVEN = "given"
+    """It has left the provider's account with us."""
+    RESTORED = "restored"
+    """It came back: the refund failed, or the dispute was won."""
+
+
+class AttemptState(StrEnum):
+    """How far a payer got who was sent to a provider's page."""
+
+    MADE = "made"
+    """Kept before the provider was asked: a crash or a timeout may hide what it answered."""
+    SENT = "sent"
+    """The provider has a page for it; what became of it is not known yet."""
+    PAID = "paid"
+    """The provider says that it holds the money; a payment says the rest."""
+    CLOSED = "closed"
+    """It lapsed, was given up or refused: no money came by it."""
+
+
+class EventType(StrEnum):
+    """What others are told of. A name is never given another meaning."""
+
+    INVOICE_ISSUED = "invoice.issued"
+    INVOICE_CANCELLED = "invoice.cancelled"
+    PAYMENT_BOOKED = "payment.booked"
+    PAYMENT_RETURNED = "payment.returned"
+    """A part of it, or all, was refunded or taken back in a dispute, or came back from there."""
+    PAYMENT_REVERSED = "payment.reversed"
+    EXCEPTION_OPENED = "exception.opened"
+    EXCEPTION_RESOLVED = "exception.resolved"
+    RECONCILIATION_FINISHED = "reconciliation.finished"
 
 
 class Role(StrEnum):
@@ -155,6 +210,7 @@ class Contributor(SQLModel, table=True):
         sa.CheckConstraint("category_base_minor >= 0", name="category_base"),
         sa.CheckConstraint("left_on >= registered_on", name="left_on"),
         sa.Index(None, "category_code", "id"),
+        sa.Index(None, "region", "id"),
     )
 
 
@@ -276,8 +332,10 @@ class Payment(SQLModel, table=True):
     recorded_at: datetime = instant()
     """Ours: when we first heard of it."""
     booked_at: datetime | None = instant(nullable=True)
+    returned_minor: int = minor(default=0, sa_column_kwargs={"server_default": "0"})
+    """What of it refunds and disputes gave back, while it stands booked."""
     source: str
-    """The delivery that told us: `delivery:provider/delivery id`."""
+    """What told us: `delivery:provider/delivery id`, or `inquiry:provider/its id`."""
 
     __table_args__ = (
         sa.UniqueConstraint("provider", "provider_payment_id"),
@@ -287,7 +345,91 @@ class Payment(SQLModel, table=True):
         sa.CheckConstraint("currency = 'MAD'", name="currency"),
         sa.CheckConstraint(f"fee_minor BETWEEN 0 AND {AMOUNT_MINOR_MAX}", name="fee"),
         sa.CheckConstraint("status <> 'booked' OR booked_at IS NOT NULL", name="booked_at"),
+        sa.CheckConstraint("returned_minor BETWEEN 0 AND amount_minor", name="returned"),
         sa.Index(None, "invoice_id"),
+    )
+
+
+class PaymentReturn(SQLModel, table=True):
+    """What a provider says it gives back of a payment, by its own id. May come before the payment.
+
+    What follows for the books is decided from all returns of a payment together (gateway.returns).
+    """
+
+    __tablename__: ClassVar[str] = "payment_return"
+
+    id: int | None = key()
+    provider: str
+    provider_payment_id: str
+    return_id: str
+    """The provider's id of the refund or dispute; of the payment for a sum of refunds."""
+    kind: ReturnKind = choice(ReturnKind)
+    state: ReturnState = choice(ReturnState)
+    amount_minor: int = minor()
+    made_at: datetime = instant()
+    """The provider's time of the refund or dispute itself."""
+    stated_at: datetime = instant()
+    """The provider's time of the state we hold; an older report never overwrites it."""
+    outcome: str | None
+    """How a dispute ended, in the provider's word; None while it is open."""
+    source: str
+    recorded_at: datetime = instant()
+
+    __table_args__ = (
+        sa.UniqueConstraint("provider", "kind", "return_id"),
+        one_of("kind", ReturnKind),
+        one_of("state", ReturnState),
+        sa.CheckConstraint(f"amount_minor BETWEEN 0 AND {AMOUNT_MINOR_MAX}", name="amount"),
+        sa.CheckConstraint("outcome IS NULL OR kind = 'dispute'", name="outcome"),
+        sa.Index(None, "provider", "provider_payment_id"),
+    )
+
+
+class PaymentAttempt(SQLModel, table=True):
+    """A payer who was sent to a provider's page. Kept before the provider is asked; its id is the
+    provider's idempotency key, so that asking again after a crash finds the page made before."""
+
+    __tablename__: ClassVar[str] = "payment_attempt"
+
+    id: str = Field(primary_key=True)
+    invoice_id: int = points_to("invoice.id")
+    provider: str
+    amount_minor: int = minor()
+    language: str
+    """Of the payer, and so of the provider's page: the same call must say the same."""
+    state: AttemptState = choice(
+        AttemptState, default=AttemptState.MADE, sa_column_kwargs={"server_default": "made"}
+    )
+    session_id: str | None
+    """The provider's id of its page."""
+    page_url: str | None
+    provider_payment_id: str | None
+    made_at: datetime = instant()
+    expires_at: datetime = instant()
+    """After this instant the provider's page takes no payment."""
+    tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """How often we asked what became of it."""
+    ask_at: datetime | None = instant(nullable=True)
+    """When to ask next, by the database's clock; None: not any more."""
+    closed_because: str | None
+
+    __table_args__ = (
+        one_of("state", AttemptState),
+        sa.UniqueConstraint("provider", "session_id"),
+        sa.CheckConstraint(_POSITIVE, name="amount"),
+        sa.CheckConstraint("language IN ('fr', 'ar')", name="language"),
+        sa.CheckConstraint("(state = 'closed') = (closed_because IS NOT NULL)", name="closed"),
+        sa.CheckConstraint("state <> 'sent' OR session_id IS NOT NULL", name="sent"),
+        # One page at a time for an invoice: two would take the money twice.
+        sa.Index(
+            "payment_attempt_open_key",
+            "invoice_id",
+            unique=True,
+            postgresql_where=sa.text("state IN ('made', 'sent')"),
+        ),
+        sa.Index(
+            "payment_attempt_ask_idx", "ask_at", postgresql_where=sa.text("ask_at IS NOT NULL")
+        ),
     )
 
 
@@ -514,6 +656,10 @@ class ApiKey(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     role: Role = choice(Role)
+    label: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    """Whose it is, for whoever revokes it. No secret."""
+    scope: str | None
+    """What of the whole its holder sees: a chamber's region, a provider's name."""
     secret_sha256: bytes
     """A hash without stretching: the secret is 256 random bits, not a password."""
     created_at: datetime = instant()
@@ -522,4 +668,44 @@ class ApiKey(SQLModel, table=True):
     __table_args__ = (
         one_of("role", Role),
         sa.CheckConstraint("length(secret_sha256) = 32", name="secret"),
+        sa.CheckConstraint("scope IS NULL OR role IN ('chamber', 'provider')", name="scope"),
     )
+
+
+class IdempotentAnswer(SQLModel, table=True):
+    """The answer to a request of the API that bore an `Idempotency-Key`, written with its effect in
+    one transaction: the same request again gets it, another one under the key a conflict."""
+
+    __tablename__: ClassVar[str] = "idempotent_answer"
+
+    api_key_id: str = Field(foreign_key="api_key.id", primary_key=True)
+    idempotency_key: str = Field(primary_key=True)
+    request_sha256: bytes
+    """Of method, path and body."""
+    status: int = Field(sa_type=sa.SmallInteger)
+    headers: dict[str, str] = Field(sa_type=JSONB)
+    body: bytes
+    answered_at: datetime = instant()
+
+    __table_args__ = (
+        sa.CheckConstraint("length(request_sha256) = 32", name="request"),
+        sa.Index(None, "answered_at"),
+    )
+
+
+class Event(SQLModel, table=True):
+    """What happened, for those who follow along: in the order of commits. Append-only.
+
+    Written under a lock that lasts to the commit (gateway.events), so whoever has read up to an id
+    has missed nothing before it.
+    """
+
+    id: int | None = key()
+    type: EventType = choice(EventType)
+    invoice_id: int | None = points_to("invoice.id", nullable=True)
+    payment_id: int | None = points_to("payment.id", nullable=True)
+    data: dict[str, Any] = Field(sa_type=JSONB)
+    """The facts as they were then. Never a name or a personal number."""
+    happened_at: datetime = instant()
+
+    __table_args__ = (one_of("type", EventType),)

@@ -1,6 +1,6 @@
 """What a provider's delivery says about money, in our own words. Pure.
 
-Adapters (gateway.providers) translate their dialect into one of the three; booking decides.
+Adapters (gateway.providers) translate their dialect into one of these; booking decides.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from gateway.models import Channel, ExceptionCode
+from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
 
 
 class Statement(StrEnum):
@@ -44,10 +44,50 @@ class PaymentReport:
     agent_id: str | None = None
     terminal_id: str | None = None
     fee_minor: int | None = None
+    attempt_id: str | None = None
+    """Our own id of the attempt by which the payer was sent to the provider, if it says one."""
 
     @property
     def key(self) -> tuple[str, str]:
         return (self.provider, self.provider_payment_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnReport:
+    """Money of a payment that a provider gives back, has given back, or got back again."""
+
+    provider: str
+    provider_payment_id: str
+    return_id: str
+    """The provider's id of the refund or dispute; of the payment for a sum of refunds."""
+    kind: ReturnKind
+    state: ReturnState
+    amount_minor: int
+    """Centimes, at least 0: of this refund or dispute, or of all refunds so far."""
+    currency: str
+    made_at: datetime
+    """The provider's time of the refund or dispute itself."""
+    stated_at: datetime
+    """The provider's own time of this statement."""
+    received_at: datetime
+    source: str
+    outcome: str | None = None
+    """How a dispute ended, in the provider's word; None while it is open."""
+    detail: tuple[tuple[str, str], ...] = ()
+    """What the person who decides about a dispute must know: reason, day to answer by. No name."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.provider, self.provider_payment_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLapsed:
+    """A page of the provider takes no payment any more, and none came by it."""
+
+    provider: str
+    session_id: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +117,4 @@ class NotAboutMoney:
     why: str
 
 
-Report = PaymentReport | Unbookable | NotAboutMoney
+Report = PaymentReport | ReturnReport | AttemptLapsed | Unbookable | NotAboutMoney

@@ -1,0 +1,153 @@
+"""Commands about what is owed: who owes, what is issued, the notices that are posted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.cli.shared import FILE, counting, database, json_flag, now, say, say_import
+from gateway.errors import Unusable
+
+AHEAD_DAYS_MAX = 366
+
+
+@click.group()
+def contributors() -> None:
+    """Who owes contributions."""
+
+
+@contributors.command("import")
+@click.argument("file", type=FILE)
+@json_flag
+def contributors_import(file: Path, as_json: bool) -> None:
+    """Enrol people from a CSV file; the same file again changes nothing."""
+    with database(), counting("Reading contributors") as progress:
+        from gateway.contributors import import_contributors
+        from gateway.tariff import tariff
+
+        result = import_contributors(file, tariff(), now=now(), progress=progress)
+    say_import(result.as_json(), as_json)
+
+
+@click.group()
+def invoices() -> None:
+    """What is due."""
+
+
+@invoices.command("issue")
+@click.option("--period", required=True, help="A month (2026-11) or a quarter (2026-Q4).")
+@click.option("--category", default=None, help="One category only.")
+@json_flag
+def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
+    """Issue a period's invoices; again: nothing twice."""
+    from gateway.clock import day_of
+    from gateway.periods import parse_period
+    from gateway.tariff import tariff
+
+    named, current = parse_period(period), tariff()
+    if category is not None:
+        current.of(category)
+    if (named.starts_on - day_of(now())).days > AHEAD_DAYS_MAX:
+        raise Unusable(f"{period} lies more than a year ahead: an invoice cannot be taken back.")
+    with database(), counting("Issuing invoices") as progress:
+        from gateway.invoices import issue_invoices
+        from gateway.process import business_clock
+
+        result = issue_invoices(
+            current,
+            named,
+            category=category,
+            clock=business_clock(),
+            progress=progress,
+        )
+    say(
+        result.as_json(),
+        as_json,
+        "{issued} issued for {total} MAD; {already} were issued before.",
+    )
+
+
+@invoices.command("notices")
+@click.option("--out", "file", type=FILE, required=True)
+def invoices_notices(file: Path) -> None:
+    """Write reference, amount due, CNSS number, period and due day of what is unpaid as CSV."""
+    with database():
+        from gateway.invoices import write_notices
+
+        try:
+            count = write_notices(file)
+        except OSError as error:
+            raise Unusable(f"{file} cannot be written: {error.strerror}.") from None
+    click.echo(f"{count} notices written to {file}.")
+
+
+@invoices.command("cancel")
+@click.argument("reference")
+@click.option("--because", required=True, help="Why, for whoever reads it later. No names.")
+def invoices_cancel(reference: str, because: str) -> None:
+    """Take back an invoice that nothing was paid on; for ever."""
+    from gateway.references import read_reference
+
+    named = read_reference(reference)
+    if named is None:
+        raise Unusable(f"{reference!r} is not a reference: compare its twelve digits.")
+    if not because.strip():
+        raise Unusable("Say why with --because.")
+    with database():
+        from gateway.db import transaction
+        from gateway.invoices import cancel_invoice
+
+        with transaction() as session:
+            cancel_invoice(session, named, because=because.strip(), now=now())
+    click.echo(f"Cancelled: {named}.")
+
+
+@click.group()
+def notices() -> None:
+    """What is printed and posted."""
+
+
+@notices.command("print")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--period", default=None, help="Only this month or quarter.")
+@click.option("--category", default=None, help="Only this category.")
+@click.option("--region", default=None, help="Only this region, as the contributors file has it.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True)
+@json_flag
+def notices_print(
+    folder: Path,
+    period: str | None,
+    category: str | None,
+    region: str | None,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Print the notices of what is unpaid, as PDF files of at most 200 pages, names in full.
+
+    Interrupted and run again, it goes on where it was.
+    """
+    from gateway.institution import institution
+
+    validity_months = institution().validity.months
+    with database(), counting("Printing notices") as progress:
+        from gateway.db import transaction
+        from gateway.papers.printers import print_all
+        from gateway.papers.printing import order
+
+        with transaction() as session:
+            run = order(
+                session,
+                period=period,
+                category=category,
+                region=region,
+                folder=folder,
+                validity_months=validity_months,
+                now=now(),
+            )
+        result = print_all(run, workers=workers, progress=progress)
+    said = (
+        "{notices} notices in {files} files in {folder};"
+        " {left_out} left out: paid or cancelled meanwhile."
+    )
+    say(result.as_json(), as_json, said)

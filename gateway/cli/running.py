@@ -1,0 +1,105 @@
+"""Commands of whoever runs it: all of it up, the demo, the books' promises, how fast it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from gateway.cli.shared import Refused, counting, database, json_flag, say_measured, working
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+def up(port: int) -> None:
+    """Run all of it in the foreground, until Ctrl-C; prints `ready http://…`."""
+    from gateway.embedded.home import Home
+    from gateway.institution import institution
+    from gateway.providers.registry import load_providers
+    from gateway.settings import settings
+    from gateway.supervisor import up as run_all
+
+    # First, as it is the home that says who may enter; the file of providers lies in it.
+    Home(settings().home).prepare()
+    load_providers(settings())
+    settings().proxies()
+    institution()
+    sys.exit(run_all(settings(), port))
+
+
+@click.command()
+@click.option("--contributors", type=click.IntRange(1, 2_000_000), default=500, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), default=None)
+@json_flag
+def demo(contributors: int, seed: int, home: Path | None, as_json: bool) -> None:
+    """Play the main job from nothing: enrol, issue, collect, book, reconcile."""
+    from rich.console import Console
+
+    from gateway.demo.stage import demo as play
+    from gateway.settings import settings
+
+    progress = Console(stderr=True)
+    result = play(settings(), contributors=contributors, seed=seed, home=home, progress=progress)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        result.show(Console())
+    if not result.ok:
+        raise Refused
+
+
+@click.command()
+@json_flag
+def verify(as_json: bool) -> None:
+    """Check the books' promises: sums, chain, signed heads, every payment booked once."""
+    with database(), working("Checking the books") as says:
+        from gateway import process
+        from gateway.checks import books_checks, run_checks
+        from gateway.db import snapshot
+        from gateway.migrate import judges
+        from gateway.receipt_checks import receipt_checks
+        from reconciliation.checks import CHECKS as RECONCILIATION_CHECKS
+        from webhooks.checks import CHECKS as WEBHOOK_CHECKS
+
+        checks = [
+            *books_checks(process.signing_key(), process.heads_file(), judges()),
+            *receipt_checks(process.receipt_keys().published()),
+            *WEBHOOK_CHECKS,
+            *RECONCILIATION_CHECKS,
+        ]
+        with snapshot() as session:
+            broken = run_checks(session, checks, says)
+    answer = {
+        "ok": not broken,
+        "checks": len(checks),
+        "broken": [{"what": b.what, "where": b.where} for b in broken],
+    }
+    if as_json:
+        click.echo(json.dumps(answer))
+    elif broken:
+        for b in broken:
+            click.echo(f"BROKEN  {b.what}  [{b.where}]")
+    else:
+        click.echo(f"{len(checks)} checks, all hold.")
+    if broken:
+        raise Refused
+
+
+@click.group()
+def bench() -> None:
+    """How fast it is, beside a limit measured in the same run."""
+
+
+@bench.command("pages")
+@click.option("--notices", type=click.IntRange(1, 100_000), default=1_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 99), default=3, show_default=True)
+@json_flag
+def bench_pages(notices: int, rounds: int, as_json: bool) -> None:
+    """Print notices as `wasl notices print` does, beside the bare typesetter on one file."""
+    with counting("Printing in rounds") as progress:
+        from gateway.bench.pages import bench_pages as run
+
+        say_measured([run(notices, rounds=rounds, progress=progress)], as_json)

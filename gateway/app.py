@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from gateway import process, worker
+from gateway import process, tracing, worker
 from gateway.db import transaction
 from gateway.errors import Unusable
 from gateway.http import health
+from gateway.http.metrics import Measured, Readings, Requests, metrics_router, new_registry
 from gateway.pages import routes as pages
 from gateway.pages import site
 from gateway.receipts import signer_of
@@ -41,6 +42,7 @@ def create_app() -> FastAPI:
     database_url = settings().database_url
     assert database_url is not None
     intake = Intake(database_url.get_secret_value(), _ring_inbox)
+    traces = tracing.start("web")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -51,9 +53,17 @@ def create_app() -> FastAPI:
         gc.freeze()
         yield
         await intake.stop()
+        if traces is not None:
+            await asyncio.to_thread(traces.stop)
 
     app = FastAPI(title="Wasl", lifespan=lifespan)
+    registry = new_registry()
+    registry.register(Readings(process.providers(), lambda: intake.refused))
+    app.add_middleware(Measured, requests=Requests(registry))
+    if traces is not None:
+        app.add_middleware(tracing.Traced, tracing=traces)
     app.include_router(health.router)
+    app.include_router(metrics_router(registry))
     app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
     # Last: its `/{reference}` takes every address of one part that nothing else has taken.
     app.include_router(pages.router)

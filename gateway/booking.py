@@ -12,10 +12,13 @@ The rules, in the order they are asked:
   to the payer's credit, without a known invoice to suspense.
 - A failure stated after completion means the money is not held: it is taken back like a reversal,
   or never booked if the failure was heard first.
+- Refunds and disputes give back a part, or all, and may come back again: the payment stays booked,
+  and the books follow what all of them together come to (gateway.returns).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,6 +29,7 @@ from gateway.models import AccountKind, ExceptionCode, PaymentStatus
 from gateway.money import format_amount
 from gateway.references import normalise_reference, read_reference
 from gateway.reports import PaymentReport, Statement
+from gateway.returns import Return, credit_of, give_back, given_back_minor, restore, where_it_lies
 
 # Cash may be reported days after it was taken; a payment dated further back would only serve to
 # erase penalties. Wafacash and its like keep a transfer for 45 days.
@@ -74,6 +78,8 @@ class PaymentState:
     recorded_at: datetime
     invoice_id: int | None = None
     booked_at: datetime | None = None
+    returned_minor: int = 0
+    """What of it refunds and disputes gave back so far."""
     id: int | None = None
     postings: list[Posting] = field(default_factory=list)
     """Its transfers that stand."""
@@ -92,7 +98,7 @@ class Decision:
     """What one report comes to."""
 
     outcome: str
-    """booked, reversed, noted (a state without money), repeated, conflicting."""
+    """booked, reversed, returned, noted (a state without money), repeated, conflicting."""
     postings: list[Posting] = field(default_factory=list)
     allocated_minor: int = 0
     """Signed centimes to the invoice; negative gives back."""
@@ -189,7 +195,7 @@ def _book(
                 Posting(f"{name}/invoice", clearing, PAYABLE, taken, invoice_id=invoice.id)
             )
         if beyond:
-            credit = account(AccountKind.CREDIT, invoice.contributor_id)
+            credit = credit_of(invoice.contributor_id)
             decision.postings.append(
                 Posting(f"{name}/credit", clearing, credit, beyond, invoice_id=invoice.id)
             )
@@ -217,7 +223,7 @@ def _take_back(
 ) -> Decision:
     decision = Decision("reversed")
     decision.postings = [posting.opposite() for posting in payment.postings]
-    allocated = sum(p.amount_minor for p in payment.postings if p.credit == PAYABLE)
+    allocated = where_it_lies(payment.postings).payable_minor
     if allocated:
         assert invoice is not None
         assert invoice.id == payment.invoice_id
@@ -228,6 +234,55 @@ def _take_back(
     payment.postings = []
     payment.status = PaymentStatus.REVERSED
     payment.stated_at = report.stated_at
+    return decision
+
+
+def settle_returns(
+    payment: PaymentState, invoice: InvoiceState | None, returns: Iterable[Return]
+) -> Decision:
+    """Bring a payment to what refunds and disputes give back of it, all of them taken together.
+
+    What nobody owes is given back first (credit, suspense), then what was paid on the invoice. What
+    comes back pays the invoice as far as it is due then. Before a payment is booked, and after it
+    was reversed as a whole, nothing moves.
+
+    Args:
+        payment: As it stands; `returned_minor` says what is settled already.
+        invoice: The one it went to; None for money in suspense.
+        returns: All that is known, each in its latest state.
+    """
+    if payment.status is not PaymentStatus.BOOKED:
+        return Decision("noted")
+    report, wanted = payment.report, given_back_minor(returns)
+    bounded = min(wanted, report.amount_minor)
+    decision = Decision("noted")
+    if wanted > bounded:
+        detail = {"brought": format_amount(report.amount_minor), "returned": format_amount(wanted)}
+        decision.notes.append(Note(ExceptionCode.OVER_RETURNED, detail))
+    moving = bounded - payment.returned_minor
+    if moving == 0:
+        return decision
+    name = f"{report.provider}/{report.provider_payment_id}"
+    clearing = account(AccountKind.CLEARING, report.provider)
+    credit = credit_of(invoice.contributor_id) if invoice else None
+    if moving > 0:
+        moved = give_back(name, clearing, payment.postings, moving, credit)
+    else:
+        due_minor = invoice.due_minor if invoice else 0
+        moved = restore(name, clearing, payment.postings, -moving, due_minor, credit)
+    decision.outcome = "returned"
+    decision.postings = moved.postings
+    decision.allocated_minor = moved.allocated_minor
+    payment.postings = [*payment.postings, *moved.postings]
+    payment.returned_minor = bounded
+    if invoice is not None:
+        invoice.paid_minor += moved.allocated_minor
+        if moved.beyond_minor:
+            detail = {
+                "reference": invoice.reference,
+                "beyond": format_amount(moved.beyond_minor),
+            }
+            decision.notes.append(Note(_why_beyond(invoice, moved.allocated_minor), detail))
     return decision
 
 
@@ -281,12 +336,18 @@ def _contradiction(payment: PaymentState, report: PaymentReport) -> Note:
 
 
 def _other_money(ours: PaymentReport, theirs: PaymentReport) -> list[str]:
-    """Return which facts about the money differ, however they are written."""
+    """Return which facts about the money differ, however they are written.
+
+    What is not said is no other reference: a provider tells of one payment by several events, and
+    not each of them bears everything.
+    """
     pairs = {
         "amount": (ours.amount_minor, theirs.amount_minor),
         "currency": (ours.currency, theirs.currency),
         "reference": (_meant(ours), _meant(theirs)),
     }
+    if not theirs.reference_given:
+        del pairs["reference"]
     return [what for what, (mine, other) in pairs.items() if mine != other]
 
 

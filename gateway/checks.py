@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, Final
 
 import psycopg
@@ -20,6 +21,8 @@ from gateway import ledger
 from gateway.db import execute
 from gateway.errors import Unusable
 from gateway.migrate import CONSTRAINTS_QUERY, FUNCTIONS_QUERY, Judges
+from gateway.payment_batch import return_of
+from gateway.returns import given_back_minor
 from gateway.seals import BooksKey, HeadsFile, SignedHead, UnreadableHead, as_signed_head, read_head
 
 FINDINGS_MAX: Final = 20
@@ -85,6 +88,7 @@ def books_checks(key: BooksKey, heads_file: HeadsFile, judges: Judges) -> list[C
             "the heads file and the database agree", lambda s: _heads(s, key, heads_file, sealed)
         ),
         Check("the database refuses what it must refuse", lambda s: _judges(s, judges)),
+        Check("a payment gives back what its refunds and disputes say", _returned),
         *_PAYMENTS,
         *_INVOICES,
     ]
@@ -104,7 +108,7 @@ _PAYMENTS: Final = (
             GROUP BY t.payment_id
         ) booked ON booked.payment_id = p.id
         WHERE coalesce(booked.net, 0)
-            <> CASE WHEN p.status = 'booked' THEN p.amount_minor ELSE 0 END
+            <> CASE WHEN p.status = 'booked' THEN p.amount_minor - p.returned_minor ELSE 0 END
         """,
     ),
     sql_check(
@@ -173,7 +177,8 @@ _PAYMENTS: Final = (
             JOIN ledger_account c ON c.id = credit_account_id
             WHERE 'suspense:unidentified' IN (c.code, d.code)
         ), 0) <> coalesce((
-            SELECT sum(amount_minor) FROM payment WHERE status = 'booked' AND invoice_id IS NULL
+            SELECT sum(amount_minor - returned_minor) FROM payment
+            WHERE status = 'booked' AND invoice_id IS NULL
         ), 0)
         """,
     ),
@@ -219,6 +224,23 @@ _INVOICES: Final = (
         """,
     ),
 )
+
+
+def _returned(session: Session) -> Iterator[Broken]:
+    """Hold what was given back against all returns of a payment, by the rule that moved it."""
+    rows = _stream(
+        session,
+        "SELECT p.id, p.amount_minor AS brought, p.returned_minor, r.kind, r.return_id, r.state,"
+        " r.amount_minor, r.made_at, r.stated_at, r.outcome"
+        " FROM payment p LEFT JOIN payment_return r"
+        " USING (provider, provider_payment_id)"
+        " WHERE p.status = 'booked' AND (p.returned_minor <> 0 OR r.id IS NOT NULL) ORDER BY p.id",
+    )
+    for payment_id, some in groupby(rows, key=itemgetter("id")):
+        held = list(some)
+        returns = [return_of(row) for row in held if row["kind"] is not None]
+        if held[0]["returned_minor"] != min(held[0]["brought"], given_back_minor(returns)):
+            yield Broken("a payment gives back other than its returns say", f"payment {payment_id}")
 
 
 # -- the chain ------------------------------------------------------------------------------------

@@ -151,7 +151,12 @@ def copy_rows(session: Session, copy: str, rows: Iterable[tuple[object, ...]]) -
 
 
 def insert_all(
-    session: Session, table: type[SQLModel], rows: Sequence[Mapping[str, Any]], returning: str = ""
+    session: Session,
+    table: type[SQLModel],
+    rows: Sequence[Mapping[str, Any]],
+    returning: str = "",
+    *,
+    conflict: str = "",
 ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     """Insert rows of equal columns in one statement, an array a column: twice as fast as VALUES.
 
@@ -160,6 +165,7 @@ def insert_all(
         table: Where they go.
         rows: At least one; values by column.
         returning: Columns to return of each row, in no promised order.
+        conflict: What to do about rows that are there already, after `ON CONFLICT`.
     """
     columns = sa.inspect(table).columns
     names = list(rows[0])
@@ -169,6 +175,8 @@ def insert_all(
     )
     statement = f"INSERT INTO {sa.inspect(table).local_table} ({', '.join(names)})"
     statement += f" SELECT * FROM unnest({arrays})"
+    if conflict:
+        statement += f" ON CONFLICT {conflict}"
     if returning:
         statement += f" RETURNING {returning}"
     values = {name: [row[name] for row in rows] for name in names}

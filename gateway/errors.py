@@ -3,6 +3,8 @@
 WaslError
 ├── Unusable        the call, a file or a setting is wrong: one plain sentence, exit 2
 │   └── Unavailable a service we need does not answer: one plain sentence, exit 2, safe to retry
+├── ProviderAway    a provider that we asked gives no answer: ask again
+│   └── ProviderRefused it answers no: asking the same again is of no use
 ├── BadSignature    a delivery that we cannot authenticate: 400, nothing kept
 └── TransferMismatch  the books hold another transfer under this name: a bug
 
@@ -20,6 +22,14 @@ class Unusable(WaslError):
 
 class Unavailable(Unusable):
     """PostgreSQL or Redis cannot be reached or started."""
+
+
+class ProviderAway(WaslError):
+    """A provider that was asked gave no answer that can be used. Safe to ask again."""
+
+
+class ProviderRefused(ProviderAway):
+    """A provider says no to what was asked as it was asked. The text has its word, no secret."""
 
 
 class BadSignature(WaslError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Session
 
 from gateway.db import execute
-from gateway.models import ExceptionCode
+from gateway.events import Happening
+from gateway.models import EventType, ExceptionCode
 
 MORE_MAX: Final = 20
 
@@ -28,15 +29,29 @@ class Finding:
     payment_id: int | None = None
 
 
-def open_exceptions(session: Session, findings: Sequence[Finding], *, now: datetime) -> int:
-    """Open an exception for each finding that has none open yet; return how many were opened.
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """An exception that was opened or closed."""
+
+    id: int
+    code: ExceptionCode
+    subject: str
+    payment_id: int | None
+
+
+def open_exceptions(
+    session: Session, findings: Sequence[Finding], *, now: datetime
+) -> list[Handled]:
+    """Open an exception for each finding that has none open yet; return those that were opened.
+
+    Tell them when the transaction's other work is done: `tell(session, opened_events(…))`.
 
     The caller owns the transaction. The same again changes nothing, so that whatever finds it may
     run as often as it likes; other details about the same subject are kept beside the first ones,
     under `more`, up to MORE_MAX of them.
     """
     if not findings:
-        return 0
+        return []
     merged = _merged(findings)
     statement = sa.text(
         """
@@ -51,7 +66,7 @@ def open_exceptions(session: Session, findings: Sequence[Finding], *, now: datet
         WHERE known.detail - 'more' <> excluded.detail - 'more'
             AND NOT coalesce(known.detail -> 'more', '[]') @> jsonb_build_array(excluded.detail)
             AND jsonb_array_length(coalesce(known.detail -> 'more', '[]')) < :more_max
-        RETURNING (xmax = 0) AS opened
+        RETURNING xmax = 0, id, code, subject, payment_id
         """
     ).bindparams(sa.bindparam("details", type_=sa.ARRAY(JSONB)))
     touched = session.connection().execute(
@@ -65,7 +80,7 @@ def open_exceptions(session: Session, findings: Sequence[Finding], *, now: datet
             "more_max": MORE_MAX,
         },
     )
-    return sum(touched.scalars())
+    return [_handled(row) for opened, *row in touched if opened]
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
@@ -86,15 +101,36 @@ def _merged(findings: Sequence[Finding]) -> list[Finding]:
 
 def resolve_exceptions(
     session: Session, code: ExceptionCode, subjects: Sequence[str], *, because: str, now: datetime
-) -> int:
-    """Close the open exceptions of a code about these subjects; return how many were open.
+) -> list[Handled]:
+    """Close the open exceptions of a code about these subjects; return those that were open.
 
     The caller owns the transaction.
     """
     closed = execute(
         session,
         "UPDATE coded_exception SET resolved_at = :now, resolution = :because"
-        " WHERE code = :code AND subject = ANY(:subjects) AND resolved_at IS NULL RETURNING id",
+        " WHERE code = :code AND subject = ANY(:subjects) AND resolved_at IS NULL"
+        " RETURNING id, code, subject, payment_id",
         {"now": now, "because": because, "code": code.value, "subjects": list(subjects)},
     )
-    return len(closed.all())
+    return [_handled(row) for row in closed]
+
+
+def opened_events(opened: Iterable[Handled]) -> list[Happening]:
+    """Return what is told of exceptions that were opened."""
+    return [_happening(EventType.EXCEPTION_OPENED, each) for each in opened]
+
+
+def resolved_events(resolved: Iterable[Handled]) -> list[Happening]:
+    """Return what is told of exceptions that were closed."""
+    return [_happening(EventType.EXCEPTION_RESOLVED, each) for each in resolved]
+
+
+def _handled(row: Iterable[Any]) -> Handled:
+    at, code, subject, payment_id = row
+    return Handled(at, ExceptionCode(code), subject, payment_id)
+
+
+def _happening(what: EventType, handled: Handled) -> Happening:
+    data = {"exception": handled.id, "code": handled.code.value, "subject": handled.subject}
+    return Happening(what, data, payment_id=handled.payment_id)

@@ -16,6 +16,8 @@ from gateway.clock import day_of
 from gateway.db import execute, transaction
 from gateway.dues import DueLine, principal
 from gateway.errors import Unusable
+from gateway.events import Happening, take_the_end_of_the_feed, tell
+from gateway.models import EventType
 from gateway.money import format_amount
 from gateway.periods import Period
 from gateway.references import format_reference
@@ -116,6 +118,8 @@ def cancel_invoice(session: Session, reference: str, *, because: str, now: datet
         "UPDATE invoice SET cancelled_at = :now, cancelled_because = :because WHERE id = :id",
         {"now": now, "because": because, "id": invoice_id},
     )
+    told = Happening(EventType.INVOICE_CANCELLED, {"reference": reference}, invoice_id=invoice_id)
+    tell(session, [told], now=now)
 
 
 def write_notices(path: Path) -> int:
@@ -257,7 +261,8 @@ def _issue_chunk(
             (SELECT count(*) FROM missing),
             (SELECT count(*) FROM chunk JOIN invoice
                 ON contributor_id = chunk.id AND period = :period),
-            (SELECT coalesce(sum(amount_minor), 0)::bigint FROM missing)
+            (SELECT coalesce(sum(amount_minor), 0)::bigint FROM missing),
+            (SELECT min(invoice_id) FROM missing), (SELECT max(invoice_id) FROM missing)
         """,
         {
             **_scope(category, period),
@@ -274,4 +279,23 @@ def _issue_chunk(
             "now": now,
         },
     ).one()
-    return _Chunk(*row)
+    *counted, first_invoice, last_invoice = row
+    if first_invoice is not None:
+        _tell_issued(session, first_invoice, last_invoice, now)
+    return _Chunk(*counted)
+
+
+def _tell_issued(session: Session, first: int, last: int, now: datetime) -> None:
+    """Tell of the invoices of a chunk. Nobody else issues beside us, so their ids are one span."""
+    take_the_end_of_the_feed(session)
+    execute(
+        session,
+        f"""
+        INSERT INTO event (type, invoice_id, data, happened_at)
+        SELECT '{EventType.INVOICE_ISSUED}', id, jsonb_build_object('reference', reference,
+            'period', period, 'due_on', due_on, 'amount',
+            (amount_minor / 100) || '.' || lpad((amount_minor % 100)::text, 2, '0')), :now
+        FROM invoice WHERE id BETWEEN :first AND :last ORDER BY id
+        """,
+        {"now": now, "first": first, "last": last},
+    )

@@ -76,7 +76,8 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class PresentedPayment:
-    """Money that was reported for the invoice. `allocated_minor` is what went to it and stands."""
+    """Money that was reported for the invoice. `allocated_minor` is what went to it and stands,
+    `returned_minor` what refunds and disputes gave back."""
 
     id: int
     status: PaymentStatus
@@ -87,6 +88,14 @@ class PresentedPayment:
     receipt_number: str | None
     receipt_signed: bytes | None
     """The signed receipt (COSE_Sign1); None while it is being made, or where there is none."""
+    returned_minor: int = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left: reversed, or given back in full."""
+        if self.status is PaymentStatus.REVERSED:
+            return True
+        return self.status is PaymentStatus.BOOKED and self.returned_minor >= self.amount_minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +128,15 @@ class Presentment:
 
     @property
     def booked(self) -> tuple[PresentedPayment, ...]:
-        """Payments that stand in the books."""
-        return tuple(p for p in self.payments if p.status is PaymentStatus.BOOKED)
+        """Payments of which something stands in the books."""
+        return tuple(
+            p for p in self.payments if p.status is PaymentStatus.BOOKED and not p.is_gone
+        )
+
+    @property
+    def taken_back(self) -> tuple[PresentedPayment, ...]:
+        """Payments that were in the books, and of which nothing is left."""
+        return tuple(p for p in self.payments if p.is_gone)
 
 
 def standing_of(
@@ -232,7 +248,8 @@ _LINES: Final = """
 """
 
 _PAYMENTS: Final = """
-    SELECT payment.invoice_id, payment.id, status, amount_minor, channel, paid_at, number, signed,
+    SELECT payment.invoice_id, payment.id, status, amount_minor, returned_minor, channel, paid_at,
+        number, signed,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a
             WHERE a.payment_id = payment.id AND a.invoice_id = payment.invoice_id), 0)::bigint
             AS allocated_minor
@@ -281,6 +298,7 @@ def _payment(row: Any) -> PresentedPayment:
         paid_at=row["paid_at"],
         receipt_number=row["number"],
         receipt_signed=row["signed"],
+        returned_minor=row["returned_minor"],
     )
 
 

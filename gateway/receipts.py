@@ -40,7 +40,10 @@ class ReceiptStanding(StrEnum):
     """Whether the money that a receipt is for is still there."""
 
     STANDS = "stands"
+    REDUCED = "reduced"
+    """A part was refunded, or taken back in a dispute."""
     REVERSED = "reversed"
+    """Nothing of it is left: reversed, or given back in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,29 @@ class ReceiptRecord:
     amount_minor: int
     """What was received."""
     allocated_minor: int
-    """What of it pays the invoice now; the rest is the payer's credit, or was taken back."""
+    """What of it pays the invoice now; the rest is the payer's credit, or was given back."""
+    returned_minor: int
+    """What was given back of it by refunds and disputes."""
+    disputed: bool
+    """Whether a dispute is open: it may yet be taken back."""
     paid_at: datetime
     channel: Channel | None
     standing: ReceiptStanding
     signed: bytes
     key_id: str
     issued_at: datetime
+
+    @property
+    def counted_minor(self) -> int:
+        """What of it counts now."""
+        if self.standing is ReceiptStanding.REVERSED:
+            return 0
+        return self.amount_minor - self.returned_minor
+
+    @property
+    def credit_minor(self) -> int:
+        """What of it is the payer's credit."""
+        return self.counted_minor - self.allocated_minor
 
 
 class Finding(StrEnum):
@@ -86,7 +105,7 @@ class Verdict:
 
     @property
     def stands(self) -> bool:
-        """Whether it is genuine, and the money still there."""
+        """Whether it is genuine, and all of the money still there."""
         return self.record is not None and self.record.standing is ReceiptStanding.STANDS
 
     def as_json(self) -> dict[str, Any]:
@@ -101,6 +120,8 @@ class Verdict:
                 "paid_at": record.paid_at.isoformat(),
                 "channel": record.channel or UNSTATED,
                 "standing": record.standing,
+                "returned": format_amount(record.amount_minor - record.counted_minor),
+                "disputed": record.disputed,
             }
         if key := self.key:
             said |= {"key": key.key_id, "key_retired_at": key.until and key.until.isoformat()}
@@ -284,7 +305,10 @@ def of_invoice(session: Session, reference: str) -> list[ReceiptRecord]:
 
 _RECORD: Final = """
     SELECT number, reference, period, payment.amount_minor, paid_at, channel, payment.status,
-        signed, key_id, receipt.issued_at,
+        signed, key_id, receipt.issued_at, payment.returned_minor,
+        EXISTS (SELECT FROM payment_return r WHERE r.provider = payment.provider
+            AND r.provider_payment_id = payment.provider_payment_id
+            AND r.kind = 'dispute' AND r.outcome IS NULL) AS disputed,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
             AND a.invoice_id = receipt.invoice_id), 0)::bigint AS allocated_minor
     FROM receipt JOIN payment ON payment.id = receipt.payment_id
@@ -294,7 +318,6 @@ _RECORD: Final = """
 
 
 def _record(row: Any) -> ReceiptRecord:
-    stands = row["status"] == PaymentStatus.BOOKED
     return ReceiptRecord(
         number=row["number"],
         reference=row["reference"],
@@ -303,11 +326,20 @@ def _record(row: Any) -> ReceiptRecord:
         allocated_minor=row["allocated_minor"],
         paid_at=row["paid_at"],
         channel=Channel(row["channel"]) if row["channel"] else None,
-        standing=ReceiptStanding.STANDS if stands else ReceiptStanding.REVERSED,
+        standing=standing_of(row["status"], row["amount_minor"], row["returned_minor"]),
+        returned_minor=row["returned_minor"],
+        disputed=row["disputed"],
         signed=bytes(row["signed"]),
         key_id=row["key_id"],
         issued_at=row["issued_at"],
     )
+
+
+def standing_of(status: str, amount_minor: int, returned_minor: int) -> ReceiptStanding:
+    """Return what is left of the money of a receipt. Pure."""
+    if status != PaymentStatus.BOOKED or returned_minor >= amount_minor:
+        return ReceiptStanding.REVERSED
+    return ReceiptStanding.REDUCED if returned_minor else ReceiptStanding.STANDS
 
 
 def look_into(session: Session, text: str, keys: Sequence[PublishedKey]) -> Verdict:

@@ -10,8 +10,10 @@ from typing import Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway import startup
 from gateway.errors import Unusable
 from gateway.logs import configure_logs
+from gateway.services import tell
 from gateway.settings import settings
 
 HEAD_BYTES_MAX: Final = 32 * 1024
@@ -91,9 +93,11 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_logs()
     try:
+        startup.require(settings(), "web")
         proxies = settings().proxies()
     except Unusable as error:
-        sys.exit(f"wasl: {error}")
+        tell(str(error))
+        sys.exit(2)
     uvicorn.run(
         "gateway.app:create_app",
         factory=True,

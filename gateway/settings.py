@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     trusted_proxies: str = ""
     """Addresses, by commas, whose `X-Forwarded-For` names the client; `none`: nobody's does."""
 
+    metrics_token: SecretStr | None = None
+    """The bearer token that `/metrics` asks for; unset means that only this machine may read."""
+
     clock: str | None = None
     """Sandbox only: where the business clock starts (see gateway.clock)."""
 
@@ -134,11 +137,13 @@ def settings() -> Settings:
     """Return the settings of this process.
 
     Raises:
-        Unusable: A variable has a value that means nothing; the sentence names it.
+        Unusable: Variables have values that mean nothing; there is a sentence for each.
     """
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "WASL_" + str(first["loc"][0]).upper()
-        raise Unusable(f"{name} is {first['input']!r}: {first['msg']}.") from None
+        sentences = (
+            f"WASL_{str(wrong['loc'][0]).upper()} is {wrong['input']!r}: {wrong['msg']}."
+            for wrong in error.errors()
+        )
+        raise Unusable(" ".join(sentences)) from None

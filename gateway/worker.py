@@ -7,13 +7,22 @@ in the database. Losing Redis loses nothing; the schedule rings again.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, Final
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import (
+    beat_init,
+    celeryd_init,
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+)
 
+from gateway import startup, tracing
 from gateway.errors import Unusable
 from gateway.logs import configure_logs
+from gateway.services import tell
 from gateway.settings import settings
 
 TASK_SECONDS_MAX: Final = 120
@@ -82,3 +91,39 @@ def ring(task: str) -> None:
 @setup_logging.connect
 def _our_logs(**_: Any) -> None:
     configure_logs(logging.WARNING)
+
+
+@celeryd_init.connect
+def _check_worker(**_: Any) -> None:
+    _require("worker")
+
+
+@beat_init.connect
+def _check_beat(**_: Any) -> None:
+    _require("beat")
+
+
+def _require(program: startup.Program) -> None:
+    """Stop the program before it does anything, unless its settings are as they must be."""
+    try:
+        startup.require(settings(), program)
+    except Unusable as error:
+        tell(str(error))
+        sys.exit(2)
+
+
+_traced: list[tracing.Tracing] = []
+
+
+@worker_process_init.connect
+def _trace(**_: Any) -> None:
+    """Begin to trace a process of the pool: after the fork, which no sending thread survives."""
+    begun = tracing.start("worker")
+    if begun is not None:
+        _traced.append(begun)
+
+
+@worker_process_shutdown.connect
+def _trace_no_more(**_: Any) -> None:
+    while _traced:
+        _traced.pop().stop()

@@ -30,8 +30,7 @@ CHECKS: Final = (
         """
         SELECT 'match_group ' || g.id FROM match_group g
         WHERE g.undone_at IS NULL AND coalesce((
-            SELECT sum(p.amount_minor) FROM matched_payment m JOIN payment p ON p.id = m.payment_id
-            WHERE m.group_id = g.id
+            SELECT sum(m.amount_minor) FROM matched_payment m WHERE m.group_id = g.id
         ), 0) <> coalesce((
             SELECT sum(r.amount_minor) FROM matched_record m
             JOIN institution_record r ON r.id = m.record_id WHERE m.group_id = g.id

@@ -95,6 +95,8 @@ class MatchedPayment(SQLModel, table=True):
 
     payment_id: int = Field(sa_type=sa.BigInteger, foreign_key="payment.id", primary_key=True)
     group_id: int = points_to("match_group.id")
+    amount_minor: int = minor()
+    """What it came to when it was matched: less what was given back until then."""
 
     __table_args__ = (sa.Index(None, "group_id"),)
 

@@ -17,7 +17,8 @@ from sqlmodel import Session
 from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
 from gateway.errors import Unusable
-from gateway.exception_queue import Finding, open_exceptions
+from gateway.events import tell
+from gateway.exception_queue import Finding, Handled, open_exceptions, opened_events
 from gateway.models import ExceptionCode
 from gateway.money import UnreadableAmount, format_amount, parse_amount
 from gateway.periods import parse_period
@@ -317,6 +318,7 @@ def _set_conflicts_aside(
         execution_options={"yield_per": CONFLICTS_AT_ONCE},
     )
     conflicts = 0
+    opened: list[Handled] = []
     for some in rows.partitions():
         conflicts += len(some)
         findings = []
@@ -336,7 +338,8 @@ def _set_conflicts_aside(
                 Finding(ExceptionCode.CONFLICTING_RECORD, f"record:{record_id}", detail)
             )
         if file_id is not None:
-            open_exceptions(session, findings, now=now)
+            opened += open_exceptions(session, findings, now=now)
+    tell(session, opened_events(opened), now=now)
     return conflicts
 
 

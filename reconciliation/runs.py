@@ -14,8 +14,15 @@ from sqlmodel import Session
 
 from gateway.clock import day_of
 from gateway.db import copy_rows, execute, transaction
-from gateway.exception_queue import Finding, open_exceptions, resolve_exceptions
-from gateway.models import ExceptionCode
+from gateway.events import Happening, tell
+from gateway.exception_queue import (
+    Finding,
+    open_exceptions,
+    opened_events,
+    resolve_exceptions,
+    resolved_events,
+)
+from gateway.models import EventType, ExceptionCode
 from gateway.money import format_amount
 from gateway.periods import parse_period
 from reconciliation.matching import (
@@ -126,7 +133,7 @@ def reconcile(
         session.flush()
         assert run.id is not None
         _keep(session, run.id, matching.groups, payment_keys, record_keys)
-        _ask(session, run.id, matching.open, payment_keys, scope, now)
+        asked = _ask(session, run.id, matching.open, payment_keys, scope, now)
         result = RunResult(
             run=run.id,
             matched=sum(len(group.payments) for group in matching.groups),
@@ -134,6 +141,8 @@ def reconcile(
             sums=_sums(payments, records, matching),
         )
         run.summary = result.as_json()
+        finished = Happening(EventType.RECONCILIATION_FINISHED, result.as_json())
+        tell(session, [*asked, finished], now=now)
     return result
 
 
@@ -148,11 +157,13 @@ def _undo_reversed_payments(session: Session, scope: dict[str, str | None], now:
         FROM matched_payment matched
         JOIN payment ON payment.id = matched.payment_id
         JOIN invoice ON invoice.id = payment.invoice_id
-        WHERE payment.status <> 'booked' AND {_INVOICES}
+        WHERE (payment.status <> 'booked'
+                OR matched.amount_minor <> payment.amount_minor - payment.returned_minor)
+            AND {_INVOICES}
         """,
         scope,
     )
-    _undo(session, groups.scalars().all(), "its payment was reversed", now)
+    _undo(session, groups.scalars().all(), "its payment was reversed, or given back in part", now)
 
 
 def _take_back_records(session: Session, scope: dict[str, str | None], now: datetime) -> None:
@@ -226,9 +237,9 @@ def _open_payments(
         session,
         f"""
         SELECT payment.id, provider || '/' || provider_payment_id, invoice.reference,
-            payment.amount_minor, paid_at, provider_payment_id
+            payment.amount_minor - returned_minor, paid_at, provider_payment_id
         FROM payment JOIN invoice ON invoice.id = payment.invoice_id
-        WHERE payment.status = 'booked' AND {_INVOICES}
+        WHERE payment.status = 'booked' AND returned_minor < payment.amount_minor AND {_INVOICES}
             AND NOT EXISTS (SELECT FROM matched_payment m WHERE m.payment_id = payment.id)
         """,
         scope,
@@ -323,9 +334,9 @@ def _keep(
     # In the order of the tables that they point to: the checks then find their pages in memory.
     copy_rows(
         session,
-        "COPY matched_payment (payment_id, group_id) FROM STDIN",
+        "COPY matched_payment (payment_id, group_id, amount_minor) FROM STDIN",
         sorted(
-            (payment_keys[payment.payment_id], key)
+            (payment_keys[payment.payment_id], key, payment.amount_minor)
             for key, group in enumerate(groups, first)
             for payment in group.payments
         ),
@@ -348,8 +359,11 @@ def _ask(
     payment_keys: dict[str, int],
     scope: dict[str, str | None],
     now: datetime,
-) -> None:
-    """Open what is new, and resolve what earlier runs opened and this one does not find again."""
+) -> list[Happening]:
+    """Open what is new, and resolve what earlier runs opened and this one does not find again.
+
+    Return what is to be told of it.
+    """
     by_subject = {(_exception_code(each), _subject(each)): each for each in found}
     gone: dict[ExceptionCode, list[str]] = {}
     for some in _open_exceptions_of_runs(session, scope):
@@ -358,12 +372,15 @@ def _ask(
             # Found again in another way is another finding: the old detail would mislead.
             if again is None or again.detail != detail:
                 gone.setdefault(ExceptionCode(code), []).append(subject)
+    happenings: list[Happening] = []
     for code, subjects in gone.items():
         because = f"run {run} does not find it again"
-        resolve_exceptions(session, code, subjects, because=because, now=now)
+        resolved = resolve_exceptions(session, code, subjects, because=because, now=now)
+        happenings += resolved_events(resolved)
     for start in range(0, len(found), ROWS_AT_ONCE):
         findings = [_finding(o, payment_keys) for o in found[start : start + ROWS_AT_ONCE]]
-        open_exceptions(session, findings, now=now)
+        happenings += opened_events(open_exceptions(session, findings, now=now))
+    return happenings
 
 
 def _open_exceptions_of_runs(

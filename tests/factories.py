@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from threading import Barrier
 from typing import Any, TypeVar
@@ -22,13 +22,13 @@ from gateway.checks import Broken, books_checks, run_checks
 from gateway.db import execute, snapshot, transaction
 from gateway.invoices import issue_invoices
 from gateway.migrate import judges
-from gateway.models import Channel, Contributor, ExceptionCode
+from gateway.models import Channel, Contributor, ExceptionCode, ReturnKind, ReturnState
 from gateway.payments import record_reports
 from gateway.periods import parse_period
 from gateway.providers import WebhookProvider
 from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
 from gateway.receipt_checks import receipt_checks
-from gateway.reports import PaymentReport, Report, Statement, Unbookable
+from gateway.reports import PaymentReport, Report, ReturnReport, Statement, Unbookable
 from gateway.tariff import keep_categories, tariff
 from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 from webhooks.inbox import Desk
@@ -105,6 +105,27 @@ def an_unbookable(provider_payment_id: str, **values: Any) -> Unbookable:
             "statement": Statement.COMPLETED,
             "code": ExceptionCode.INVALID_AMOUNT,
             "reason": "the amount is not a decimal string",
+            "source": f"delivery:cashplus/msg_{next(_numbers)}",
+            **values,
+        }
+    )
+
+
+def a_return(payment_id: str, amount_minor: int, **values: Any) -> ReturnReport:
+    """Return the sum of a payment's refunds, a minute after noon."""
+    at = values.pop("stated_at", NOON + timedelta(minutes=1))
+    return ReturnReport(
+        **{
+            "provider": "cashplus",
+            "provider_payment_id": payment_id,
+            "return_id": payment_id,
+            "kind": ReturnKind.REFUND_TOTAL,
+            "state": ReturnState.GIVEN,
+            "amount_minor": amount_minor,
+            "currency": "MAD",
+            "made_at": at,
+            "stated_at": at,
+            "received_at": at,
             "source": f"delivery:cashplus/msg_{next(_numbers)}",
             **values,
         }

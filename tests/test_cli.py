@@ -13,10 +13,11 @@ from typing import Any
 import pikepdf
 import pytest
 
+from gateway import db
 from gateway.codes.receipts import as_text
 from gateway.db import snapshot
 from gateway.receipts import of_invoice
-from tests.factories import a_report, record, some_invoices
+from tests.factories import a_report, record, seal, some_invoices
 
 Wasl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -101,6 +102,8 @@ def test_the_main_job_by_hand(wasl: Wasl, tmp_path: Path) -> None:
         (["invoices", "notices", "--out", "no/such/place.csv"], "cannot be written"),
         (["invoices", "cancel", "148275036142", "--because", "x"], "compare its twelve digits"),
         (["notices", "print", "--out", "out", "--region", "Atlantis"], "Atlantis"),
+        (["backup", "no/such/place"], "cannot be written"),
+        (["restore", "none"], "none cannot be read"),
     ],
 )
 def test_a_wrong_call_gets_one_sentence(wasl: Wasl, words: list[str], sentence: str | None) -> None:
@@ -203,3 +206,38 @@ def test_papers_and_receipts_by_hand(wasl: Wasl, tmp_path: Path) -> None:
     assert said["key_retired_at"] == "2026-11-18T11:06:40+00:00"
     done = wasl("receipts", "check", "R26-000000000")
     assert (done.returncode, "No receipt has this number" in done.stdout) == (1, True)
+
+
+def test_the_whole_state_by_hand(wasl: Wasl, tmp_path: Path) -> None:
+    [paid, *_] = some_invoices(2)
+    record(a_report(paid))
+    seal()
+    done = wasl("backup", "monday", "--json")
+    said = answer(done)
+    assert (done.returncode, said["file"], said["batches"]) == (0, "monday", 1)
+    assert said["bytes"] == (tmp_path / "monday").stat().st_size
+    again = wasl("backup", "monday")
+    assert (again.returncode, "never replaces" in again.stderr) == (2, True)
+
+    # This test is connected itself, and its home has the books.
+    db.disconnect()
+    done = wasl("restore", "monday", "--sha256", "0" * 64)
+    assert (done.returncode, said["sha256"] in done.stderr) == (2, True)
+    done = wasl("restore", "monday", "--sha256", said["sha256"], "--json")
+    assert (done.returncode, answer(done)["loaded"]) == (0, False)
+    (tmp_path / "people.csv").write_text(CONTRIBUTORS, encoding="utf-8")
+    assert wasl("contributors", "import", "people.csv").returncode == 1
+    done = wasl("restore", "monday")
+    assert (done.returncode, "--replace-books" in done.stderr) == (2, True)
+    assert len(done.stderr.strip().splitlines()) == 1
+
+    home = str(tmp_path / "new")
+    done = wasl("restore", "monday", "--replace-books", "--json", WASL_HOME=home)
+    put_back = answer(done)
+    assert (done.returncode, put_back["loaded"], put_back["put_aside"]) == (0, True, None)
+    assert {name: put_back[name] for name in said if name != "file"} == {
+        name: value for name, value in said.items() if name != "file"
+    }
+    done = wasl("verify", "--json", WASL_HOME=home)
+    # Booked by hand above, without a delivery; all else holds.
+    assert {each["where"] for each in answer(done)["broken"]} == {"payment 1"}

@@ -19,14 +19,23 @@ from sqlmodel import Session
 from gateway.clock import Clock
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
-from gateway.exception_queue import Finding, open_exceptions
+from gateway.events import tell
+from gateway.exception_queue import Finding, open_exceptions, opened_events
 from gateway.logs import masked
 from gateway.models import ExceptionCode
 from gateway.money import format_amount
-from gateway.payments import lock_provider, record_reports
+from gateway.payment_batch import lock_provider
+from gateway.payments import record_reports
 from gateway.providers.registry import Providers
 from gateway.references import normalise_reference
-from gateway.reports import NotAboutMoney, PaymentReport, Report, Unbookable
+from gateway.reports import (
+    AttemptLapsed,
+    NotAboutMoney,
+    PaymentReport,
+    Report,
+    ReturnReport,
+    Unbookable,
+)
 from gateway.seals import BooksKey
 
 BATCH_SIZE: Final = 500
@@ -202,7 +211,8 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
             subject,
             {"reason": reason, "attempts": attempts},
         )
-        open_exceptions(session, [finding], now=desk.clock())
+        now = desk.clock()
+        tell(session, opened_events(open_exceptions(session, [finding], now=now)), now=now)
 
 
 def _said(error: Exception) -> str:
@@ -235,12 +245,13 @@ def _drain_variants(desk: Desk) -> int:
         )
         now = desk.clock()
         findings = [f for row in rows if (f := _variant_finding(desk.providers, dict(row)))]
-        open_exceptions(session, findings, now=now)
+        opened = open_exceptions(session, findings, now=now)
         execute(
             session,
             "UPDATE webhook_variant SET processed_at = :now WHERE id = ANY(:ids)",
             {"now": now, "ids": [row["id"] for row in rows]},
         )
+        tell(session, opened_events(opened), now=now)
         return len(rows)
 
 
@@ -292,5 +303,15 @@ def _money(
                 "unbookable": report.reason,
                 "written": written,
             }
+        case ReturnReport():
+            return {
+                "payment": report.provider_payment_id,
+                "return": report.return_id,
+                "status": f"{report.kind.value} {report.state.value}",
+                "amount": format_amount(report.amount_minor),
+                "currency": report.currency,
+            }
+        case AttemptLapsed():
+            return {"page": report.session_id}
         case NotAboutMoney():
             return {}

@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from gateway.cli import access, dues, institution, receipts, running
+from gateway.cli import access, backups, dues, institution, receipts, running
 from gateway.cli.shared import Refused
 from gateway.errors import Unusable
 
@@ -34,6 +34,8 @@ for command in (
     receipts.receipts,
     institution.records,
     institution.reconcile,
+    backups.backup,
+    backups.restore,
     access.keys,
     access.staff,
 ):

@@ -47,7 +47,8 @@ class Proofs:
         Where none stands it is the latest, unless one that will is being made.
         """
         if number is None:
-            standing = [each for each in self.receipts if each.standing is ReceiptStanding.STANDS]
+            gone = ReceiptStanding.REVERSED
+            standing = [each for each in self.receipts if each.standing is not gone]
             latest = standing or ([] if self.awaited else self.receipts)
             return latest[-1] if latest else None
         wanted = read_number(number)

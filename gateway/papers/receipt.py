@@ -100,8 +100,7 @@ def _glance(record: ReceiptRecord) -> list[dict[str, Any]]:
 def _band(record: ReceiptRecord, presentment: Presentment) -> dict[str, Any]:
     """Return how the payment stands, or else how its invoice does."""
     if not _stands(record):
-        text = say("PAYMENT TAKEN BACK: it was reversed, and this receipt proves it no more.")
-        return band(text, warns=True, large=True)
+        return band(_what_is_left(record), warns=True, large=True)
     if presentment.standing is Standing.CANCELLED:
         return band(say("The notice was cancelled: ask for your money back."), warns=True)
     if presentment.standing is Standing.PAID:
@@ -112,6 +111,17 @@ def _band(record: ReceiptRecord, presentment: Presentment) -> dict[str, Any]:
                 "Remaining to pay for this period: {amount}.",
                 amount=s.money(presentment.due_minor),
             )
+        )
+    )
+
+
+def _what_is_left(record: ReceiptRecord) -> Pair:
+    if record.standing is ReceiptStanding.REVERSED:
+        return say("PAYMENT TAKEN BACK: it was reversed, and this receipt proves it no more.")
+    return both(
+        lambda s: s.say(
+            "PART GIVEN BACK: of this payment {amount} counts.",
+            amount=s.money(record.counted_minor),
         )
     )
 
@@ -128,7 +138,7 @@ def _payment(record: ReceiptRecord, presentment: Presentment) -> list[dict[str, 
 
 def _shares(record: ReceiptRecord) -> dict[str, Any]:
     """Return what the money went to; what was not needed is the payer's own."""
-    credit_minor = record.amount_minor - record.allocated_minor
+    credit_minor = record.credit_minor
     label = both(lambda s: s.say("Payment notice, {period}", period=s.period(record.period)))
     lines = [
         entry(label, record.allocated_minor) if record.allocated_minor else None,
@@ -144,9 +154,9 @@ def _reversal(record: ReceiptRecord) -> dict[str, Any]:
     return {
         "lines": [
             entry(say("Amount received"), record.amount_minor),
-            entry(say("Taken back since"), -record.amount_minor),
+            entry(say("Taken back since"), record.counted_minor - record.amount_minor),
         ],
-        "total": total(say("Amount that counts"), 0),
+        "total": total(say("Amount that counts"), record.counted_minor),
     }
 
 

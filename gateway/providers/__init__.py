@@ -5,9 +5,11 @@ A new kind is one module here and one line in `registry.KINDS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 from gateway.reports import Report
 
@@ -32,4 +34,101 @@ class WebhookProvider(Protocol):
 
     def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
         """Return what an authenticated, readable body says about money. Raises nothing for it."""
+        ...
+
+
+class ConfiguredProvider(WebhookProvider, Protocol):
+    """What a kind of the providers file must be able to do besides."""
+
+    def unsafe_in_production(self) -> Sequence[str]:
+        """Return what of its settings is good for trying out only, as ends of «provider X: …».
+
+        A secret that a sandbox made or that was published, a test key, a stand-in server: whatever
+        would let a stranger state payments, or would take play money for real. Never the secret.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPage:
+    """What a provider's page is to ask for. Equal wishes make one page, however often made."""
+
+    attempt_id: str
+    """Ours, and the provider's idempotency key."""
+    reference: str
+    amount_minor: int
+    language: str
+    back: str
+    """Where the payer goes after paying."""
+    left: str
+    """Where the payer goes who leaves the page without paying."""
+    expires_at: datetime
+    """After this instant it takes no payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadePage:
+    """A provider's page that takes one payment."""
+
+    session_id: str
+    url: str
+
+
+class PageState(StrEnum):
+    """What a provider says of a page it made."""
+
+    OPEN = "open"
+    """It may still be paid by."""
+    USED = "used"
+    """The payer has finished it: money came, or is on its way."""
+    CLOSED = "closed"
+    """It takes no payment any more, and none came by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider says when asked about a page."""
+
+    state: PageState
+    reports: tuple[Report, ...]
+    """All that follows for the books, in order."""
+
+
+@runtime_checkable
+class PageProvider(WebhookProvider, Protocol):
+    """What a provider that makes pages to pay on must be able to do besides.
+
+    Each call goes over the network, within seconds, and is made inside no transaction.
+    """
+
+    @property
+    def pages_origin(self) -> str:
+        """Where its pages are, as `https://host`: a page of ours may lead a form there."""
+        ...
+
+    def make_page(self, wanted: WantedPage) -> MadePage:
+        """Make a page to pay on, or find the one that the same wish has made before.
+
+        Raises:
+            ProviderAway: Whether there is a page is not known; the same wish may be tried again.
+            ProviderRefused: There is no page, and the same wish will not make one.
+        """
+        ...
+
+    def ask(self, session_id: str, *, received_at: datetime) -> Answer:
+        """Return what became of a page.
+
+        Raises:
+            ProviderAway: It does not say; ask again.
+            ProviderRefused: It knows no such page.
+        """
+        ...
+
+    def close_page(self, session_id: str) -> PageState:
+        """Have a page take no payment any more, if it was not used; return how it stands then.
+
+        Raises:
+            ProviderAway: Not known to be closed; try again.
+            ProviderRefused: It knows no such page.
+        """
         ...

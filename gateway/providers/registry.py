@@ -13,19 +13,41 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.errors import Unusable
-from gateway.providers import WebhookProvider
-from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
+from gateway.providers import ConfiguredProvider, WebhookProvider
+from gateway.providers.standard_webhooks import (
+    SANDBOX_MARK,
+    StandardWebhooks,
+    StandardWebhooksSettings,
+)
 from gateway.secretfiles import read_or_make
 from gateway.settings import Settings
 
 Providers = Mapping[str, WebhookProvider]
-Maker = Callable[[str, dict[str, Any]], WebhookProvider]
+Configured = Mapping[str, ConfiguredProvider]
+Maker = Callable[[str, dict[str, Any], bool], ConfiguredProvider]
+"""Makes a provider of its name, its settings, and whether real money is meant."""
+
+
+def _standard_webhooks(name: str, values: dict[str, Any], live: bool) -> ConfiguredProvider:  # noqa: ARG001
+    return StandardWebhooks(name, StandardWebhooksSettings.model_validate(values))
+
+
+def _stripe(name: str, values: dict[str, Any], live: bool) -> ConfiguredProvider:
+    # Half a second to import: for those only who have it.
+    from gateway.providers.stripe import Stripe, StripeSettings
+    from gateway.providers.stripe_pages import StripePages
+
+    settings = StripeSettings.model_validate(values)
+    return (StripePages if settings.api_key else Stripe)(name, settings, live=live)
+
 
 KINDS: Final[Mapping[str, Maker]] = {
-    "standard-webhooks": lambda name, values: StandardWebhooks(
-        name, StandardWebhooksSettings.model_validate(values)
-    ),
+    "standard-webhooks": _standard_webhooks,
+    "stripe": _stripe,
 }
+
+_FROM_ENVIRONMENT: Final = ("secrets", "api_key")
+"""Settings that a variable may hold instead: its name is given as `…_env`."""
 
 # One for each way to pay, so that a first trial has all of them.
 SANDBOX_PROVIDERS: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
@@ -33,7 +55,7 @@ SANDBOX_PROVIDERS: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
 
 
-def load_providers(settings: Settings) -> Providers:
+def load_providers(settings: Settings) -> Configured:
     """Return the providers by name. The sandbox makes its own file, with fresh secrets, once.
 
     Raises:
@@ -49,11 +71,25 @@ def load_providers(settings: Settings) -> Providers:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise Unusable(f"The providers file {path} cannot be read: {error}.") from None
-    return read_providers(text, path.name)
+    return read_providers(text, path.name, live=settings.mode == "production")
 
 
-def read_providers(text: str, where: str) -> Providers:
+def unsafe_in_production(providers: Configured) -> list[str]:
+    """Return what of the providers is good for trying out only, a sentence each."""
+    return [
+        f"Provider {name}: {reason}."
+        for name in providers
+        for reason in providers[name].unsafe_in_production()
+    ]
+
+
+def read_providers(text: str, where: str, *, live: bool = False) -> Configured:
     """Return the providers that a TOML text describes.
+
+    Args:
+        text: Of the file.
+        where: Its name, for what is said of it.
+        live: Whether real money is meant; else test money.
 
     Raises:
         Unusable: As load_providers.
@@ -64,7 +100,7 @@ def read_providers(text: str, where: str) -> Providers:
         raise Unusable(f"{where} is not TOML: {error}.") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unusable(f"{where}: write each provider as a [[provider]] table.")
-    found: dict[str, WebhookProvider] = {}
+    found: dict[str, ConfiguredProvider] = {}
     for at, entry in enumerate(entries, start=1):
         name = entry.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -74,11 +110,11 @@ def read_providers(text: str, where: str) -> Providers:
             )
         if name in found:
             raise Unusable(f"{where}: two providers are named {name}.")
-        found[name] = _make(name, entry, where)
+        found[name] = _make(name, entry, where, live=live)
     return found
 
 
-def _make(name: str, entry: dict[str, Any], where: str) -> WebhookProvider:
+def _make(name: str, entry: dict[str, Any], where: str, *, live: bool) -> ConfiguredProvider:
     values = {key: value for key, value in entry.items() if key not in {"name", "kind"}}
     kind = entry.get("kind")
     maker = KINDS.get(kind) if isinstance(kind, str) else None
@@ -86,13 +122,15 @@ def _make(name: str, entry: dict[str, Any], where: str) -> WebhookProvider:
         raise Unusable(
             f"{where}, provider {name}: its kind is not one of {', '.join(sorted(KINDS))}."
         )
-    if variable := values.pop("secrets_env", None):
-        secret = os.environ.get(str(variable))
-        if not secret:
-            raise Unusable(f"{where}, provider {name}: the variable {variable} is not set.")
-        values["secrets"] = [*_listed(values.get("secrets")), *secret.split()]
+    for setting in _FROM_ENVIRONMENT:
+        if variable := values.pop(f"{setting}_env", None):
+            secret = os.environ.get(str(variable))
+            if not secret:
+                raise Unusable(f"{where}, provider {name}: the variable {variable} is not set.")
+            kept = _listed(values.get(setting)) if setting == "secrets" else None
+            values[setting] = secret.strip() if kept is None else [*kept, *secret.split()]
     try:
-        return maker(name, values)
+        return maker(name, values, live)
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
@@ -108,7 +146,7 @@ def _listed(value: object) -> list[object]:
 def _sandbox_file() -> bytes:
     lines = ["# Made for this sandbox. The secrets are its own: never use them elsewhere.", ""]
     for name in SANDBOX_PROVIDERS:
-        secret = base64.b64encode(secrets.token_bytes(32)).decode()
+        secret = base64.b64encode(SANDBOX_MARK + secrets.token_bytes(32)).decode()
         lines += [
             "[[provider]]",
             f'name = "{name}"',

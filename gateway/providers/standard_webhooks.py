@@ -10,8 +10,9 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +31,19 @@ _MISTYPED = re.compile(r"$|(?!payment\.)(?i:payment)")
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _DELIVERY_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
 SIGNATURES_MAX: Final = 10
+SANDBOX_MARK: Final = b"wasl-sandbox"
+"""How a secret made by a sandbox begins: it says so itself, wherever it is copied to."""
+
+_PUBLISHED: Final = frozenset(
+    base64.b64decode(text)
+    for text in (
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "plJ3nmyCDGBKInavdOK15jsl",
+        "C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+    )
+)
+"""Secrets in the examples of the specification and of libraries: everybody has them."""
+
 TEXT_MAX: Final = 256
 
 
@@ -97,6 +111,15 @@ class StandardWebhooks:
                 continue
             return True
         return False
+
+    def unsafe_in_production(self) -> Sequence[str]:
+        """Return which kinds of secrets it holds that are no secrets."""
+        found = []
+        if any(secret.startswith(SANDBOX_MARK) for secret in self._secrets):
+            found.append("a secret was made by a sandbox")
+        if any(secret in _PUBLISHED or _counts(secret) for secret in self._secrets):
+            found.append("a secret is that of a published example")
+        return found
 
     def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
         """Read our own event (the providers file's documentation describes it)."""
@@ -277,6 +300,11 @@ def _secret(text: str) -> bytes:
     if raw is None or not 24 <= len(raw) <= 64:
         raise Unusable("a secret is not whsec_ and base64 of 24 to 64 bytes")
     return raw
+
+
+def _counts(secret: bytes) -> bool:
+    """Say whether the bytes only repeat or count, as those of examples do."""
+    return len({(b - a) % 256 for a, b in pairwise(secret)}) == 1
 
 
 def _public_key(text: str) -> Ed25519PublicKey:

@@ -27,7 +27,7 @@ from gateway.contributors import COLUMNS, import_contributors
 from gateway.db import transaction
 from gateway.invoices import issue_invoices
 from gateway.ledger import SEAL_TASK
-from gateway.payments import RECEIPTS_TASK
+from gateway.payment_batch import RECEIPTS_TASK
 from gateway.periods import parse_period
 from gateway.services import Services
 from gateway.settings import settings

@@ -239,7 +239,7 @@ def test_a_reversed_payment_undoes_what_was_matched(tmp_path: Path) -> None:
 
     assert (result.matched, result.exceptions) == (0, {"record_without_payment": 1})
     assert claims() == []
-    assert how_many("match_group", "undone_because = 'its payment was reversed'") == 1
+    assert how_many("match_group", "undone_because LIKE 'its payment was reversed%'") == 1
     assert asked() == [("record_without_payment", "record:R1")]
 
 
@@ -374,14 +374,14 @@ def test_the_database_lets_no_second_group_claim_a_row(tmp_path: Path, table: st
     reference, _ = an_invoice_paid()
     recorded(tmp_path, a_line(reference))
     run()
-    column = "payment_id" if table == "matched_payment" else "record_id"
+    column = "payment_id, amount_minor" if table == "matched_payment" else "record_id"
     claim_again = f"""
         WITH second AS (
             INSERT INTO match_group (run_id, rule, score)
             SELECT id, 'exact', 100 FROM reconciliation_run RETURNING id
         )
-        INSERT INTO {table} ({column}, group_id)
-        SELECT {column}, second.id FROM {table} CROSS JOIN second
+        INSERT INTO {table} (group_id, {column})
+        SELECT second.id, {column} FROM {table} CROSS JOIN second
     """
     with transaction() as session, pytest.raises(sa.exc.IntegrityError, match=f"{table}_pkey"):
         execute(session, claim_again)

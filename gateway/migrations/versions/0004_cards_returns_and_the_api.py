@@ -1,6 +1,7 @@
 """Money given back in part, payers sent to a card page, the API's keys, answers and events.
 
-Adds columns with defaults that need no rewrite, and tables. The version before does not write
+Adds columns with defaults that need no rewrite, and tables; what was matched before is written
+anew with its amounts. The version before does not write
 events: what it books beside this migration is in the books and missing in the feed.
 """
 
@@ -68,6 +69,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("contributor_region_id_idx"), "contributor", ["region", "id"])
     _codes_are((*_CODES, *_NEW_CODES))
+    _matched_amounts()
     _returns()
     _attempts()
     _api()
@@ -96,6 +98,15 @@ def upgrade() -> None:
         " OR (OLD.state = 'closed' AND NEW.state <> 'paid')))"
         " EXECUTE FUNCTION wasl_refuse_other_facts()"
     )
+
+
+def _matched_amounts() -> None:
+    op.add_column("matched_payment", sa.Column("amount_minor", sa.BigInteger(), nullable=True))
+    op.execute(
+        "UPDATE matched_payment SET amount_minor = payment.amount_minor"
+        " FROM payment WHERE payment.id = payment_id"
+    )
+    op.alter_column("matched_payment", "amount_minor", nullable=False)
 
 
 def _returns() -> None:
@@ -260,5 +271,6 @@ def downgrade() -> None:
     op.drop_column("api_key", "scope")
     op.drop_column("api_key", "label")
     _codes_are(_CODES)
+    op.drop_column("matched_payment", "amount_minor")
     op.drop_index(op.f("contributor_region_id_idx"), "contributor")
     op.drop_column("payment", "returned_minor")

@@ -177,6 +177,8 @@ def a_record(presented: Presentment = PAID, **values: Any) -> ReceiptRecord:
         "period": presented.period,
         "amount_minor": 16352,
         "allocated_minor": 16352,
+        "returned_minor": 0,
+        "disputed": False,
         "paid_at": datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC),
         "channel": Channel.CASH_AGENT,
         "standing": ReceiptStanding.STANDS,

@@ -1,0 +1,363 @@
+"""A payer's way to a provider's page and back: attempts, each kept before the provider is asked.
+
+Every call over the network stands between two transactions and inside none. Whatever is lost in
+between (an answer, a process, the network), the same step may be taken again: the attempt's id is
+the provider's idempotency key, so asking again finds the page that was made. An invoice has one
+open attempt at a time, which a unique index keeps.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+from sqlmodel import Session
+
+from gateway.clock import Clock
+from gateway.db import execute, transaction
+from gateway.errors import ProviderAway, ProviderRefused
+from gateway.models import AttemptState
+from gateway.payments import record_reports
+from gateway.providers import MadePage, PageProvider, PageState, WantedPage, WebhookProvider
+from gateway.seals import BooksKey
+
+PAGE_LIFE: Final = timedelta(minutes=60)
+"""How long a page takes a payment. Stripe makes none for less than thirty minutes."""
+PAGE_LIFE_MIN: Final = timedelta(minutes=31)
+"""What must be left of it when it is made."""
+REUSED_WITHIN: Final = timedelta(minutes=2)
+"""A page that ends sooner is no good to send a payer to."""
+
+ASK_FIRST_SECONDS: Final = 600
+"""When we ask about a page that nobody came back from; its webhook mostly comes first."""
+ASK_BACK_SECONDS: Final = 4
+"""The same for a payer who came back and waits."""
+ASK_SECONDS_MAX: Final = 1_800
+TRIES_HURRIED_MAX: Final = 30
+"""How often somebody who loads a page again can have us ask."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A payer who was sent to a provider's page."""
+
+    id: str
+    invoice_id: int
+    reference: str
+    provider: str
+    amount_minor: int
+    language: str
+    state: AttemptState
+    session_id: str | None
+    page_url: str | None
+    made_at: datetime
+    expires_at: datetime
+    tries: int
+    closed_because: str | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether money may still come by it."""
+        return self.state is AttemptState.SENT
+
+
+class Step(StrEnum):
+    """Where a payer who wants to pay by card is sent."""
+
+    PAGE = "page"
+    """To the provider's page."""
+    UNKNOWN = "unknown"
+    """To wait: what became of an earlier page is not known."""
+    NOTHING_DUE = "nothing_due"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What came of beginning."""
+
+    step: Step
+    url: str = ""
+
+
+def page_provider(providers: Mapping[str, WebhookProvider]) -> PageProvider | None:
+    """Return the provider that makes pages to pay on; the first in the file if there are several."""
+    return next((p for p in providers.values() if isinstance(p, PageProvider)), None)
+
+
+def latest_attempt(session: Session, reference: str) -> Attempt | None:
+    """Return the open attempt of an invoice, or else the last there was."""
+    return _one(
+        session,
+        "reference = :which ORDER BY state IN ('made', 'sent') DESC, made_at DESC, a.id LIMIT 1",
+        reference,
+    )
+
+
+# -- beginning ------------------------------------------------------------------------------------
+
+
+def begin(
+    provider: PageProvider,
+    reference: str,
+    *,
+    due_minor: Callable[[Session], int],
+    language: str,
+    link: str,
+    clock: Clock,
+) -> Begun:
+    """Bring a payer to a page that asks for what is due now: the open one, or a new one.
+
+    Opens its own transactions and calls the provider between them.
+
+    Args:
+        provider: Who makes the page.
+        reference: The invoice's.
+        due_minor: Reads what is to be paid, in centimes; 0 or less where nothing is.
+        language: Of the payer.
+        link: The invoice's page, which the provider's page leads back to.
+        clock: The business clock.
+
+    Raises:
+        ProviderAway: It is not known whether there is a page; nothing is lost, and trying again
+            finds it.
+        ProviderRefused: The provider makes no page for this.
+    """
+    for _ in range(3):
+        with transaction() as session:
+            due = due_minor(session)
+            known = _open_attempt(session, reference)
+            if known is None and due > 0:
+                _make(session, provider.name, reference, due, language, clock())
+                known = _open_attempt(session, reference)
+        if due <= 0 and known is None:
+            return Begun(Step.NOTHING_DUE)
+        assert known is not None
+        if known.provider != provider.name or known.amount_minor != due or _ends(known, clock()):
+            if not _settle(provider, known):
+                return Begun(Step.UNKNOWN)
+            continue
+        if known.state is AttemptState.SENT and known.page_url:
+            return Begun(Step.PAGE, known.page_url)
+        made = _page(provider, known, link)
+        if _sent(known, made):
+            return Begun(Step.PAGE, made.url)
+        # Settled by somebody else meanwhile, for another amount: nobody is sent to this page.
+        provider.close_page(made.session_id)
+    raise ProviderAway("the attempt changed under our hands")
+
+
+def give_up(provider: PageProvider, reference: str) -> bool:
+    """Close the open page of an invoice at the provider, and say whether none is open any more.
+
+    Raises:
+        ProviderAway: It is not known to be closed.
+    """
+    with transaction() as session:
+        known = _open_attempt(session, reference)
+    return known is None or _settle(provider, known, because="given up")
+
+
+def came_back(session: Session, attempt: Attempt) -> None:
+    """Have us ask soon about an attempt whose payer waits. The caller owns the transaction."""
+    execute(
+        session,
+        "UPDATE payment_attempt SET ask_at = clock_timestamp() + make_interval(secs => :soon)"
+        " WHERE id = :id AND state = 'sent' AND tries < :most"
+        " AND coalesce(ask_at, 'infinity') > clock_timestamp() + make_interval(secs => :soon)",
+        {"id": attempt.id, "soon": ASK_BACK_SECONDS, "most": TRIES_HURRIED_MAX},
+    )
+
+
+def _ends(attempt: Attempt, now: datetime) -> bool:
+    """Say whether an attempt's page takes a payment for too short a time to begin one."""
+    least = PAGE_LIFE_MIN if attempt.state is AttemptState.MADE else REUSED_WITHIN
+    return attempt.expires_at - now < least
+
+
+def _make(
+    session: Session, provider: str, reference: str, due: int, language: str, now: datetime
+) -> None:
+    """Keep an attempt, unless another was quicker."""
+    execute(
+        session,
+        """
+        INSERT INTO payment_attempt
+            (id, invoice_id, provider, amount_minor, language, made_at, expires_at)
+        SELECT :id, invoice.id, :provider, :due, :language, :now, :expires
+        FROM invoice WHERE reference = :reference
+        ON CONFLICT (invoice_id) WHERE state IN ('made', 'sent') DO NOTHING
+        """,
+        {
+            "id": f"wasl_{secrets.token_hex(16)}",
+            "provider": provider,
+            "due": due,
+            "language": language,
+            "now": now,
+            "expires": now + PAGE_LIFE,
+            "reference": reference,
+        },
+    )
+
+
+def _page(provider: PageProvider, attempt: Attempt, link: str) -> MadePage:
+    wanted = WantedPage(
+        attempt_id=attempt.id,
+        reference=attempt.reference,
+        amount_minor=attempt.amount_minor,
+        language=attempt.language,
+        back=f"{link}?card=back&lang={attempt.language}",
+        left=f"{link}?card=left&lang={attempt.language}",
+        expires_at=attempt.expires_at,
+    )
+    try:
+        return provider.make_page(wanted)
+    except ProviderRefused as error:
+        log.error("page_refused", attempt=attempt.id, reason=str(error))
+        _close(attempt, "refused")
+        raise
+
+
+def _sent(attempt: Attempt, made: MadePage) -> bool:
+    """Keep where the page is; False if the attempt was closed meanwhile."""
+    with transaction() as session:
+        changed = execute(
+            session,
+            "UPDATE payment_attempt SET state = 'sent', session_id = :session_id, page_url = :url,"
+            " ask_at = clock_timestamp() + make_interval(secs => :seconds)"
+            " WHERE id = :id AND (state = 'made' OR session_id = :session_id AND state = 'sent')",
+            {
+                "id": attempt.id,
+                "session_id": made.session_id,
+                "url": made.url,
+                "seconds": ASK_FIRST_SECONDS,
+            },
+        )
+        return changed.rowcount == 1
+
+
+def _settle(provider: PageProvider, attempt: Attempt, because: str = "replaced") -> bool:
+    """Bring an attempt to its end, and say whether it is known that no money comes by it.
+
+    One whose page we never learned of was shown to nobody: it just ends.
+    """
+    if attempt.state is AttemptState.MADE or attempt.session_id is None:
+        _close(attempt, because)
+        return True
+    if attempt.provider != provider.name:
+        raise ProviderAway(f"its page is of {attempt.provider}, which makes no pages any more")
+    if provider.close_page(attempt.session_id) is PageState.CLOSED:
+        _close(attempt, because)
+        return True
+    # Paid, or about to be: the books are the worker's, and it asks at once.
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET ask_at = clock_timestamp() WHERE id = :id"
+            " AND state = 'sent'",
+            {"id": attempt.id},
+        )
+    return False
+
+
+def _close(attempt: Attempt, because: str) -> None:
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET state = 'closed', closed_because = :because, ask_at = NULL"
+            " WHERE id = :id AND state = :state",
+            {"id": attempt.id, "because": because, "state": attempt.state.value},
+        )
+
+
+# -- asking ---------------------------------------------------------------------------------------
+
+
+def ask_due(
+    providers: Mapping[str, WebhookProvider], *, key: BooksKey, clock: Clock, asks_max: int
+) -> int:
+    """Ask about attempts whose outcome is not known, and book what is learned; return how many.
+
+    Opens its own transactions and calls providers between them. Any number may run at once: who
+    takes an attempt puts off its next turn, further and further, before he asks.
+    """
+    pages = {name: p for name, p in providers.items() if isinstance(p, PageProvider)}
+    _end_unsent(clock())
+    asked = 0
+    while asked < asks_max:
+        with transaction() as session:
+            attempt = _claim(session, list(pages))
+        if attempt is None:
+            break
+        asked += 1
+        _ask(pages[attempt.provider], attempt, key, clock)
+    return asked
+
+
+def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) -> None:
+    assert attempt.session_id is not None
+    try:
+        answer = provider.ask(attempt.session_id, received_at=clock())
+    except ProviderAway as error:
+        log.warning("attempt_unanswered", attempt=attempt.id, reason=str(error))
+        return
+    if answer.reports:
+        with transaction() as session:
+            record_reports(session, answer.reports, key=key, now=clock())
+
+
+def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:
+    """Take the attempt that is most due, and put off its next turn."""
+    taken = execute(
+        session,
+        """
+        UPDATE payment_attempt SET tries = tries + 1, ask_at = clock_timestamp()
+            + make_interval(secs => least(:most, 5 * power(2, least(tries, 20))))
+        WHERE id = (
+            SELECT id FROM payment_attempt
+            WHERE ask_at <= clock_timestamp() AND state = 'sent' AND provider = ANY(:providers)
+            ORDER BY ask_at LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) RETURNING id
+        """,
+        {"most": ASK_SECONDS_MAX, "providers": list(providers)},
+    ).scalar_one_or_none()
+    return None if taken is None else _one(session, "a.id = :which", taken)
+
+
+def _end_unsent(now: datetime) -> None:
+    """End attempts whose page we never learned of, once it would take no payment anyway."""
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET state = 'closed', closed_because = 'never sent'"
+            " WHERE state = 'made' AND expires_at < :now",
+            {"now": now},
+        )
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _open_attempt(session: Session, reference: str) -> Attempt | None:
+    return _one(session, "reference = :which AND state IN ('made', 'sent')", reference)
+
+
+def _one(session: Session, where: str, which: str) -> Attempt | None:
+    row = execute(session, f"{_ATTEMPTS} WHERE {where}", {"which": which}).mappings().first()
+    if row is None:
+        return None
+    values: dict[str, Any] = dict(row)
+    return Attempt(**(values | {"state": AttemptState(values["state"])}))
+
+
+_ATTEMPTS: Final = """
+    SELECT a.id, invoice_id, reference, provider, a.amount_minor, language, state, session_id,
+        page_url, made_at, expires_at, tries, closed_because
+    FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
+"""

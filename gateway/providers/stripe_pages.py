@@ -1,0 +1,228 @@
+"""Asking Stripe: pages to pay by card (Checkout), what became of them, what was refunded.
+
+By Stripe's own client, whose answers are read from their bytes as deliveries are. A client is made
+for each question: nothing is shared between threads, and no connection is left to go stale.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import stripe
+
+from gateway.errors import ProviderAway, ProviderRefused
+from gateway.money import CURRENCY
+from gateway.providers import Answer, MadePage, PageState, WantedPage
+from gateway.providers.stripe import (
+    API_BASE,
+    PAGES_ORIGIN,
+    Stripe,
+    StripeSettings,
+    Told,
+    is_trusted_address,
+    stated,
+    text,
+)
+from gateway.references import format_reference
+from gateway.reports import AttemptLapsed, NotAboutMoney, Report
+from gateway.wirejson import UnreadableJson, read_json
+
+CONNECT_SECONDS_MAX: Final = 3.0
+READ_SECONDS_MAX: Final = 7.0
+RETRIES_MAX: Final = 1
+REFUNDS_MAX: Final = 100
+
+# Its debug lines hold whole answers, and so whatever the payer typed there.
+logging.getLogger("stripe").setLevel(logging.WARNING)
+
+_LOCALES: Final = {"fr": "fr"}
+"""Checkout speaks no Arabic: then the payer's browser chooses."""
+
+_STATES: Final = {
+    "open": PageState.OPEN,
+    "complete": PageState.USED,
+    "expired": PageState.CLOSED,
+}
+
+_UNPAID: Final = {
+    "processing": "payment_intent.processing",
+    "requires_payment_method": "payment_intent.payment_failed",
+    "canceled": "payment_intent.canceled",
+    "succeeded": "payment_intent.succeeded",
+}
+"""The event that tells of a payment that stands so."""
+
+Call = Callable[[stripe.StripeClient], Any]
+
+
+class StripePages(Stripe):
+    """Stripe with a key to ask it by."""
+
+    def __init__(self, name: str, settings: StripeSettings, *, live: bool) -> None:
+        """Take the settings, an api_key among them. Raises what Stripe raises."""
+        super().__init__(name, settings, live=live)
+        assert settings.api_key is not None
+        self._key = settings.api_key
+        self._origin = settings.pages_origin or _pages_origin(settings.api_base)
+
+    @property
+    def pages_origin(self) -> str:
+        """Where its pages are."""
+        return self._origin
+
+    def make_page(self, wanted: WantedPage) -> MadePage:
+        """Make a Checkout page for one payment, or find the one made before (see PageProvider)."""
+        options: Any = {"idempotency_key": wanted.attempt_id}
+        made = self._said(lambda client: client.v1.checkout.sessions.create(_wish(wanted), options))
+        session_id, url = text(made, "id"), made.get("url")
+        if session_id is None or not isinstance(url, str) or not is_trusted_address(url):
+            raise ProviderAway("it made a page without an id, or an address that is not https")
+        return MadePage(session_id, url)
+
+    def ask(self, session_id: str, *, received_at: datetime) -> Answer:
+        """Return what became of a page, by its payment where it has one (see PageProvider)."""
+        session = self._session(session_id)
+        state = _state(session)
+        source = f"inquiry:{self.name}/{session_id}"
+        lapsed = AttemptLapsed(self.name, session_id, source)
+        if state is PageState.CLOSED:
+            return Answer(state, (lapsed,))
+        payment_id = text(session, "payment_intent")
+        if state is PageState.OPEN or payment_id is None:
+            return Answer(state, ())
+        status, reports = self.ask_payment(payment_id, received_at=received_at, source=source)
+        if status in {"requires_payment_method", "canceled"}:
+            return Answer(PageState.CLOSED, (*reports, lapsed))
+        return Answer(state, reports)
+
+    def ask_payment(
+        self, payment_id: str, *, received_at: datetime, source: str
+    ) -> tuple[str, tuple[Report, ...]]:
+        """Return a payment intent's status, and what it and its refunds mean for the books.
+
+        Raises:
+            ProviderAway, ProviderRefused: As for a page.
+        """
+        expanded: Any = {"expand": ["latest_charge"]}
+        intent = self._said(lambda c: c.v1.payment_intents.retrieve(payment_id, expanded))
+        charge = intent.get("latest_charge")
+        charge = charge if isinstance(charge, dict) else {}
+        paid_at = stated(charge.get("created") or intent.get("created"), received_at)
+
+        def told(kind: str, what: Mapping[str, Any], at: datetime) -> Report:
+            said = Told(self.name, kind, what, at, received_at, source)
+            other = intent.get("livemode") is not self._live
+            return said.of_other_mode(live=not self._live) if other else said.report()
+
+        status = text(intent, "status") or ""
+        reports = []
+        if kind := _UNPAID.get(status):
+            reports.append(told(kind, intent, paid_at))
+        if charge.get("amount_refunded") not in {None, "0"}:
+            for refund in self._refunds(payment_id):
+                at = stated(refund.get("created"), received_at)
+                # A refund that failed says no time of that: it is so now.
+                failed = refund.get("status") in {"failed", "canceled"}
+                # Asked by charge, it may not say the intent.
+                named = {**refund, "payment_intent": payment_id}
+                reports.append(told("refund.updated", named, received_at if failed else at))
+        return status, tuple(r for r in reports if not isinstance(r, NotAboutMoney))
+
+    def close_page(self, session_id: str) -> PageState:
+        """Have a page take no payment any more (see PageProvider)."""
+        try:
+            return _state(self._said(lambda c: c.v1.checkout.sessions.expire(session_id)))
+        except ProviderRefused:
+            # Only open ones can be closed: how does it stand, then?
+            return _state(self._session(session_id))
+
+    def _session(self, session_id: str) -> dict[str, Any]:
+        return self._said(lambda client: client.v1.checkout.sessions.retrieve(session_id))
+
+    def _refunds(self, payment_id: str) -> list[dict[str, Any]]:
+        which: Any = {"payment_intent": payment_id, "limit": REFUNDS_MAX}
+        found = self._said(lambda client: client.v1.refunds.list(which)).get("data")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+    def _said(self, call: Call) -> dict[str, Any]:
+        """Return the object of an answer, with numbers as they were written.
+
+        Raises:
+            ProviderAway, ProviderRefused: Nothing else, whatever the library raises.
+        """
+        try:
+            with self._client() as client:
+                said = call(client).last_response
+            read = read_json(said.body.encode())
+        except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+            word = error.code or type(error).__name__
+            raise ProviderRefused(f"Stripe says no: {word}") from None
+        except UnreadableJson as error:
+            raise ProviderAway(f"Stripe's answer cannot be read: {error}") from None
+        except Exception as error:  # noqa: BLE001 - all that a network and a library can do
+            raise ProviderAway(f"Stripe gives no answer: {type(error).__name__}") from None
+        if not isinstance(read, dict):
+            raise ProviderAway("Stripe's answer is not an object")
+        return read
+
+    @contextmanager
+    def _client(self) -> Iterator[stripe.StripeClient]:
+        http = stripe.RequestsClient(timeout=(CONNECT_SECONDS_MAX, READ_SECONDS_MAX))
+        try:
+            yield stripe.StripeClient(
+                self._key.get_secret_value(),
+                base_addresses={"api": self._settings.api_base.rstrip("/")},
+                max_network_retries=RETRIES_MAX,
+                http_client=http,
+            )
+        finally:
+            http.close()  # type: ignore[no-untyped-call]
+
+
+def _wish(wanted: WantedPage) -> Any:
+    """Return the parameters of a page. Of equal wishes they are equal, or the key is refused."""
+    kept = {"invoice_ref": wanted.reference, "attempt_id": wanted.attempt_id}
+    return {
+        "mode": "payment",
+        # Nothing that is confirmed days later: the payer shall know before he goes.
+        "payment_method_types": ["card"],
+        "line_items": [
+            {
+                "quantity": 1,
+                "price_data": {
+                    "currency": CURRENCY.lower(),
+                    "unit_amount": wanted.amount_minor,
+                    "product_data": {"name": f"AMO {format_reference(wanted.reference)}"},
+                },
+            }
+        ],
+        # What is due is in dirhams, and so is what is booked.
+        "adaptive_pricing": {"enabled": False},
+        "client_reference_id": wanted.reference,
+        "metadata": kept,
+        "payment_intent_data": {"metadata": kept},
+        "locale": _LOCALES.get(wanted.language, "auto"),
+        "success_url": wanted.back,
+        "cancel_url": wanted.left,
+        "expires_at": int(wanted.expires_at.timestamp()),
+    }
+
+
+def _state(session: Mapping[str, Any]) -> PageState:
+    state = _STATES.get(str(session.get("status")))
+    if state is None:
+        raise ProviderAway("it does not say how its page stands")
+    return state
+
+
+def _pages_origin(api_base: str) -> str:
+    """Return where pages are made by an address: Stripe's own, or the stand-in itself."""
+    if api_base == API_BASE:
+        return PAGES_ORIGIN
+    parts = urlsplit(api_base)
+    return f"{parts.scheme}://{parts.netloc}"

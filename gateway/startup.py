@@ -1,0 +1,247 @@
+"""What must be set before a program starts, and what had better be: all of it at once.
+
+Each program asks here before it does anything. What would be wrong or unsafe stops it, every
+finding in a sentence of its own, so that a person mends all of it in one go and not one a start.
+What is only unwise is said and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from gateway.errors import Unusable
+from gateway.institution import institution
+from gateway.providers.registry import load_providers, unsafe_in_production
+from gateway.services import refuse_in_production, tell
+from gateway.settings import Settings
+
+Program = Literal["up", "web", "worker", "beat"]
+
+CONNECT_SECONDS_MAX: Final = 3
+TOKEN_CHARACTERS_MIN: Final = 16
+
+_GUESSED_FIRST: Final = frozenset({"redis", "valkey", "password", "changeme", "foobared", "secret"})
+_TLS: Final = frozenset({"require", "verify-ca", "verify-full"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about the settings, in one sentence that names the setting and what to do."""
+
+    sentence: str
+    stops: bool
+    """Whether the program must not start."""
+
+
+def require(settings: Settings, program: Program) -> None:
+    """Say what is unwise, and stop before what is wrong or unsafe.
+
+    Raises:
+        Unusable: Something is. One finding is the error's text; of several each has been written
+            to standard error, and the text counts them.
+    """
+    found = findings(settings, program)
+    for finding in found:
+        if not finding.stops:
+            tell(f"warning: {finding.sentence}")
+    stopping = [finding.sentence for finding in found if finding.stops]
+    if len(stopping) == 1:
+        raise Unusable(stopping[0])
+    if stopping:
+        for sentence in stopping:
+            tell(sentence)
+        raise Unusable(f"{len(stopping)} settings are missing or unsafe: nothing was started.")
+
+
+def findings(settings: Settings, program: Program) -> list[Finding]:
+    """Return everything there is to say about the settings, what stops the program first.
+
+    Reads files and, in production, asks the database about its role, within CONNECT_SECONDS_MAX.
+    """
+    found = [Finding(sentence, stops=True) for sentence in _wrong(settings, program)]
+    found += [Finding(s, stops=True) for s in _unsafe(settings)] if _real(settings) else []
+    found += _about_keys(settings)
+    if _real(settings):
+        found += [Finding(sentence, stops=False) for sentence in _unwise(settings)]
+    return sorted(found, key=lambda finding: not finding.stops)
+
+
+def _real(settings: Settings) -> bool:
+    return settings.mode == "production"
+
+
+def _said(attempt: Callable[[], object]) -> Iterator[str]:
+    """Yield what an attempt complains of."""
+    try:
+        attempt()
+    except Unusable as error:
+        yield str(error)
+
+
+# -- wrong ----------------------------------------------------------------------------------------
+
+
+def _wrong(settings: Settings, program: Program) -> Iterator[str]:
+    yield from _said(lambda: refuse_in_production(settings))
+    if program != "up" and not _real(settings):
+        yield from _missing_services(settings)
+    yield from _said(settings.business_clock)
+    yield from _said(settings.proxies)
+    yield from _unusable_home(settings.home)
+    if not _makes_providers(settings):
+        yield from _said(lambda: load_providers(settings))
+    yield from _said(institution)
+
+
+def _missing_services(settings: Settings) -> Iterator[str]:
+    for name, url in (
+        ("WASL_DATABASE_URL", settings.database_url),
+        ("WASL_REDIS_URL", settings.redis_url),
+    ):
+        if url is None:
+            yield f"{name} is not set: start this through wasl up, or set it."
+
+
+def _makes_providers(settings: Settings) -> bool:
+    """Say whether the providers file is yet to be made, by a sandbox for itself."""
+    return (
+        not _real(settings) and settings.providers is None and not settings.providers_file.exists()
+    )
+
+
+def _unusable_home(home: Path) -> Iterator[str]:
+    """Complain of a home that is not there and cannot be made, or where nothing can be written."""
+    nearest = next(path for path in (home, *home.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        yield (
+            f"WASL_HOME: {home} cannot be written ({nearest} does not let us): choose a home that"
+            " this user may write to."
+        )
+
+
+# -- unsafe in production -------------------------------------------------------------------------
+
+
+def _unsafe(settings: Settings) -> Iterator[str]:
+    parts = urlsplit(settings.base_url)
+    if parts.scheme != "https" or _is_here(parts.hostname or ""):
+        yield (
+            f"WASL_BASE_URL is {settings.base_url}: in production it is the public https address"
+            " that codes and receipts bear."
+        )
+    try:
+        providers = load_providers(settings)
+    except Unusable:
+        return
+    yield from unsafe_in_production(providers)
+
+
+def _is_here(host: str) -> bool:
+    """Say whether a host is this machine itself."""
+    if not host or host == "localhost" or host.endswith(".localhost") or host.startswith("/"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _about_keys(settings: Settings) -> Iterator[Finding]:
+    """Look at who may read private keys. Others never; the group is a warning: volumes have one."""
+    secret = [path for path in settings.keys_dir.glob("*.key") if path.is_file()]
+    if settings.providers_file.is_file():
+        secret.append(settings.providers_file)
+    for path in sorted(secret):
+        folder, file = path.parent.stat().st_mode, path.stat().st_mode
+        if folder & stat.S_IXOTH and file & (stat.S_IROTH | stat.S_IWOTH):
+            who, stops = "everybody on this machine", _real(settings)
+        elif folder & stat.S_IXGRP and file & (stat.S_IRGRP | stat.S_IWGRP):
+            who, stops = "its group", False
+        else:
+            continue
+        yield Finding(f"{path} may be read by {who}: chmod 600 it.", stops)
+
+
+# -- unwise in production -------------------------------------------------------------------------
+
+
+def _unwise(settings: Settings) -> Iterator[str]:
+    yield from _about_database(settings)
+    yield from _about_redis(settings)
+    token = settings.metrics_token
+    if token is not None and len(token.get_secret_value()) < TOKEN_CHARACTERS_MIN:
+        yield f"WASL_METRICS_TOKEN is shorter than {TOKEN_CHARACTERS_MIN} characters: make one up."
+    yield from _about_institution(settings)
+
+
+def _about_database(settings: Settings) -> Iterator[str]:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    if settings.database_url is None:
+        return
+    url = settings.database_url.get_secret_value()
+    try:
+        parts = conninfo_to_dict(url)
+        insists = str(parts.get("sslmode") or os.environ.get("PGSSLMODE", "")) in _TLS
+        hosts = str(parts.get("host") or "").split(",")
+        if not insists and not all(_is_here(host) for host in hosts):
+            yield (
+                "WASL_DATABASE_URL does not insist on TLS to another machine: add sslmode=require,"
+                " or better verify-full."
+            )
+        with psycopg.connect(url, connect_timeout=CONNECT_SECONDS_MAX) as connection:
+            query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+            row = connection.execute(query).fetchone()
+    except psycopg.Error:
+        # Whether it answers is another question, asked by those who cannot start without it.
+        return
+    if row is not None and row[0]:
+        yield (
+            "The role of WASL_DATABASE_URL is a superuser, whom no trigger of the books stops: give"
+            " Wasl a role of its own that owns its database."
+        )
+
+
+def _about_redis(settings: Settings) -> Iterator[str]:
+    if settings.redis_url is None:
+        return
+    try:
+        parts = urlsplit(settings.redis_url.get_secret_value())
+        host, password = parts.hostname or "", parts.password or ""
+    except ValueError:
+        return
+    if parts.scheme in {"redis", "rediss"} and not _is_here(host):
+        if not password:
+            yield "WASL_REDIS_URL bears no password for another machine: give Redis one."
+        elif password in _GUESSED_FIRST:
+            yield "WASL_REDIS_URL bears a password that is guessed first: make one up."
+
+
+def _about_institution(settings: Settings) -> Iterator[str]:
+    if settings.institution is None:
+        yield (
+            "WASL_INSTITUTION is not set: names, fees and ceilings on papers are those shipped,"
+            " which nobody has confirmed."
+        )
+        return
+    try:
+        house = institution()
+    except Unusable:
+        return
+    unverified = [way.channel.value for way in house.way if not way.verified]
+    if not house.validity.verified:
+        unverified.insert(0, "validity")
+    if unverified:
+        yield (
+            f"WASL_INSTITUTION: the figures of {', '.join(unverified)} are marked unverified, and"
+            " papers show them."
+        )

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlmodel import SQLModel
+
+import reconciliation.models  # noqa: F401 - registers its tables
+import webhooks.models  # noqa: F401
+from gateway import db
+from gateway.backup.format import open_archive
+from gateway.backup.restoring import Restored, home_alone, refuse_unfit, restore
+from gateway.backup.taking import Taken, take
+from gateway.services import Services
+from gateway.settings import settings
+from tests.conftest import TEMPLATE, _forget, address_of
+from tests.factories import NOON
+
+OURS = frozenset(SQLModel.metadata.tables)
+
+
+@pytest.fixture
+def elsewhere(
+    services: Services, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Path]]:
+    """Go to an empty installation, for the rest of the test: another home, another database."""
+    name = sql.Identifier(f"elsewhere_{os.getpid()}")
+    with psycopg.connect(services.database_url, autocommit=True) as server:
+        server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+        server.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(TEMPLATE))
+        )
+
+        def go() -> Path:
+            address = address_of(services, f"elsewhere_{os.getpid()}")
+            home = tmp_path / "elsewhere"
+            monkeypatch.setenv("WASL_HOME", str(home))
+            monkeypatch.setenv("WASL_DATABASE_URL", address)
+            _forget()
+            db.connect(address)
+            return home
+
+        yield go
+        db.disconnect()
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def taken(file: Path) -> Taken:
+    """Take a backup of the installation that this process is in."""
+    return take(file, settings(), ours=OURS, now=NOON)
+
+
+def restored(file: Path, *, replace_books: bool = False) -> Restored:
+    """Put a backup into the installation that this process is in, as the command does."""
+    with open_archive(file) as archive:
+        refuse_unfit(archive.manifest, settings())
+        with home_alone(settings()):
+            done = restore(archive, settings(), ours=OURS, replace_books=replace_books, now=NOON)
+    _forget()
+    return done

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
@@ -18,7 +19,14 @@ from gateway import process, tracing, worker
 from gateway.db import transaction
 from gateway.errors import Unusable
 from gateway.http import health
-from gateway.http.metrics import Measured, Readings, Requests, metrics_router, new_registry
+from gateway.http.metrics import (
+    Measured,
+    Readings,
+    Requests,
+    metrics_router,
+    new_registry,
+    template_of,
+)
 from gateway.pages import routes as pages
 from gateway.pages import site
 from gateway.receipts import signer_of
@@ -30,6 +38,14 @@ log = structlog.get_logger(__name__)
 
 STATEMENT_SECONDS_MAX: Final = 5
 """Of one statement for a page. Pages share some threads: a lock must not hold all of them."""
+
+# FastAPI would send addresses with their queries, and the texts of errors: references, in short.
+_NO_TRACES_OF_ITS_OWN: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 
 
 async def _ring_inbox() -> None:
@@ -56,12 +72,12 @@ def create_app() -> FastAPI:
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 
-    app = FastAPI(title="Wasl", lifespan=lifespan)
+    app = FastAPI(title="Wasl", lifespan=lifespan, telemetry=_NO_TRACES_OF_ITS_OWN)
     registry = new_registry()
     registry.register(Readings(process.providers(), lambda: intake.refused))
     app.add_middleware(Measured, requests=Requests(registry))
     if traces is not None:
-        app.add_middleware(tracing.Traced, tracing=traces)
+        app.add_middleware(tracing.Traced, tracing=traces, template_of=template_of)
     app.include_router(health.router)
     app.include_router(metrics_router(registry))
     app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))

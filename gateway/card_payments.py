@@ -33,11 +33,15 @@ PAGE_LIFE_MIN: Final = timedelta(minutes=31)
 REUSED_WITHIN: Final = timedelta(minutes=2)
 """A page that ends sooner is no good to send a payer to."""
 
+ATTEMPTS_MAX: Final = 10
+"""For one invoice while a page lives: somebody who begins and gives up again and again waits."""
+
 ASK_FIRST_SECONDS: Final = 600
 """When we ask about a page that nobody came back from; its webhook mostly comes first."""
 ASK_BACK_SECONDS: Final = 4
 """The same for a payer who came back and waits."""
 ASK_SECONDS_MAX: Final = 1_800
+AFTER_EXPIRY_SECONDS: Final = 30
 TRIES_HURRIED_MAX: Final = 30
 """How often somebody who loads a page again can have us ask."""
 
@@ -76,6 +80,7 @@ class Step(StrEnum):
     UNKNOWN = "unknown"
     """To wait: what became of an earlier page is not known."""
     NOTHING_DUE = "nothing_due"
+    TOO_OFTEN = "too_often"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Begun:
 
 
 def page_provider(providers: Mapping[str, WebhookProvider]) -> PageProvider | None:
-    """Return the provider that makes pages to pay on; the first in the file if there are several."""
+    """Return the provider that makes pages to pay on: of several, the first in the file."""
     return next((p for p in providers.values() if isinstance(p, PageProvider)), None)
 
 
@@ -136,11 +141,10 @@ def begin(
             if known is None and due > 0:
                 _make(session, provider.name, reference, due, language, clock())
                 known = _open_attempt(session, reference)
-        if due <= 0 and known is None:
-            return Begun(Step.NOTHING_DUE)
-        assert known is not None
+        if known is None:
+            return Begun(Step.TOO_OFTEN if due > 0 else Step.NOTHING_DUE)
         if known.provider != provider.name or known.amount_minor != due or _ends(known, clock()):
-            if not _settle(provider, known):
+            if not _settle(provider, known, clock()):
                 return Begun(Step.UNKNOWN)
             continue
         if known.state is AttemptState.SENT and known.page_url:
@@ -153,15 +157,20 @@ def begin(
     raise ProviderAway("the attempt changed under our hands")
 
 
-def give_up(provider: PageProvider, reference: str) -> bool:
+def give_up(provider: PageProvider, reference: str, *, clock: Clock) -> bool:
     """Close the open page of an invoice at the provider, and say whether none is open any more.
 
     Raises:
         ProviderAway: It is not known to be closed.
     """
-    with transaction() as session:
-        known = _open_attempt(session, reference)
-    return known is None or _settle(provider, known, because="given up")
+    for _ in range(3):
+        with transaction() as session:
+            known = _open_attempt(session, reference)
+        if known is None:
+            return True
+        if not _settle(provider, known, clock(), because="given up"):
+            return False
+    return False
 
 
 def came_back(session: Session, attempt: Attempt) -> None:
@@ -184,14 +193,16 @@ def _ends(attempt: Attempt, now: datetime) -> bool:
 def _make(
     session: Session, provider: str, reference: str, due: int, language: str, now: datetime
 ) -> None:
-    """Keep an attempt, unless another was quicker."""
+    """Keep an attempt, unless another was quicker or there were too many of late."""
     execute(
         session,
         """
         INSERT INTO payment_attempt
             (id, invoice_id, provider, amount_minor, language, made_at, expires_at)
         SELECT :id, invoice.id, :provider, :due, :language, :now, :expires
-        FROM invoice WHERE reference = :reference
+        FROM invoice WHERE reference = :reference AND :most > (
+            SELECT count(*) FROM payment_attempt WHERE invoice_id = invoice.id AND made_at > :since
+        )
         ON CONFLICT (invoice_id) WHERE state IN ('made', 'sent') DO NOTHING
         """,
         {
@@ -201,6 +212,8 @@ def _make(
             "language": language,
             "now": now,
             "expires": now + PAGE_LIFE,
+            "since": now - PAGE_LIFE,
+            "most": ATTEMPTS_MAX,
             "reference": reference,
         },
     )
@@ -242,7 +255,9 @@ def _sent(attempt: Attempt, made: MadePage) -> bool:
         return changed.rowcount == 1
 
 
-def _settle(provider: PageProvider, attempt: Attempt, because: str = "replaced") -> bool:
+def _settle(
+    provider: PageProvider, attempt: Attempt, now: datetime, because: str = "replaced"
+) -> bool:
     """Bring an attempt to its end, and say whether it is known that no money comes by it.
 
     One whose page we never learned of was shown to nobody: it just ends.
@@ -251,7 +266,11 @@ def _settle(provider: PageProvider, attempt: Attempt, because: str = "replaced")
         _close(attempt, because)
         return True
     if attempt.provider != provider.name:
-        raise ProviderAway(f"its page is of {attempt.provider}, which makes no pages any more")
+        # Of a provider that was switched off: nobody can be asked, so its page has to run out.
+        if now < attempt.expires_at:
+            raise ProviderAway(f"the open page is of {attempt.provider}, which is switched off")
+        _close(attempt, because)
+        return True
     if provider.close_page(attempt.session_id) is PageState.CLOSED:
         _close(attempt, because)
         return True
@@ -306,7 +325,11 @@ def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) 
         answer = provider.ask(attempt.session_id, received_at=clock())
     except ProviderAway as error:
         log.warning("attempt_unanswered", attempt=attempt.id, reason=str(error))
+        if isinstance(error, ProviderRefused) and clock() > attempt.expires_at:
+            _close(attempt, "unknown to the provider")
         return
+    if answer.state is PageState.OPEN:
+        _put_off(attempt, attempt.expires_at - clock())
     if answer.reports:
         with transaction() as session:
             record_reports(session, answer.reports, key=key, now=clock())
@@ -328,6 +351,17 @@ def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:
         {"most": ASK_SECONDS_MAX, "providers": list(providers)},
     ).scalar_one_or_none()
     return None if taken is None else _one(session, "a.id = :which", taken)
+
+
+def _put_off(attempt: Attempt, left: timedelta) -> None:
+    """Ask about a page that is open when it has run out: until then its webhooks tell."""
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET ask_at = clock_timestamp() + make_interval(secs => :secs)"
+            " WHERE id = :id AND state = 'sent'",
+            {"id": attempt.id, "secs": max(0, int(left.total_seconds())) + AFTER_EXPIRY_SECONDS},
+        )
 
 
 def _end_unsent(now: datetime) -> None:

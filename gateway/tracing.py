@@ -2,15 +2,17 @@
 
 Spans are requests by route template, tasks by name, and database transactions by how they ended.
 No address as it was asked, no query, no parameter and no text of an error is in any of them: all
-of these may hold a reference. Nothing of OpenTelemetry is imported unless traces are asked for.
+of these may hold a reference. FastAPI's own traces hold addresses, so they are off (gateway.app).
+What sends is imported only where traces are asked for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -92,9 +94,12 @@ class Tracing:
             sa.event.remove(target, name, listener)
         task_prerun.disconnect(self._task_begins)
         task_postrun.disconnect(self._task_ends)
-        self._provider.force_flush(FLUSH_SECONDS_MAX * 1_000)
-        # First: an exporter that is still trying to reach a collector gives up then.
-        self._exporter.shutdown()
+        # Beside, since trying again for a collector that is away has a patience of its own.
+        sending = Thread(target=self._provider.force_flush, daemon=True)
+        sending.start()
+        sending.join(FLUSH_SECONDS_MAX)
+        # First: an exporter that is still trying gives up then.
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
         self._provider.shutdown()
 
     # -- transactions: a span from the first statement until the connection is given back ----------
@@ -120,7 +125,8 @@ class Tracing:
 
     def _ended(self, _connection: Any, record: Any) -> None:
         span = record.info.pop(_SPAN, None)
-        if span is not None:
+        # A connection that is only looked at, as the first one is, has asked for nothing.
+        if span is not None and record.info.get(_STATEMENTS):
             span.end()
 
     # -- tasks: each a trace of its own, since one bell is for whatever waits ----------------------
@@ -147,11 +153,12 @@ class Tracing:
 class Traced:
     """The application, with a span for each request."""
 
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+    def __init__(self, app: ASGIApp, tracing: Tracing, template_of: Callable[[Scope], str]) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._app = app
         self._tracer = tracing.tracer
+        self._template_of = template_of
         self._propagator = TraceContextTextMapPropagator()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,7 +186,7 @@ class Traced:
             try:
                 await self._app(scope, receive, noting)
             finally:
-                route = str(getattr(scope.get("route"), "path", "none"))
+                route = self._template_of(scope)
                 span.update_name(f"{method} {route}")
                 span.set_attribute("http.request.method", method)
                 span.set_attribute("http.route", route)

@@ -19,7 +19,13 @@ from typing import Final, Generic, TypeVar
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
@@ -164,7 +170,17 @@ def template_of(scope: Scope) -> str:
     """Return the route that took a request, as `/{reference}`; `none` if there was no such."""
     # A router that is included under a prefix keeps its own paths: the whole one is here.
     whole = scope.get("fastapi", {}).get("effective_route_context")
-    return str(getattr(whole, "path_format", None) or getattr(scope.get("route"), "path", "none"))
+    if whole is not None:
+        return str(whole.path_format)
+    if "route" in scope:
+        return str(scope["route"].path)
+    # A plain route leaves its endpoint only.
+    endpoint = scope.get("endpoint")
+    if endpoint is not None:
+        for route in scope["router"].routes:
+            if getattr(route, "endpoint", None) is endpoint:
+                return str(route.path)
+    return "none"
 
 
 class Readings(Collector):
@@ -366,6 +382,7 @@ def metrics_router(registry: CollectorRegistry) -> APIRouter:
 
 def new_registry() -> CollectorRegistry:
     """Return a registry with what the process itself says: memory, time, open files."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     return registry

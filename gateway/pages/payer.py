@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.codes import emv, qr
 from gateway.institution import institution
-from gateway.pages import site, static
+from gateway.pages import card, site, static
 from gateway.pages.forms import Posted, Refusal
 from gateway.pages.lookup import exists, look_up, now, presented
 from gateway.pages.photos import read_sent, refused
@@ -177,18 +177,44 @@ def due(request: Request, reference: str) -> Response:
     payable = found.standing in PAYABLE
     at = site.address_of(request)
     link = settings().payer_link(found.reference)
-    return site.page(
+    by_card = card.card_of(request, found) if payable else None
+    ways = ways_to_pay(institution().way, found.due_minor, card_page=by_card is not None)
+    page = site.page(
         request,
         "due.html" if payable else "closed.html",
         at=at,
         p=found,
         covered=is_covered(found, now()),
-        ways=ways_to_pay(institution().way, found.due_minor) if payable else [],
+        ways=ways if payable else [],
+        card=by_card,
         code=drawn(link, _code_title(request, found.reference)),
         link=link,
         shares=_shares(found, speech(at.language)) if payable else {},
         today=now(),
     )
+    return card.lead_out(page, by_card)
+
+
+@router.post("/{reference}/card")
+def pay_by_card(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
+    """Go to the card page for what is due."""
+    found = canonical_presented(request, reference, "")
+    return found if isinstance(found, Response) else card.pay(request, found)
+
+
+@router.post("/{reference}/card/stop")
+def give_card_up(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
+    """Have the card page closed."""
+    found = canonical_presented(request, reference, "")
+    return found if isinstance(found, Response) else card.stop(request, found)
+
+
+@router.api_route("/{reference}/card", methods=site.READ)
+@router.api_route("/{reference}/card/stop", methods=site.READ)
+def nothing_to_read(request: Request, reference: str) -> Response:
+    """Who loads such an address again is led to the invoice's page."""
+    found = canonical(request, reference, "")
+    return found if isinstance(found, Response) else site.redirect(request, f"/{found}")
 
 
 # -- in common ------------------------------------------------------------------------------------

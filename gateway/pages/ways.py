@@ -31,13 +31,31 @@ class ShownWay:
     """On top of the amount; 0 is free, None: ask before you pay."""
     fee_verified: bool
     ceiling: Ceiling | None
+    page: bool = False
+    """Whether it can be paid by at once, over a page that is opened from here."""
 
 
-def ways_to_pay(ways: Iterable[Way], due_minor: int) -> list[ShownWay]:
-    """Return each way in its order, judged for an amount in centimes."""
-    return [
-        ShownWay(way.channel, way.fee, way.verified, ceiling_for(way, due_minor)) for way in ways
+def ways_to_pay(ways: Iterable[Way], due_minor: int, *, card_page: bool = False) -> list[ShownWay]:
+    """Return each way in its order, judged for an amount in centimes.
+
+    Args:
+        ways: As the institution lists them.
+        due_minor: What is to be paid.
+        card_page: Whether a card can be paid by from here; then it is a way though not listed.
+    """
+    found = [
+        ShownWay(
+            way.channel,
+            way.fee,
+            way.verified,
+            ceiling_for(way, due_minor),
+            page=card_page and way.channel is Channel.CARD,
+        )
+        for way in ways
     ]
+    if card_page and not any(way.page for way in found):
+        found.insert(0, ShownWay(Channel.CARD, None, False, None, page=True))
+    return found
 
 
 def ceiling_for(way: Way, due_minor: int) -> Ceiling | None:

@@ -15,7 +15,7 @@ from gateway.db import execute, snapshot, transaction
 from gateway.events import Happening, tell
 from gateway.models import EventType, ReturnKind, ReturnState
 from gateway.receipts import ReceiptStanding, issue_all, of_invoice
-from gateway.reports import AttemptLapsed, PaymentReport, ReturnReport, Statement
+from gateway.reports import AttemptLapsed, PaymentReport, Report, ReturnReport, Statement
 from tests.factories import (
     NOON,
     a_report,
@@ -83,7 +83,7 @@ def test_the_whole_order_of_arrival_does_not_matter(database: str) -> None:
     for order in permutations(range(4)):
         (reference,) = some_invoices()
         of = f"P{reference}"
-        reports = [
+        reports: list[Report] = [
             a_report(reference, provider_payment_id=of),
             a_return(of, 5000, kind=ReturnKind.REFUND, return_id=f"re_{of}"),
             a_return(of, 7000, stated_at=NOON + 2 * minute),

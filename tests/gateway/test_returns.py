@@ -109,7 +109,8 @@ def stories(draw: st.DrawFn) -> tuple[list[ReturnReport], list[ReturnReport], in
     sums: list[ReturnReport] = []
     standing: dict[str, tuple[int, int]] = {}
     for at in range(draw(st.integers(1, 8))):
-        if standing and draw(st.booleans()):
+        fails: bool = draw(st.booleans())
+        if standing and fails:
             named = draw(st.sampled_from(sorted(standing)))
             made, amount = standing.pop(named)
             by_id.append(said(REFUND, amount, RESTORED, at=at, made=made, named=named))

@@ -135,6 +135,16 @@ def reverse(provider_payment_id: str) -> None:
         session.add(payment)
 
 
+def give_back(provider_payment_id: str, returned_minor: int) -> None:
+    """The provider gave a part of a payment back, or all: so much by now."""
+    with transaction() as session:
+        payment = session.exec(
+            select(Payment).where(Payment.provider_payment_id == provider_payment_id)
+        ).one()
+        payment.returned_minor = returned_minor
+        session.add(payment)
+
+
 def a_line(reference: str | None = None, **other: str) -> dict[str, str]:
     """Return the fields of a line of the institution's file."""
     line = {

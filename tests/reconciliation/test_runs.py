@@ -24,6 +24,7 @@ from tests.reconciliation.factories import (
     an_invoice,
     an_invoice_paid,
     asked,
+    give_back,
     how_many,
     reverse,
 )
@@ -241,6 +242,24 @@ def test_a_reversed_payment_undoes_what_was_matched(tmp_path: Path) -> None:
     assert claims() == []
     assert how_many("match_group", "undone_because LIKE 'its payment was reversed%'") == 1
     assert asked() == [("record_without_payment", "record:R1")]
+
+
+def test_a_payment_given_back_in_part_is_matched_by_what_is_left(tmp_path: Path) -> None:
+    reference, payment_id = an_invoice_paid()
+    recorded(tmp_path, a_line(reference, record_id="R1"))
+    run()
+    give_back(payment_id, 6352)
+    assert run().exceptions == {"amount_differs": 1}
+    assert claims() == []
+    recorded(
+        tmp_path,
+        a_line(reference, record_id="N1", amount="-163.52"),
+        a_line(reference, record_id="R2", amount="100.00"),
+    )
+    assert run().exceptions == {}
+    assert claims() == [(payment_id, "R2")]
+    give_back(payment_id, 16352)
+    assert run().exceptions == {"record_without_payment": 1}
 
 
 def test_an_open_payment_that_is_reversed_is_asked_about_no_more() -> None:

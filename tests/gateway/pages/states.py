@@ -15,13 +15,13 @@ from gateway import process
 from gateway.codes import qr
 from gateway.db import execute, snapshot, transaction
 from gateway.invoices import cancel_invoice, issue_invoices
-from gateway.models import Channel
+from gateway.models import Channel, ReturnKind, ReturnState
 from gateway.periods import parse_period
 from gateway.receipts import ReceiptRecord, issue_all, of_invoice
 from gateway.references import nth_reference
 from gateway.reports import Statement
 from gateway.tariff import tariff
-from tests.factories import NOON, a_contributor, a_report, record
+from tests.factories import NOON, a_contributor, a_report, a_return, record
 
 FULL_NAME: Final = {
     "family_name": "El Idrissi",
@@ -82,6 +82,27 @@ def taken_back() -> str:
     """Return an invoice whose payment was reversed after its receipt was made."""
     reference = an_invoice()
     reversed_again(reference)
+    return reference
+
+
+def given_back(amount_minor: int) -> str:
+    """Return an invoice whose payment was refunded in part after its receipt was made."""
+    reference = an_invoice()
+    payment = f"P {reference}"
+    record(a_report(reference, provider_payment_id=payment))
+    sign()
+    record(a_return(payment, amount_minor))
+    return reference
+
+
+def disputed() -> str:
+    """Return an invoice whose payment the payer's bank disputes; no money has moved yet."""
+    reference = an_invoice()
+    payment = f"P {reference}"
+    record(a_report(reference, provider_payment_id=payment))
+    sign()
+    kind, state = ReturnKind.DISPUTE, ReturnState.ANNOUNCED
+    record(a_return(payment, 16352, return_id=f"dp {reference}", kind=kind, state=state))
     return reference
 
 

@@ -57,6 +57,41 @@ def test_what_was_taken_back_says_so(client: TestClient) -> None:
     assert "ألغي هذا الأداء" in text_of(client.get(f"/{reference}/receipt?lang=ar"))
 
 
+def test_what_was_given_back_in_part_says_so(client: TestClient) -> None:
+    reference = states.given_back(6352)
+    fr = text_of(client.get(f"/{reference}/receipt"))
+    assert "Paiement reçu" in fr
+    assert "63,52 DH en ont été rendus depuis : 100,00 DH comptent." in fr
+    assert "Reste à payer 63,52 DH" in fr
+    assert "AMO1:" not in fr
+    assert "أُرجِع" in text_of(client.get(f"/{reference}/receipt?lang=ar"))
+    page = text_of(client.get(f"/{reference}"))
+    assert "63,52 DH rendus depuis" in page
+    [receipt] = states.receipts_of(reference)
+    verdict = text_of(client.get(f"/verify/{receipt.number}"))
+    assert "mais une partie de son paiement a été rendue" in verdict
+    assert "Rendu depuis 63,52 DH" in verdict
+
+
+def test_what_was_given_back_whole_is_taken_back(client: TestClient) -> None:
+    reference = states.given_back(16352)
+    assert "Paiement annulé" in text_of(client.get(f"/{reference}/receipt"))
+    page = text_of(client.get(f"/{reference}"))
+    assert "a été annulé : il ne compte plus" in page
+    assert "Déjà payé" not in page
+
+
+def test_a_dispute_is_said_beside_a_payment_that_stands(client: TestClient) -> None:
+    reference = states.disputed()
+    fr = text_of(client.get(f"/{reference}/receipt"))
+    assert "Paiement reçu" in fr
+    assert "conteste ce paiement" in fr
+    [receipt] = states.receipts_of(reference)
+    verdict = text_of(client.get(f"/verify/{receipt.number}"))
+    assert "et son paiement compte" in verdict
+    assert "conteste ce paiement" in verdict
+
+
 def test_what_was_paid_too_much_is_kept_for_the_payer(client: TestClient) -> None:
     fr = text_of(client.get(f"/{states.paid(20000)}/receipt"))
     assert "200,00 DH" in fr

@@ -23,6 +23,11 @@ from tests.gateway.papers.samples import (
 )
 
 TAKEN_BACK = {"standing": ReceiptStanding.REVERSED, "allocated_minor": 0}
+REDUCED = {
+    "standing": ReceiptStanding.REDUCED,
+    "returned_minor": 6352,
+    "allocated_minor": 10000,
+}
 
 
 @pytest.mark.parametrize(
@@ -32,9 +37,10 @@ TAKEN_BACK = {"standing": ReceiptStanding.REVERSED, "allocated_minor": 0}
         (a_record(PART_PAID, amount_minor=10000, allocated_minor=10000), PART_PAID),
         (a_record(amount_minor=20000, channel=None), PAID),
         (a_record(OPEN, **TAKEN_BACK), OPEN),
+        (a_record(PART_PAID, **REDUCED), PART_PAID),
         (a_record(CROWDED), CROWDED),
     ],
-    ids=["paid", "part", "more", "reversed", "long names"],
+    ids=["paid", "part", "more", "reversed", "given back in part", "long names"],
 )
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "whole"])
 def test_a_receipt_is_one_page_in_both_languages(
@@ -59,6 +65,19 @@ def test_both_codes_are_read_from_paper(dpi: int) -> None:
     read = codes.read(signed, {"k2026a": KEY.public_key()})
     assert isinstance(read, codes.Genuine)
     assert read.claims.amount_minor == 16352
+
+
+def test_a_receipt_says_what_was_given_back_of_it_and_bears_no_signed_code() -> None:
+    made = a_receipt(a_record(PART_PAID, **REDUCED), PART_PAID)
+    read = words(made)
+    for said in (
+        "RENDU EN PARTIE : de ce paiement, 100,00 DH comptent.",
+        "Repris depuis",
+        "63,52",
+        "100,00",
+    ):
+        assert said in read
+    assert not any(text.startswith(codes.PREFIX) for text in by_zxing(picture(made, 150)))
 
 
 def test_a_receipt_says_what_was_received_and_what_for() -> None:

@@ -9,6 +9,7 @@ open attempt at a time, which a unique index keeps.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,6 +43,8 @@ ASK_BACK_SECONDS: Final = 4
 """The same for a payer who came back and waits."""
 ASK_SECONDS_MAX: Final = 1_800
 AFTER_EXPIRY_SECONDS: Final = 30
+ASKING_SECONDS_MAX: Final = 40.0
+"""When a run takes no further attempt; the last one may take as long again."""
 TRIES_HURRIED_MAX: Final = 30
 """How often somebody who loads a page again can have us ask."""
 
@@ -304,35 +307,43 @@ def ask_due(
     """Ask about attempts whose outcome is not known, and book what is learned; return how many.
 
     Opens its own transactions and calls providers between them. Any number may run at once: who
-    takes an attempt puts off its next turn, further and further, before he asks.
+    takes an attempt puts off its next turn, further and further, before he asks. A provider that
+    does not answer is not asked again in this run.
     """
     pages = {name: p for name, p in providers.items() if isinstance(p, PageProvider)}
+    if not pages:
+        return 0
     _end_unsent(clock())
     asked = 0
-    while asked < asks_max:
+    until = time.monotonic() + ASKING_SECONDS_MAX
+    while asked < asks_max and time.monotonic() < until:
         with transaction() as session:
             attempt = _claim(session, list(pages))
         if attempt is None:
             break
         asked += 1
-        _ask(pages[attempt.provider], attempt, key, clock)
+        if not _ask(pages[attempt.provider], attempt, key, clock):
+            del pages[attempt.provider]
     return asked
 
 
-def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) -> None:
+def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) -> bool:
+    """Ask about an attempt, and say whether there was an answer."""
     assert attempt.session_id is not None
     try:
         answer = provider.ask(attempt.session_id, received_at=clock())
     except ProviderAway as error:
         log.warning("attempt_unanswered", attempt=attempt.id, reason=str(error))
-        if isinstance(error, ProviderRefused) and clock() > attempt.expires_at:
+        refused = isinstance(error, ProviderRefused)
+        if refused and clock() > attempt.expires_at:
             _close(attempt, "unknown to the provider")
-        return
+        return refused
     if answer.state is PageState.OPEN:
         _put_off(attempt, attempt.expires_at - clock())
     if answer.reports:
         with transaction() as session:
             record_reports(session, answer.reports, key=key, now=clock())
+    return True
 
 
 def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:

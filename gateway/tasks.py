@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway import ledger, outbox, process, receipts
+from gateway import card_payments, ledger, outbox, process, receipts
 from gateway.db import transaction
 from gateway.institution import institution
 from gateway.papers.printing import print_next
 from gateway.settings import settings
-from gateway.worker import DRAIN_OUTBOX, ISSUE_RECEIPTS, PRINT_NOTICES, SEAL_BOOKS, app, ring
+from gateway.worker import (
+    ASK_PROVIDERS,
+    DRAIN_OUTBOX,
+    ISSUE_RECEIPTS,
+    PRINT_NOTICES,
+    SEAL_BOOKS,
+    app,
+    ring,
+)
+
+ASKS_MAX = 20
+"""To providers about their pages, in one run."""
 
 
 @app.task(name=DRAIN_OUTBOX)
@@ -53,3 +64,15 @@ def print_notices() -> None:
             institution=institution(),
             now=process.business_clock()(),
         )
+
+
+@app.task(name=ASK_PROVIDERS)
+def ask_providers() -> None:
+    """Ask what became of payers who were sent to pay, where no delivery has told."""
+    process.connect_database()
+    card_payments.ask_due(
+        process.providers(),
+        key=process.signing_key(),
+        clock=process.business_clock(),
+        asks_max=ASKS_MAX,
+    )

@@ -35,6 +35,7 @@ DRAIN_OUTBOX: Final = "gateway.drain_outbox"
 SEAL_BOOKS: Final = "gateway.seal_books"
 ISSUE_RECEIPTS: Final = "gateway.issue_receipts"
 PRINT_NOTICES: Final = "gateway.print_notices"
+ASK_PROVIDERS: Final = "gateway.ask_providers"
 
 
 def _broker() -> str:
@@ -77,6 +78,7 @@ app.conf.update(
         "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
         "issue-receipts": {"task": ISSUE_RECEIPTS, "schedule": 5.0},
         "print-notices": {"task": PRINT_NOTICES, "schedule": 5.0},
+        "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
     },
     beat_max_loop_interval=1.0,
 )

@@ -16,6 +16,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from gateway import process, tracing, worker
+from gateway.api import docs, openapi, problems
+from gateway.api import route as api
+from gateway.api.routes import router as api_router
 from gateway.db import transaction
 from gateway.errors import Unusable
 from gateway.http import health
@@ -72,20 +75,32 @@ def create_app() -> FastAPI:
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 
-    app = FastAPI(title="Wasl", lifespan=lifespan, telemetry=_NO_TRACES_OF_ITS_OWN)
+    app = FastAPI(
+        title="Wasl",
+        lifespan=lifespan,
+        telemetry=_NO_TRACES_OF_ITS_OWN,
+        docs_url=None,
+        redoc_url=None,
+    )
     registry = new_registry()
     registry.register(Readings(process.providers(), lambda: intake.refused))
     app.add_middleware(Measured, requests=Requests(registry))
     if traces is not None:
         app.add_middleware(tracing.Traced, tracing=traces, template_of=template_of)
+    # Outermost: its headers also stand on what the others and the router answer.
+    app.add_middleware(api.Answers)
     app.include_router(health.router)
     app.include_router(metrics_router(registry))
     app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
+    app.include_router(api_router)
+    app.router.routes.extend(api.leftover())
+    app.include_router(docs.router)
     # Last: its `/{reference}` takes every address of one part that nothing else has taken.
-    app.include_router(pages.router)
-    app.add_exception_handler(HTTPException, site.http_error)
+    app.include_router(pages.router, include_in_schema=False)
+    app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(OperationalError, _away)
     app.add_exception_handler(Exception, _bug)
+    openapi.describe(app)
     return app
 
 
@@ -101,9 +116,19 @@ def _first_receipt_key() -> None:
         log.error("receipt_key_unusable", reason=str(error).partition("\n")[0])
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: as a problem at the API, else as pages and webhooks do."""
+    assert isinstance(error, HTTPException)
+    if api.is_api(request):
+        return await api.refused(request, error)
+    return await site.http_error(request, error)
+
+
 async def _away(request: Request, error: Exception) -> Response:
     """Answer while the database is away or too busy: come back, nothing was done."""
     log.error("database_away", reason=type(error).__name__)
+    if api.is_api(request):
+        return problems.answer(problems.unavailable())
     if site.is_for_machines(request):
         return JSONResponse({"detail": "Try again in a minute."}, 503, {"Retry-After": "60"})
     return site.wait_page(request, 60, "busy", status=503)
@@ -112,6 +137,8 @@ async def _away(request: Request, error: Exception) -> Response:
 async def _bug(request: Request, error: Exception) -> Response:
     """Answer an error that nobody foresaw: no detail to a stranger, all of it to the log."""
     log.error("unforeseen_error", exc_info=error)
+    if api.is_api(request):
+        return problems.answer(problems.Problem("fault"))
     if not site.is_for_machines(request):
         return site.apology(request)
     return JSONResponse({"detail": "Something went wrong on our side."}, 500)

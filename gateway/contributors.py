@@ -1,21 +1,23 @@
-"""Who owes: enrolment from a file. Good lines load, bad lines are named, nothing is guessed."""
+"""Who owes: enrolment, from a file or one by one. What is wrong is named, nothing is guessed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv, read_day
+from gateway.csvfiles import BadLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
-from gateway.money import UnreadableAmount, parse_amount
+from gateway.money import UnreadableAmount, format_amount, parse_amount
 from gateway.tariff import Tariff, keep_categories
 
-# The person's own columns in the order of the file's description; also the table's.
+# The person's own columns in the order of the file's description; also the table's order.
 COLUMNS: Final = (
     "cnss_number",
     "cin",
@@ -33,6 +35,10 @@ COLUMNS: Final = (
     "registered_on",
     "left_on",
 )
+TABLE_COLUMNS: Final = tuple(
+    {"category": "category_code", "category_base": "category_base_minor"}.get(column, column)
+    for column in COLUMNS
+)
 REQUIRED: Final = ("cnss_number", "family_name", "given_name", "category", "registered_on")
 TEXT_MAX: Final = 120
 PROGRESS_LINES: Final = 5_000
@@ -46,6 +52,32 @@ _PHONE_ELSEWHERE = re.compile(r"\+[1-9][0-9]{7,14}", re.ASCII)
 
 
 Row = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is wrong with one column of a person. The reason names no personal value."""
+
+    column: str
+    reason: str
+
+
+class WrongPerson(ValueError):
+    """A person cannot be enrolled as described; `wrong` has a reason for each column."""
+
+    def __init__(self, wrong: list[Wrong]) -> None:
+        super().__init__(wrong[0].reason)
+        self.wrong = tuple(wrong)
+
+
+class Enrolled(StrEnum):
+    """What became of an enrolment."""
+
+    NEW = "new"
+    SAME = "same"
+    """The person is enrolled already, with the same content."""
+    OTHER = "other"
+    """The number is enrolled already, with other content: nothing was changed."""
 
 
 def import_contributors(
@@ -68,9 +100,7 @@ def import_contributors(
         execute(session, "ALTER TABLE incoming ALTER id DROP NOT NULL")
         copy_rows(
             session,
-            "COPY incoming (line, cnss_number, cin, family_name, given_name, family_name_ar,"
-            " given_name_ar, phone, language, category_code, category_base_minor, region,"
-            " province, chamber, registered_on, left_on, changed_at) FROM STDIN",
+            f"COPY incoming (line, {', '.join(TABLE_COLUMNS)}, changed_at) FROM STDIN",
             _rows(path, tariff, result, now, progress),
         )
         _set_repeats_aside(session, result)
@@ -95,36 +125,152 @@ def _rows(
             result.rejected.append(line)
             continue
         try:
-            yield (line.number, *_person(line, categories), now)
+            yield (line.number, *_person(line.values, categories), now)
         except ValueError as error:
             result.rejected.append(BadLine(line.number, str(error)))
     progress(result.read)
 
 
-def _person(line: GoodLine, categories: dict[str, bool]) -> Row:
-    """Return a line as a contributor's columns, or raise ValueError with the reason."""
-    value = line.values
+def enrol(
+    session: Session, values: Mapping[str, str], tariff: Tariff, *, now: datetime
+) -> tuple[Enrolled, int]:
+    """Enrol one person unless the number is taken; return what became of it, and whose id it is.
+
+    The caller owns the transaction.
+
+    Args:
+        session: Whose transaction it is.
+        values: By COLUMNS, as a line of a file has them.
+        tariff: Whose categories there are.
+        now: When.
+
+    Raises:
+        WrongPerson: Something is wrong with the values.
+    """
+    row = read_person(values, tariff)
+    keep_categories(session, tariff)
+    given = dict(zip(TABLE_COLUMNS, row, strict=True))
+    fresh = execute(
+        session,
+        f"INSERT INTO contributor ({', '.join(TABLE_COLUMNS)}, changed_at)"
+        f" VALUES ({', '.join(f':{column}' for column in TABLE_COLUMNS)}, :now)"
+        " ON CONFLICT (cnss_number) DO NOTHING RETURNING id",
+        {**given, "now": now},
+    ).scalar_one_or_none()
+    if fresh is not None:
+        return Enrolled.NEW, fresh
+    known = (
+        execute(
+            session,
+            "SELECT * FROM contributor WHERE cnss_number = :cnss_number",
+            {"cnss_number": given["cnss_number"]},
+        )
+        .mappings()
+        .one()
+    )
+    same = all(known[column] == value for column, value in given.items())
+    return (Enrolled.SAME if same else Enrolled.OTHER), known["id"]
+
+
+def change(
+    session: Session,
+    contributor_id: int,
+    values: Mapping[str, str],
+    tariff: Tariff,
+    *,
+    now: datetime,
+) -> bool:
+    """Change what is given of a person, all else staying; return False if there is none.
+
+    The number that says who it is never changes. Invoices that were issued stay as they are. The
+    caller owns the transaction.
+
+    Raises:
+        WrongPerson: Something is wrong with what would result.
+    """
+    known = (
+        execute(
+            session, "SELECT * FROM contributor WHERE id = :id FOR UPDATE", {"id": contributor_id}
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if known is None:
+        return False
+    row = read_person({**_as_values(known), **values}, tariff)
+    keep_categories(session, tariff)
+    given = dict(zip(TABLE_COLUMNS, row, strict=True))
+    if any(known[column] != value for column, value in given.items()):
+        columns = [column for column in TABLE_COLUMNS if column != "cnss_number"]
+        execute(
+            session,
+            f"UPDATE contributor SET {', '.join(f'{c} = :{c}' for c in columns)},"
+            " changed_at = :now WHERE id = :id",
+            {**given, "now": now, "id": contributor_id},
+        )
+    return True
+
+
+def read_person(values: Mapping[str, str], tariff: Tariff) -> Row:
+    """Return a person's values by COLUMNS as the table's, by TABLE_COLUMNS.
+
+    Raises:
+        WrongPerson: Something is wrong, with all of it.
+    """
+    return _person(values, {category.code: category.needs_base for category in tariff.category})
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads one person's columns, and remembers what is wrong with which."""
+
+    wrong: list[Wrong] = field(default_factory=list)
+
+    def note(self, column: str, reason: str) -> None:
+        self.wrong.append(Wrong(column, reason))
+
+    def read(self, column: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except ValueError as error:
+            self.note(column, str(error))
+            return None
+
+
+def _person(value: Mapping[str, str], categories: dict[str, bool]) -> Row:
+    """Return a person's columns, or raise WrongPerson with the reasons."""
+    reader = _Reader()
     for column in REQUIRED:
         if not value[column]:
-            raise ValueError(f"{column} is empty")
+            reader.note(column, f"{column} is empty")
     for column in COLUMNS:
         if len(value[column]) > TEXT_MAX:
-            raise ValueError(f"{column} is longer than {TEXT_MAX} characters")
-    if not _CNSS.fullmatch(value["cnss_number"]):
-        raise ValueError("cnss_number is not nine digits")
+            reader.note(column, f"{column} is longer than {TEXT_MAX} characters")
+    if value["cnss_number"] and not _CNSS.fullmatch(value["cnss_number"]):
+        reader.note("cnss_number", "cnss_number is not nine digits")
     cin = value["cin"].replace(" ", "").upper()
     if cin and not _CIN.fullmatch(cin):
-        raise ValueError("cin is not two to twelve letters and digits")
+        reader.note("cin", "cin is not two to twelve letters and digits")
     language = value["language"].lower()
     if language not in {"", "fr", "ar"}:
-        raise ValueError("language is neither fr nor ar")
+        reader.note("language", "language is neither fr nor ar")
     category = value["category"]
-    if category not in categories:
-        raise ValueError(f"category is none of the tariff's ({', '.join(categories)})")
-    registered_on = _day("registered_on", value["registered_on"])
-    left_on = _day("left_on", value["left_on"]) if value["left_on"] else None
-    if left_on is not None and left_on < registered_on:
-        raise ValueError("left_on is before registered_on")
+    if category and category not in categories:
+        reader.note("category", f"category is none of the tariff's ({', '.join(categories)})")
+    registered_on = left_on = None
+    if text := value["registered_on"]:
+        registered_on = reader.read("registered_on", lambda: _day("registered_on", text))
+    if value["left_on"]:
+        left_on = reader.read("left_on", lambda: _day("left_on", value["left_on"]))
+    if left_on is not None and registered_on is not None and left_on < registered_on:
+        reader.note("left_on", "left_on is before registered_on")
+    phone = reader.read("phone", lambda: as_phone(value["phone"]))
+    needed = categories.get(category, False)
+    base = reader.read(
+        "category_base", lambda: _base(value["category_base"], category, needed=needed)
+    )
+    if reader.wrong:
+        raise WrongPerson(reader.wrong)
     return (
         value["cnss_number"],
         cin or None,
@@ -132,16 +278,24 @@ def _person(line: GoodLine, categories: dict[str, bool]) -> Row:
         value["given_name"],
         value["family_name_ar"] or None,
         value["given_name_ar"] or None,
-        _phone(value["phone"]),
+        phone,
         language or None,
         category,
-        _base(value["category_base"], category, needed=categories[category]),
+        base,
         value["region"] or None,
         value["province"] or None,
         value["chamber"] or None,
         registered_on,
         left_on,
     )
+
+
+def _as_values(known: Mapping[Any, Any]) -> dict[str, str]:
+    """Return a row of the table as a line of a file would have it."""
+    base = known["category_base_minor"]
+    values = {column: known[at] for column, at in zip(COLUMNS, TABLE_COLUMNS, strict=True)}
+    values["category_base"] = None if base is None else format_amount(base)
+    return {column: "" if value is None else str(value) for column, value in values.items()}
 
 
 def _day(column: str, text: str) -> date:
@@ -151,7 +305,12 @@ def _day(column: str, text: str) -> date:
     return day
 
 
-def _phone(text: str) -> str | None:
+def as_phone(text: str) -> str | None:
+    """Return a telephone number as it is kept, with its country code; None for an empty text.
+
+    Raises:
+        ValueError: It is neither Moroccan nor international.
+    """
     compact = re.sub(r"[ .()-]", "", text)
     if not compact:
         return None

@@ -129,9 +129,7 @@ class Presentment:
     @property
     def booked(self) -> tuple[PresentedPayment, ...]:
         """Payments of which something stands in the books."""
-        return tuple(
-            p for p in self.payments if p.status is PaymentStatus.BOOKED and not p.is_gone
-        )
+        return tuple(p for p in self.payments if p.status is PaymentStatus.BOOKED and not p.is_gone)
 
     @property
     def taken_back(self) -> tuple[PresentedPayment, ...]:

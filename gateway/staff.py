@@ -16,7 +16,7 @@ import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cryptography.fernet import Fernet
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from gateway.db import insert_once
 from gateway.errors import Unusable
@@ -26,6 +26,9 @@ from gateway.secretfiles import read_or_make
 _STAFF_KEY_FILE: Final = "staff.key"
 _KEY_PREFIX: Final = "wasl"
 NAME_MAX: Final = 80
+LABEL_MAX: Final = 120
+SCOPED: Final = (Role.CHAMBER, Role.PROVIDER)
+"""Roles that see a part of the whole."""
 _PASSWORDS: Final = PasswordHasher()
 # Checked when there is no such person, so that the time taken does not tell who exists.
 _NOBODY: Final = _PASSWORDS.hash(secrets.token_urlsafe())
@@ -96,11 +99,62 @@ def sign_in(
     return person
 
 
-def create_key(session: Session, role: Role, *, now: datetime) -> str:
-    """Create a bearer key and return it: shown once. The caller owns the transaction."""
+def create_key(
+    session: Session, role: Role, *, now: datetime, scope: str | None = None, label: str = ""
+) -> str:
+    """Create a bearer key and return it: shown once. The caller owns the transaction.
+
+    Args:
+        session: Whose transaction it is.
+        role: What its holder may do.
+        now: When.
+        scope: What of the whole its holder sees: a chamber's region, a provider's name.
+        label: Whose it is, for whoever revokes it.
+
+    Raises:
+        Unusable: The role has no scope, or a text cannot be kept.
+    """
+    if scope is not None and role not in SCOPED:
+        raise Unusable(f"The role {role.value} has no scope: only {' and '.join(SCOPED)} have one.")
+    for text in (scope, label):
+        if text is not None and (len(text) > LABEL_MAX or not text.isprintable()):
+            raise Unusable(f"A scope or a label has at most {LABEL_MAX} printable characters.")
+    if scope is not None and not scope.strip():
+        raise Unusable("The scope is empty: name a region or a provider, or leave it out.")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-    session.add(ApiKey(id=key_id, role=role, secret_sha256=_hash(secret), created_at=now))
+    session.add(
+        ApiKey(
+            id=key_id,
+            role=role,
+            scope=scope and scope.strip(),
+            label=label.strip(),
+            secret_sha256=_hash(secret),
+            created_at=now,
+        )
+    )
     return f"{_KEY_PREFIX}_{key_id}_{secret}"
+
+
+def list_keys(session: Session) -> list[ApiKey]:
+    """Return all keys, oldest first, revoked ones too. No secret is in them."""
+    return list(session.exec(select(ApiKey).order_by(col(ApiKey.created_at), col(ApiKey.id))))
+
+
+def revoke_key(session: Session, key_id: str, *, now: datetime) -> ApiKey:
+    """Have a key open nothing from now on, and return it; again: it stays revoked as it was.
+
+    The caller owns the transaction.
+
+    Raises:
+        Unusable: There is no such key.
+    """
+    found = session.get(ApiKey, key_id, with_for_update=True) if key_id.isalnum() else None
+    if found is None:
+        raise Unusable("There is no key with this id: wasl keys list shows them.")
+    if found.revoked_at is None:
+        found.revoked_at = now
+        session.add(found)
+    return found
 
 
 def holder_of(session: Session, bearer: str) -> ApiKey | None:

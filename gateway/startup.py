@@ -66,10 +66,11 @@ def findings(settings: Settings, program: Program) -> list[Finding]:
     Reads files and, in production, asks the database about its role, within CONNECT_SECONDS_MAX.
     """
     found = [Finding(sentence, stops=True) for sentence in _wrong(settings, program)]
-    found += [Finding(s, stops=True) for s in _unsafe(settings)] if _real(settings) else []
-    found += _about_keys(settings)
     if _real(settings):
-        found += [Finding(sentence, stops=False) for sentence in _unwise(settings)]
+        found += [Finding(sentence, stops=True) for sentence in _unsafe(settings, program)]
+        found += [Finding(sentence, stops=False) for sentence in _unwise(settings, program)]
+    if program != "beat":
+        found += _about_keys(settings)
     return sorted(found, key=lambda finding: not finding.stops)
 
 
@@ -94,6 +95,9 @@ def _wrong(settings: Settings, program: Program) -> Iterator[str]:
         yield from _missing_services(settings)
     yield from _said(settings.business_clock)
     yield from _said(settings.proxies)
+    # The schedule rings bells. It is given neither a home nor secrets, and needs none.
+    if program == "beat":
+        return
     yield from _unusable_home(settings.home)
     if not _makes_providers(settings):
         yield from _said(lambda: load_providers(settings))
@@ -129,13 +133,15 @@ def _unusable_home(home: Path) -> Iterator[str]:
 # -- unsafe in production -------------------------------------------------------------------------
 
 
-def _unsafe(settings: Settings) -> Iterator[str]:
+def _unsafe(settings: Settings, program: Program) -> Iterator[str]:
     parts = urlsplit(settings.base_url)
     if parts.scheme != "https" or _is_here(parts.hostname or ""):
         yield (
             f"WASL_BASE_URL is {settings.base_url}: in production it is the public https address"
             " that codes and receipts bear."
         )
+    if program == "beat":
+        return
     try:
         providers = load_providers(settings)
     except Unusable:
@@ -156,10 +162,7 @@ def _is_here(host: str) -> bool:
 
 def _about_keys(settings: Settings) -> Iterator[Finding]:
     """Look at who may read private keys. Others never; the group is a warning: volumes have one."""
-    secret = [path for path in settings.keys_dir.glob("*.key") if path.is_file()]
-    if settings.providers_file.is_file():
-        secret.append(settings.providers_file)
-    for path in sorted(secret):
+    for path in sorted(settings.keys_dir.glob("*.key")):
         folder, file = path.parent.stat().st_mode, path.stat().st_mode
         if folder & stat.S_IXOTH and file & (stat.S_IROTH | stat.S_IWOTH):
             who, stops = "everybody on this machine", _real(settings)
@@ -173,9 +176,11 @@ def _about_keys(settings: Settings) -> Iterator[Finding]:
 # -- unwise in production -------------------------------------------------------------------------
 
 
-def _unwise(settings: Settings) -> Iterator[str]:
-    yield from _about_database(settings)
+def _unwise(settings: Settings, program: Program) -> Iterator[str]:
     yield from _about_redis(settings)
+    if program == "beat":
+        return
+    yield from _about_database(settings)
     token = settings.metrics_token
     if token is not None and len(token.get_secret_value()) < TOKEN_CHARACTERS_MIN:
         yield f"WASL_METRICS_TOKEN is shorter than {TOKEN_CHARACTERS_MIN} characters: make one up."

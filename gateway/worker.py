@@ -36,6 +36,7 @@ SEAL_BOOKS: Final = "gateway.seal_books"
 ISSUE_RECEIPTS: Final = "gateway.issue_receipts"
 PRINT_NOTICES: Final = "gateway.print_notices"
 ASK_PROVIDERS: Final = "gateway.ask_providers"
+FORGET_ANSWERS: Final = "gateway.forget_answers"
 
 
 def _broker() -> str:
@@ -47,7 +48,7 @@ def _broker() -> str:
 
 app = Celery("wasl", broker=_broker())
 app.conf.update(
-    include=["gateway.tasks", "webhooks.tasks"],
+    include=["gateway.tasks", "gateway.api.tasks", "webhooks.tasks"],
     # No task's return value is read, so there is no result backend to fill, expire or lose.
     task_ignore_result=True,
     # Acknowledge after the work: a task that dies with its worker is rung again by the schedule,
@@ -78,6 +79,7 @@ app.conf.update(
         "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
         "issue-receipts": {"task": ISSUE_RECEIPTS, "schedule": 5.0},
         "print-notices": {"task": PRINT_NOTICES, "schedule": 5.0},
+        "forget-answers": {"task": FORGET_ANSWERS, "schedule": 3600.0},
         "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
     },
     beat_max_loop_interval=1.0,

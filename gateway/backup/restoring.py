@@ -44,11 +44,13 @@ from gateway.settings import Settings
 SEEDED: Final = frozenset({"ledger_account", "reference_key"})
 """Tables that the migrations themselves put rows into: rows there are no books yet."""
 
+LEAP: Final = 10_000_000
 LEAP_SHARE: Final = 100
-"""One part in so many of a sequence's range is left out where its numbers are printed.
+"""How many numbers a sequence leaves out: so many, and at most one part in so many of its range.
 
-What was printed after the backup is not in it. Without a leap the next invoice would be given a
-reference that somebody else holds on paper, and his money would go to a stranger's debt."""
+What was given out after the backup is not in it. Without a leap the next invoice would be given a
+reference that somebody else holds on paper, and his money would go to a stranger's debt; and who
+reads events by their number would miss those that are given a number he has passed."""
 
 ALONE_SECONDS_MAX: Final = 3.0
 """How long a connection that is being closed may be seen."""
@@ -226,10 +228,10 @@ def _is_the_same(session: Session, archive: Archive) -> bool:
     here = {table.name: table for table in catalog.tables(session)}
     for kept in archive.manifest.tables:
         table = here.get(kept.name)
-        if table is None or table.columns != kept.columns:
+        if table is None or set(table.columns) != set(kept.columns):
             return False
         digest = hashlib.sha256()
-        for row in catalog.rows_of(session, table):
+        for row in catalog.rows_of(session, catalog.Table(kept.name, kept.columns)):
             digest.update(row)
         if digest.hexdigest() != kept.sha256:
             return False
@@ -250,8 +252,9 @@ def _load(
     strangers = present - set(ours)
     _empty(session, present - strangers)
     _move_schema(session, command.downgrade, manifest.revision)
-    tables = {t.name: t for t in catalog.tables(session) if t.name not in strangers}
-    if {t.name: t.columns for t in manifest.tables} != {t.name: t.columns for t in tables.values()}:
+    # As sets: columns stand in another order where the schema came to its revision another way.
+    tables = {t.name: set(t.columns) for t in catalog.tables(session) if t.name not in strangers}
+    if {t.name: set(t.columns) for t in manifest.tables} != tables:
         raise Unusable(
             f"{archive.path} does not have the tables of revision {manifest.revision}: it was not"
             " made by this product."
@@ -260,7 +263,7 @@ def _load(
     done = 0
     for kept in manifest.tables:
         pieces = _watched(archive.table(kept), partial(_add, progress, done, manifest.rows))
-        rows = catalog.fill(session, tables[kept.name], pieces)
+        rows = catalog.fill(session, catalog.Table(kept.name, kept.columns), pieces)
         if rows != kept.rows:
             raise Unusable(f"{archive.path}: {kept.name} came back with {rows} rows.")
         done += rows
@@ -293,13 +296,13 @@ def _empty(session: Session, tables: Iterable[str]) -> None:
 
 
 def _set_sequences(session: Session, manifest: Manifest) -> None:
-    """Let every sequence go on after the archive's last number; see LEAP_SHARE.
+    """Let every sequence go on, well after the archive's last number; see LEAP.
 
     By ALTER, which a rollback undoes; setval() would stay.
     """
-    owners = catalog.sequence_owners(session)
+    here_too = catalog.sequence_owners(session)
     for kept in manifest.sequences:
-        if kept.name not in owners:
+        if kept.name not in here_too:
             continue
         minimum, maximum, step = execute(
             session,
@@ -307,12 +310,10 @@ def _set_sequences(session: Session, manifest: Manifest) -> None:
             " WHERE schemaname = current_schema() AND sequencename = :name",
             {"name": kept.name},
         ).one()
-        after = kept.last_value + (step if kept.is_called else 0)
-        if owners[kept.name] is None:
-            # Where later numbers were given in this very database, they are known.
-            here = catalog.sequence(session, kept.name)
-            after = max(after, here.last_value + (step if here.is_called else 0))
-            after += min((maximum - minimum) // LEAP_SHARE, (maximum - after) // 2)
+        # What was given out later in this very database is known.
+        here = catalog.sequence(session, kept.name)
+        after = max(each.last_value + (step if each.is_called else 0) for each in (kept, here))
+        after += min(LEAP, (maximum - minimum) // LEAP_SHARE, (maximum - after) // 2)
         quoted = sql.Identifier(kept.name).as_string()
         execute(session, f"ALTER SEQUENCE {quoted} RESTART WITH {int(after)}")
 

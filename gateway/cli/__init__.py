@@ -25,6 +25,8 @@ def wasl() -> None:
 
 for command in (
     running.up,
+    running.migrate,
+    running.check_settings,
     running.demo,
     running.verify,
     running.bench,

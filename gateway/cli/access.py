@@ -29,16 +29,70 @@ def keys() -> None:
 
 @keys.command("create")
 @role_option
+@click.option("--scope", help="A chamber's region, or a provider's name.")
+@click.option("--label", default="", help="Whose it is, for whoever revokes it.")
 @json_flag
-def keys_create(role: Any, as_json: bool) -> None:
+def keys_create(role: Any, scope: str | None, label: str, as_json: bool) -> None:
     """Create a bearer key; it is shown once."""
     with database():
         from gateway.db import transaction
-        from gateway.staff import create_key
+        from gateway.staff import SCOPED, create_key
 
         with transaction() as session:
-            key = create_key(session, role, now=now())
+            key = create_key(session, role, now=now(), scope=scope, label=label)
+        if role in SCOPED and scope is None:
+            what = {"chamber": "region", "provider": "name"}[role.value]
+            click.echo(
+                f"wasl: without --scope this {role.value} sees nobody and nothing: name its {what}"
+                " to have it see its own.",
+                err=True,
+            )
     say({"key": key}, as_json, "{key}")
+
+
+@keys.command("list")
+@json_flag
+def keys_list(as_json: bool) -> None:
+    """List the keys, revoked ones too; no secret is shown."""
+    with database():
+        from gateway.db import snapshot
+        from gateway.staff import list_keys
+
+        with snapshot() as session:
+            found = [
+                {
+                    "id": key.id,
+                    "role": key.role.value,
+                    "scope": key.scope,
+                    "label": key.label,
+                    "created_at": key.created_at.isoformat(),
+                    "revoked_at": key.revoked_at and key.revoked_at.isoformat(),
+                }
+                for key in list_keys(session)
+            ]
+    if as_json:
+        say({"keys": found}, as_json, "")
+        return
+    for each in found:
+        shown = {name: value or "-" for name, value in each.items()}
+        since = "revoked {revoked_at}" if each["revoked_at"] else "since {created_at}"
+        say(shown, as_json, "{id}  {role}  scope {scope}  label {label}  " + since)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@json_flag
+def keys_revoke(key_id: str, as_json: bool) -> None:
+    """Have a key open nothing from now on."""
+    with database():
+        from gateway.db import transaction
+        from gateway.staff import revoke_key
+
+        with transaction() as session:
+            key = revoke_key(session, key_id, now=now())
+    assert key.revoked_at is not None
+    answer = {"id": key.id, "revoked_at": key.revoked_at.isoformat()}
+    say(answer, as_json, "{id} opens nothing since {revoked_at}")
 
 
 @click.group()

@@ -9,7 +9,7 @@ import click
 from gateway.cli.shared import FILE, counting, database, json_flag, now, say
 
 
-def _our_tables() -> frozenset[str]:
+def our_tables() -> frozenset[str]:
     """Return the tables of all packages: here they are put together."""
     from sqlmodel import SQLModel
 
@@ -35,7 +35,7 @@ def backup(file: Path, as_json: bool) -> None:
         from gateway.backup.taking import take
         from gateway.settings import settings
 
-        taken = take(file, settings(), ours=_our_tables(), now=now(), progress=progress)
+        taken = take(file, settings(), ours=our_tables(), now=now(), progress=progress)
     if taken.strangers:
         names = ", ".join(taken.strangers)
         click.echo(f"wasl: left out, as they are not Wasl's: the tables {names}.", err=True)
@@ -69,7 +69,7 @@ def restore(file: Path, sha256: str | None, replace_books: bool, as_json: bool) 
             done = put_back(
                 archive,
                 settings(),
-                ours=_our_tables(),
+                ours=our_tables(),
                 replace_books=replace_books,
                 now=now(),
                 progress=progress,

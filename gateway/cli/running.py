@@ -8,25 +8,63 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.shared import Refused, counting, database, json_flag, say_measured, working
+from gateway.cli.shared import (
+    Refused,
+    counting,
+    database,
+    json_flag,
+    say,
+    say_measured,
+    working,
+)
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 def up(port: int) -> None:
     """Run all of it in the foreground, until Ctrl-C; prints `ready http://…`."""
+    from gateway import startup
     from gateway.embedded.home import Home
-    from gateway.institution import institution
     from gateway.providers.registry import load_providers
     from gateway.settings import settings
     from gateway.supervisor import up as run_all
 
-    # First, as it is the home that says who may enter; the file of providers lies in it.
+    startup.require(settings(), "up")
+    # The sandbox's own file of providers is made here, once, in a home that says who may enter.
     Home(settings().home).prepare()
     load_providers(settings())
-    settings().proxies()
-    institution()
     sys.exit(run_all(settings(), port))
+
+
+@click.command("check-settings")
+@json_flag
+def check_settings(as_json: bool) -> None:
+    """Say what is missing, unsafe or unwise about the settings, without starting anything."""
+    from gateway import startup
+    from gateway.settings import settings
+
+    found = startup.findings(settings(), "up")
+    stops = any(finding.stops for finding in found)
+    if as_json:
+        listed = [{"stops": f.stops, "sentence": f.sentence} for f in found]
+        click.echo(json.dumps({"ok": not stops, "findings": listed}))
+    else:
+        for finding in found:
+            click.echo(f"{'REFUSED' if finding.stops else 'warning'}  {finding.sentence}")
+        if not found:
+            click.echo("Nothing to say against the settings.")
+    if stops:
+        raise Refused
+
+
+@click.command()
+@json_flag
+def migrate(as_json: bool) -> None:
+    """Bring the database to the schema of this version; again: nothing."""
+    from gateway.migrate import newest
+
+    with database():
+        say({"revision": newest()}, as_json, "The database is at revision {revision}.")
 
 
 @click.command()

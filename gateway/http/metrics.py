@@ -266,13 +266,13 @@ def _sealed_batch() -> int | None:
 def _of_standing(standing: Standing) -> Iterator[Metric]:
     yield _gauge(
         "wasl_deliveries_waiting",
-        "Deliveries stored and not yet acted on; counting stops at 100000.",
+        "Deliveries stored and not yet acted on; counting stops at 20000.",
         ["provider"],
         {(name,): count for name, count in standing.waiting.items()},
     )
     yield _gauge(
         "wasl_undone",
-        "Other things in line; counting stops at 100000.",
+        "Other things in line; counting stops at 20000.",
         ["what"],
         {(what,): count for what, count in standing.undone.items()},
     )
@@ -286,7 +286,7 @@ def _of_standing(standing: Standing) -> Iterator[Metric]:
     )
     yield _gauge(
         "wasl_exceptions_open",
-        "Exceptions that wait for a person; counting stops at 100000 for each code.",
+        "Exceptions that wait for a person; counting stops at 20000 for each code.",
         ["code"],
         {(code,): count for code, count in standing.exceptions.items()},
     )

@@ -21,7 +21,7 @@ from gateway.accounts import SUSPENSE, account
 from gateway.db import execute, snapshot
 from gateway.models import AccountKind, ExceptionCode
 
-COUNT_MAX: Final = 100_000
+COUNT_MAX: Final = 20_000
 """Where counting what waits or is open stops."""
 
 RANGE_ROWS: Final = 20_000
@@ -69,21 +69,22 @@ class Totals:
     paid_minor: int = 0
 
 
-# One step for each provider that has anything waiting, however many deliveries that are.
+# One step for each provider that has anything waiting, to its oldest, however many there are. The
+# order is that of the index: by id alone the planner walks through all that is done.
 _WAITING: Final = """
-    WITH RECURSIVE named (provider) AS (
-        (SELECT provider FROM webhook_delivery WHERE state = 'waiting' ORDER BY provider LIMIT 1)
+    WITH RECURSIVE named (provider, since) AS (
+        (SELECT provider, received_at FROM webhook_delivery
+            WHERE state = 'waiting' ORDER BY provider, id LIMIT 1)
         UNION ALL
-        SELECT (SELECT provider FROM webhook_delivery
-            WHERE state = 'waiting' AND provider > named.provider ORDER BY provider LIMIT 1)
-        FROM named WHERE named.provider IS NOT NULL
+        SELECT next.provider, next.received_at FROM named, LATERAL (
+            SELECT provider, received_at FROM webhook_delivery
+            WHERE state = 'waiting' AND provider > named.provider ORDER BY provider, id LIMIT 1
+        ) AS next
     )
-    SELECT provider,
-        (SELECT count(*) FROM (SELECT FROM webhook_delivery d
-            WHERE d.state = 'waiting' AND d.provider = named.provider LIMIT :most) AS capped),
-        (SELECT received_at FROM webhook_delivery d
-            WHERE d.state = 'waiting' AND d.provider = named.provider ORDER BY id LIMIT 1)
-    FROM named WHERE provider IS NOT NULL
+    SELECT provider, since, (SELECT count(*) FROM (
+        SELECT FROM webhook_delivery WHERE state = 'waiting' AND provider = named.provider
+        ORDER BY id LIMIT :most) AS capped)
+    FROM named
 """
 
 # The head of each line: what was put in first, or nearly.
@@ -102,9 +103,18 @@ _LINES: Final = """
 """
 
 _EXCEPTIONS: Final = """
-    SELECT code, (SELECT count(*) FROM (SELECT FROM coded_exception e
-        WHERE e.code = wanted.code AND e.resolved_at IS NULL LIMIT :most) AS capped)
-    FROM unnest(CAST(:codes AS text[])) AS wanted (code)
+    WITH RECURSIVE named (code) AS (
+        (SELECT code FROM coded_exception WHERE resolved_at IS NULL ORDER BY code, subject LIMIT 1)
+        UNION ALL
+        SELECT next.code FROM named, LATERAL (
+            SELECT code FROM coded_exception
+            WHERE resolved_at IS NULL AND code > named.code ORDER BY code, subject LIMIT 1
+        ) AS next
+    )
+    SELECT code, (SELECT count(*) FROM (
+        SELECT FROM coded_exception WHERE resolved_at IS NULL AND code = named.code
+        ORDER BY subject LIMIT :most) AS capped)
+    FROM named
 """
 
 
@@ -118,14 +128,15 @@ def read_standing(session: Session, known: Collection[str], *, now: datetime) ->
     """
     waiting: Counter[str] = Counter(dict.fromkeys(known, 0))
     oldest: dict[str, datetime | None] = {"delivery": None}
-    for provider, count, since in execute(session, _WAITING, {"most": COUNT_MAX}):
+    for provider, since, count in execute(session, _WAITING, {"most": COUNT_MAX}):
         waiting[provider if provider in known else OTHER] += count
         oldest["delivery"] = min(since, oldest["delivery"] or since)
     undone: dict[str, int] = {}
     for what, count, since in execute(session, _LINES, {"most": COUNT_MAX}):
         undone[what], oldest[what] = count, since
-    codes = {"most": COUNT_MAX, "codes": [code.value for code in ExceptionCode]}
-    exceptions = {row[0]: row[1] for row in execute(session, _EXCEPTIONS, codes)}
+    exceptions = dict.fromkeys((code.value for code in ExceptionCode), 0)
+    for code, count in execute(session, _EXCEPTIONS, {"most": COUNT_MAX}):
+        exceptions[code] = count
     last = "SELECT started_at FROM reconciliation_run ORDER BY id DESC LIMIT 1"
     reconciled_at = execute(session, last).scalar()
     posted = execute(session, "SELECT coalesce(max(id), 0) FROM ledger_batch").scalar_one()

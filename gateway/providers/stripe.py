@@ -350,7 +350,8 @@ def _charge_refunded(told: Told) -> Report:
 
 
 def _refund(told: Told) -> Report:
-    status = told.what.get("status")
+    # None where it is no text: an older version says none.
+    status = text(told.what, "status")
     if status in {"failed", "canceled"}:
         state = ReturnState.RESTORED
     elif status in {"succeeded", "pending", "requires_action", None}:

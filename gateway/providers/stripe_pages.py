@@ -123,11 +123,11 @@ class StripePages(Stripe):
         reports = []
         if kind := _UNPAID.get(status):
             reports.append(told(kind, intent, paid_at))
-        if charge.get("amount_refunded") not in {None, "0"}:
+        if str(charge.get("amount_refunded") or "0") != "0":
             for refund in self._refunds(payment_id):
                 at = stated(refund.get("created"), received_at)
                 # A refund that failed says no time of that: it is so now.
-                failed = refund.get("status") in {"failed", "canceled"}
+                failed = text(refund, "status") in {"failed", "canceled"}
                 # Asked by charge, it may not say the intent.
                 named = {**refund, "payment_intent": payment_id}
                 reports.append(told("refund.updated", named, received_at if failed else at))

@@ -285,7 +285,7 @@ def test_what_waits_is_found_by_indexes(database: str) -> None:
 
     def explain(session: Session) -> None:
         execute(session, "SET LOCAL enable_seqscan = off")
-        parameters = {"most": 10, "codes": ["overpaid"], "low": 0, "high": 10, "accounts": [1]}
+        parameters = {"most": 10, "low": 0, "high": 10, "accounts": [1]}
         for name, text in vars(readings).items():
             if isinstance(text, str) and re.search(r"\bFROM [a-z]", text) and name != "__doc__":
                 wanted = {key: given for key, given in parameters.items() if f":{key}" in text}
@@ -296,6 +296,9 @@ def test_what_waits_is_found_by_indexes(database: str) -> None:
         explain(session)
     assert len(statements) == 8
     assert [name for name, plan in statements if "Seq Scan" in plan] == []
+    waiting = dict(statements)["_WAITING"]
+    assert "webhook_delivery_waiting_idx" in waiting
+    assert "webhook_delivery_pkey" not in waiting
 
 
 def test_counting_what_waits_stops(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,20 +7,18 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlmodel import SQLModel
 
-import reconciliation.models  # noqa: F401 - registers its tables
-import webhooks.models  # noqa: F401
 from gateway import db
 from gateway.backup.format import open_archive
 from gateway.backup.restoring import Restored, home_alone, refuse_unfit, restore
 from gateway.backup.taking import Taken, take
+from gateway.cli.backups import our_tables
 from gateway.services import Services
 from gateway.settings import settings
 from tests.conftest import TEMPLATE, _forget, address_of
 from tests.factories import NOON
 
-OURS = frozenset(SQLModel.metadata.tables)
+OURS = our_tables()
 
 
 @pytest.fixture

@@ -1,0 +1,156 @@
+"""Who may what: one table from roles to rights, and what of the whole a key's holder sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from gateway.api.limits import seconds_after_unknown_key
+from gateway.api.problems import Problem
+from gateway.db import snapshot
+from gateway.models import Role
+from gateway.pages.clients import client_of
+from gateway.process import business_clock
+from gateway.staff import holder_of
+
+
+class Right(StrEnum):
+    """What an operation asks for."""
+
+    READ_CONTRIBUTORS = "contributors:read"
+    WRITE_CONTRIBUTORS = "contributors:write"
+    READ_INVOICES = "invoices:read"
+    WRITE_INVOICES = "invoices:write"
+    READ_PAYMENTS = "payments:read"
+    READ_BOOKS = "books:read"
+    """Whose payment it is, and the transfers that explain it."""
+    READ_EXCEPTIONS = "exceptions:read"
+    RESOLVE_EXCEPTIONS = "exceptions:resolve"
+    READ_EVENTS = "events:read"
+    LOOK_UP_REFERENCES = "references:read"
+    READ_SERVICE = "service:read"
+    READ_KEYS = "keys:read"
+    REVOKE_KEYS = "keys:revoke"
+    BE_KNOWN = "me:read"
+
+
+_FINANCE: Final = frozenset(Right) - {Right.READ_KEYS, Right.REVOKE_KEYS}
+
+MAY: Final[Mapping[Role, frozenset[Right]]] = {
+    Role.ADMIN: frozenset(Right),
+    Role.FINANCE: _FINANCE,
+    Role.APPROVER: _FINANCE
+    - {Right.WRITE_CONTRIBUTORS, Right.WRITE_INVOICES, Right.RESOLVE_EXCEPTIONS},
+    Role.SUPERVISOR: frozenset({Right.LOOK_UP_REFERENCES, Right.READ_PAYMENTS, Right.BE_KNOWN}),
+    Role.AGENT: frozenset({Right.LOOK_UP_REFERENCES, Right.BE_KNOWN}),
+    Role.CHAMBER: frozenset(
+        {
+            Right.READ_CONTRIBUTORS,
+            Right.READ_INVOICES,
+            Right.READ_PAYMENTS,
+            Right.READ_EVENTS,
+            Right.BE_KNOWN,
+        }
+    ),
+    Role.PROVIDER: frozenset({Right.LOOK_UP_REFERENCES, Right.READ_PAYMENTS, Right.BE_KNOWN}),
+}
+
+
+def roles_with(right: Right) -> list[str]:
+    """Return the roles that have a right."""
+    return [role.value for role in Role if right in MAY[role]]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The holder of the key that a request bears."""
+
+    key_id: str
+    label: str
+    role: Role
+    scope: str | None
+
+    def may(self, right: Right) -> bool:
+        """Say whether the role has a right."""
+        return right in MAY[self.role]
+
+    @property
+    def is_chamber(self) -> bool:
+        """Whether all it sees is of its region; without one that is nobody."""
+        return self.role is Role.CHAMBER
+
+    @property
+    def is_provider(self) -> bool:
+        """Whether the payments it sees are its own; without a name there are none."""
+        return self.role is Role.PROVIDER
+
+    @property
+    def named(self) -> str:
+        """The key, as it stands beside what was decided with it."""
+        return f"{self.key_id} ({self.label})" if self.label else self.key_id
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every operation knows of its request."""
+
+    caller: Caller
+    now: datetime
+    """The business clock's instant: one for the whole request."""
+    request_sha256: bytes
+    """Of method, path and body."""
+    path: str
+    query: tuple[tuple[str, str], ...]
+
+
+def recognise(request: Request) -> Caller:
+    """Return whose key a request bears. Opens a transaction of its own.
+
+    A right key is never held up by others' wrong ones from the same address: a secret of 256 bits
+    is not guessed, and one mistaken program must not shut out its neighbours.
+
+    Raises:
+        Problem: There is none, or it opens nothing.
+    """
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not bearer.strip():
+        raise Problem("no_key")
+    with snapshot() as session:
+        key = holder_of(session, bearer.strip())
+    if key is None:
+        if seconds := seconds_after_unknown_key(client_of(request)):
+            raise Problem("too_many_unknown_keys", headers={"Retry-After": str(seconds)})
+        raise Problem("unknown_key")
+    return Caller(key.id, key.label, key.role, key.scope)
+
+
+def refuse_without(caller: Caller, right: Right) -> None:
+    """Refuse a caller whose role lacks a right.
+
+    Raises:
+        Problem: It does.
+    """
+    if not caller.may(right):
+        allowed = ", ".join(roles_with(right))
+        raise Problem(
+            "role_may_not", f"The role {caller.role.value} may not do this; it takes {allowed}."
+        )
+
+
+def _asked(request: Request) -> Asked:
+    asked = request.state.asked
+    assert isinstance(asked, Asked)
+    return asked
+
+
+ThisRequest = Annotated[Asked, Depends(_asked)]
+
+
+def now() -> datetime:
+    """Return the business clock's instant."""
+    return business_clock()()

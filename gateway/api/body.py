@@ -1,0 +1,131 @@
+"""The body of a request: taken off the wire within bounds, JSON in UTF-8, each field once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from email.message import Message
+from typing import Any, Final
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Message as Piece
+
+from gateway.api.problems import FIELD_CODES, FieldError, Problem, path_of
+from gateway.wirejson import UnreadableJson, read_json
+
+BYTES_MAX: Final = 64 * 1024
+SECONDS_MAX: Final = 10.0
+_ERRORS_MAX: Final = 20
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request that needs one: readable JSON, or nothing at all.
+
+    Raises:
+        Problem: Too large, too slow, not said to be JSON, no JSON, a field that stands twice, or a
+            character that no text holds.
+    """
+    body = await _taken(request)
+    if not body:
+        missing = FieldError("body", "missing", "Send a JSON object.")
+        raise Problem("invalid_body", "A body is needed: one JSON object.", errors=[missing])
+    if not _says_json(request.headers.get("content-type", "")):
+        raise Problem("not_json")
+    # A few milliseconds at most: BYTES_MAX is small.
+    _refuse_unreadable(body)
+    return body
+
+
+def replayed(request: Request, body: bytes) -> Request:
+    """Return a request whose body is read from what was taken already."""
+
+    async def receive() -> Piece:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive)
+
+
+def has_wrong_characters(text: str) -> bool:
+    """Say whether a text holds what PostgreSQL or UTF-8 cannot: NUL, or half a surrogate pair."""
+    return "\x00" in text or any("\ud800" <= c <= "\udfff" for c in text)
+
+
+async def _taken(request: Request) -> bytes:
+    too_large = Problem("body_too_large", headers={"Connection": "close"})
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdecimal() and int(length[:12]) > BYTES_MAX:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(SECONDS_MAX):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > BYTES_MAX:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem("body_too_slow", headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem("unreadable_body", "The body was cut off.") from None
+    return b"".join(chunks)
+
+
+def _says_json(content_type: str) -> bool:
+    said = Message()
+    said["content-type"] = content_type or "none/none"
+    charset = said.get_param("charset", "utf-8")
+    return said.get_content_type() == "application/json" and str(charset).lower() in {
+        "utf-8",
+        "utf8",
+    }
+
+
+def _refuse_unreadable(body: bytes) -> None:
+    try:
+        read = read_json(body, keys_once=True)
+    except UnreadableJson as error:
+        repeated = _repeated(body)
+        if repeated:
+            errors = [FieldError(name, "repeated", FIELD_CODES["repeated"]) for name in repeated]
+            raise Problem("unreadable_body", "A field stands twice.", errors=errors) from None
+        raise Problem("unreadable_body", f"The body cannot be used: {error}.") from None
+    wrong = [path_of(place) for place in _wrong_places(read, ())]
+    if wrong:
+        sentence = "It holds a NUL character or half a surrogate pair, which no text does."
+        errors = [FieldError(_printable(p), "malformed", sentence) for p in wrong[:_ERRORS_MAX]]
+        raise Problem("unreadable_body", sentence, errors=errors)
+
+
+def _repeated(body: bytes) -> list[str]:
+    found: dict[str, None] = {}
+
+    def look(pairs: Sequence[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        found.update((_printable(path_of([n])), None) for n in names if names.count(n) > 1)
+
+    try:
+        json.loads(body.decode("utf-8"), object_pairs_hook=look, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return []
+    return list(found)[:_ERRORS_MAX]
+
+
+def _wrong_places(value: object, at: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    match value:
+        case str() if has_wrong_characters(value):
+            yield at or ("body",)
+        case dict():
+            for name, inner in value.items():
+                if has_wrong_characters(name):
+                    yield (*at, name)
+                yield from _wrong_places(inner, (*at, name))
+        case list():
+            for index, inner in enumerate(value):
+                yield from _wrong_places(inner, (*at, index))
+
+
+def _printable(path: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in path)

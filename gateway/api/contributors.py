@@ -1,0 +1,326 @@
+"""`/v1/contributors`: who owes. Names and numbers stand in bodies only, never in an address."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Response
+from pydantic import ConfigDict, Field
+from sqlmodel import Session
+
+from gateway import contributors as register
+from gateway.api.access import Asked, Right, ThisRequest
+from gateway.api.idempotency import Answer, IdempotencyKey, once
+from gateway.api.paging import (
+    LIMIT_DEFAULT,
+    Cursor,
+    Page,
+    Paged,
+    binding,
+    first_after,
+    paged,
+    read_cursor,
+    write_cursor,
+)
+from gateway.api.problems import FieldError, Problem
+from gateway.api.route import PREFIX, new_router, operation
+from gateway.api.schemas import (
+    Amount,
+    AmountGiven,
+    Body,
+    CategoryCode,
+    Conditions,
+    Day,
+    Id,
+    IdInPath,
+    Line,
+    Said,
+    example,
+    found,
+)
+from gateway.contributors import Enrolled, WrongPerson
+from gateway.db import execute, snapshot
+from gateway.money import format_amount
+from gateway.tariff import tariff
+
+router: APIRouter = new_router("contributors")
+
+_CnssNumber = Annotated[str, Field(pattern="^[0-9]{9}$", examples=["123456789"])]
+_Cin = Annotated[str, Field(pattern="^[A-Za-z0-9]{2,12}$", examples=["AB123456"])]
+_Phone = Annotated[
+    str,
+    Field(
+        pattern=r"^((00212|0)[5-8][0-9]{8}|\+[1-9][0-9]{7,14})$",
+        description="Moroccan, or with its country code.",
+        examples=["+212612345678"],
+    ),
+]
+_Language = Annotated[str, Field(pattern="^(fr|ar)$", examples=["fr"])]
+
+_EXAMPLE: Final[dict[str, Any]] = {
+    "cnss_number": "123456789",
+    "family_name": "El Idrissi",
+    "given_name": "Fatima Zahra",
+    "family_name_ar": "الإدريسي",
+    "given_name_ar": "فاطمة الزهراء",
+    "cin": "AB123456",
+    "phone": "+212612345678",
+    "language": "fr",
+    "category": "artisan-untaxed",
+    "category_base": None,
+    "region": "Casablanca-Settat",
+    "province": "Casablanca",
+    "chamber": "Chambre d'artisanat Casablanca-Settat",
+    "registered_on": "2022-01-31",
+    "left_on": None,
+}
+
+
+class Contributor(Said):
+    """A self-employed person who owes contributions."""
+
+    model_config = example(id="1042", **_EXAMPLE, changed_at="2026-11-18T11:06:40Z")
+
+    id: Id
+    cnss_number: str
+    family_name: str
+    given_name: str
+    family_name_ar: str | None
+    given_name_ar: str | None
+    cin: str | None
+    phone: str | None = Field(description="With its country code.")
+    language: str | None
+    category: str
+    category_base: Amount | None
+    region: str | None
+    province: str | None
+    chamber: str | None
+    registered_on: date = Field(description="The period that holds it is the first owed.")
+    left_on: date | None = Field(description="The period that holds it is the last owed.")
+    changed_at: datetime
+
+
+class _Optional(Body):
+    family_name_ar: Line | None = None
+    given_name_ar: Line | None = None
+    cin: _Cin | None = None
+    phone: _Phone | None = None
+    language: _Language | None = None
+    category_base: AmountGiven | None = Field(
+        None, description="Annual principal duty, where the category is charged by it."
+    )
+    region: Line | None = None
+    province: Line | None = None
+    chamber: Line | None = None
+    left_on: Day | None = None
+
+
+class NewContributor(_Optional):
+    """A person to enrol: the same fields and rules as a line of `wasl contributors import`."""
+
+    model_config = example(**_EXAMPLE)
+
+    cnss_number: _CnssNumber
+    family_name: Line
+    given_name: Line
+    category: CategoryCode
+    registered_on: Day
+
+
+class ContributorChange(_Optional):
+    """What is to be changed. What is left out stays; `null` empties a field that may be empty."""
+
+    model_config = example(phone="+212612345678", region="Fès-Meknès", left_on="2026-12-31")
+
+    # Left out means unchanged, and there is no null: these four are never empty.
+    family_name: Line = Field(default_factory=str)
+    given_name: Line = Field(default_factory=str)
+    category: CategoryCode = Field(default_factory=str)
+    registered_on: Day = Field(default_factory=lambda: date.min)
+
+
+class ContributorSearch(Body):
+    """Whom to look for: all that is given must fit, and something must be given."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"cnss_number": "123456789"}],
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}}
+                for name in ("cnss_number", "cin", "phone", "name")
+            ],
+        },
+    )
+
+    cnss_number: _CnssNumber | None = None
+    cin: _Cin | None = None
+    phone: _Phone | None = None
+    name: Line | None = Field(
+        None, description="Words of the name in either script; each must occur in it, in any case."
+    )
+    cursor: Cursor | None = None
+
+
+class ContributorFilters(Paged):
+    """What of the register to list."""
+
+    region: Line | None = None
+    province: Line | None = None
+    chamber: Line | None = None
+    category: CategoryCode | None = None
+
+
+@router.get("/contributors", **operation(Right.READ_CONTRIBUTORS, "bad_cursor"))
+def list_contributors(
+    asked: ThisRequest, filters: Annotated[ContributorFilters, Query()], response: Response
+) -> Page[Contributor]:
+    """List who is enrolled."""
+    where = _seen_by(asked)
+    where.add("id > :after", after=first_after(asked, "contributors", filters))
+    where.equal(
+        region=filters.region,
+        province=filters.province,
+        chamber=filters.chamber,
+        category_code=filters.category,
+    )
+    rows = _rows(where, filters.limit)
+    return paged(asked, "contributors", filters, rows, _said, response)
+
+
+@router.get("/contributors/{id}", **operation(Right.READ_CONTRIBUTORS, "contributor_not_found"))
+def read_contributor(asked: ThisRequest, contributor_id: IdInPath) -> Contributor:
+    """Read one contributor."""
+    where = _seen_by(asked)
+    where.add("id = :id", id=int(contributor_id))
+    return _said(found(next(iter(_rows(where, 1)), None), "contributor_not_found"))
+
+
+@router.post(
+    "/contributors",
+    status_code=201,
+    response_model=Contributor,
+    **operation(
+        Right.WRITE_CONTRIBUTORS, "contributor_exists", "idempotency_key_reused", body=True
+    ),
+)
+def enrol_contributor(
+    asked: ThisRequest, body: NewContributor, key: IdempotencyKey = None
+) -> Response:
+    """Enrol a person. One who is enrolled already with the same content: 200, nothing changes."""
+
+    def act(session: Session) -> Answer:
+        try:
+            became, contributor_id = register.enrol(session, _values(body), tariff(), now=asked.now)
+        except WrongPerson as error:
+            raise _invalid(error) from None
+        if became is Enrolled.OTHER:
+            raise Problem("contributor_exists")
+        address = f"{PREFIX}/contributors/{contributor_id}"
+        status = 201 if became is Enrolled.NEW else 200
+        return Answer(_read(session, contributor_id), status, {"Location": address})
+
+    return once(asked, key, act)
+
+
+@router.patch(
+    "/contributors/{id}",
+    response_model=Contributor,
+    **operation(
+        Right.WRITE_CONTRIBUTORS, "contributor_not_found", "idempotency_key_reused", body=True
+    ),
+)
+def change_contributor(
+    asked: ThisRequest,
+    contributor_id: IdInPath,
+    body: ContributorChange,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Change what is given of a person. Invoices that were issued stay as they are."""
+
+    def act(session: Session) -> Answer:
+        number = int(contributor_id)
+        try:
+            there = register.change(session, number, _values(body), tariff(), now=asked.now)
+        except WrongPerson as error:
+            raise _invalid(error) from None
+        if not there:
+            raise Problem("contributor_not_found")
+        return Answer(_read(session, number))
+
+    return once(asked, key, act)
+
+
+@router.post("/contributors/search", **operation(Right.READ_CONTRIBUTORS, "bad_cursor", body=True))
+def search_contributors(asked: ThisRequest, body: ContributorSearch) -> Page[Contributor]:
+    """Find people by number or name, given in the body. Changes nothing."""
+    given = body.model_dump(exclude={"cursor"}, exclude_none=True)
+    if not given:
+        sentence = "Give a cnss_number, cin, phone or name to look for."
+        raise Problem("invalid_body", sentence, errors=[FieldError("body", "missing", sentence)])
+    bound = binding(asked, "search", body)
+    where = _seen_by(asked)
+    where.add("id > :after", after=read_cursor(body.cursor, bound) if body.cursor else 0)
+    where.equal(cnss_number=body.cnss_number, cin=body.cin and body.cin.upper())
+    if body.phone:
+        where.equal(phone=register.as_phone(body.phone))
+    for at, word in enumerate((body.name or "").split()):
+        where.add(f"strpos(lower({_NAME}), lower(:word{at})) > 0", **{f"word{at}": word})
+    rows = _rows(where, LIMIT_DEFAULT)
+    more = len(rows) > LIMIT_DEFAULT
+    shown = rows[:LIMIT_DEFAULT]
+    following = write_cursor(shown[-1]["id"], bound) if more else None
+    return Page[Contributor](data=[_said(row) for row in shown], next_cursor=following)
+
+
+_NAME: Final = "concat_ws(' ', given_name, family_name, given_name_ar, family_name_ar)"
+
+
+def _seen_by(asked: Asked) -> Conditions:
+    where = Conditions("TRUE")
+    if asked.caller.is_chamber:
+        where.add("region = :scope", scope=asked.caller.scope)
+    return where
+
+
+def _rows(where: Conditions, limit: int) -> list[Any]:
+    with snapshot() as session:
+        return list(
+            execute(
+                session,
+                f"SELECT * FROM contributor WHERE {where} ORDER BY id LIMIT :rows",
+                {**where.parameters, "rows": limit + 1},
+            ).mappings()
+        )
+
+
+def _read(session: Session, contributor_id: int) -> Contributor:
+    row = execute(session, "SELECT * FROM contributor WHERE id = :id", {"id": contributor_id})
+    return _said(row.mappings().one())
+
+
+def _said(row: Any) -> Contributor:
+    base = row["category_base_minor"]
+    same = (*register.COLUMNS, "changed_at")
+    return Contributor(
+        id=str(row["id"]),
+        category=row["category_code"],
+        category_base=None if base is None else format_amount(base),
+        **{column: row[column] for column in same if column not in {"category", "category_base"}},
+    )
+
+
+def _values(body: Body) -> dict[str, str]:
+    """Return what was given as a line of a file would have it; what was left out, where needed."""
+    given = body.model_dump(mode="json", exclude_unset=True)
+    values = {name: "" if value is None else str(value).strip() for name, value in given.items()}
+    if isinstance(body, NewContributor):
+        values = {column: values.get(column, "") for column in register.COLUMNS}
+    return values
+
+
+def _invalid(error: WrongPerson) -> Problem:
+    errors = [FieldError(wrong.column, "contradicts", f"{wrong.reason}.") for wrong in error.wrong]
+    named = ", ".join(dict.fromkeys(wrong.column for wrong in error.wrong))
+    return Problem("invalid_body", f"Mend {named}: {error}.", errors=errors)

@@ -1,0 +1,103 @@
+"""`Idempotency-Key`: a request that is sent again gets the answer of the first, and does nothing.
+
+The answer is stored in the transaction of its effect, so there is never the one without the other.
+A request that was refused had no effect and is not stored: mended, it may use its key again.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+
+from fastapi import Header, Response
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from gateway.api.access import Asked
+from gateway.api.problems import Problem
+from gateway.db import execute, transaction
+from gateway.models import IdempotentAnswer
+
+KEPT: Final = timedelta(days=7)
+"""Answers hold personal data: as long as anybody sends something again, and no longer."""
+REPLAYED: Final = "Idempotency-Replayed"
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]{1,255}$",
+        description="Yours, a UUID for instance: the same request again under it does nothing and"
+        " gets the first answer, for seven days.",
+        examples=["5f0c2f1e-6f0e-4b52-9c1d-6a1f0f3f2a11"],
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an operation answers."""
+
+    said: BaseModel
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def once(asked: Asked, key: str | None, act: Callable[[Session], Answer]) -> Response:
+    """Do something and answer; under a key that was used for this very request, answer only.
+
+    Opens the one transaction that the effect and its stored answer are in. Of two at once under
+    one key, one waits for the other.
+
+    Raises:
+        Problem: The key was used for another request; or what the action raises.
+    """
+    with transaction() as session:
+        if key is not None:
+            _take_turns(session, asked, key)
+            kept = session.get(IdempotentAnswer, (asked.caller.key_id, key))
+            if kept is not None:
+                return _again(kept, asked)
+        answer = act(session)
+        body = answer.said.model_dump_json(by_alias=True).encode()
+        if key is not None:
+            session.add(
+                IdempotentAnswer(
+                    api_key_id=asked.caller.key_id,
+                    idempotency_key=key,
+                    request_sha256=asked.request_sha256,
+                    status=answer.status,
+                    headers=dict(answer.headers),
+                    body=body,
+                    answered_at=asked.now,
+                )
+            )
+    return Response(body, answer.status, dict(answer.headers), "application/json")
+
+
+def forget_old_answers(session: Session, *, now: datetime) -> int:
+    """Delete the answers that are older than KEPT; return how many. The caller owns the
+    transaction."""
+    return execute(
+        session, "DELETE FROM idempotent_answer WHERE answered_at < :since", {"since": now - KEPT}
+    ).rowcount
+
+
+def _take_turns(session: Session, asked: Asked, key: str) -> None:
+    execute(
+        session,
+        "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))",
+        {"name": f"wasl answer {asked.caller.key_id} {key}"},
+    )
+
+
+def _again(kept: IdempotentAnswer, asked: Asked) -> Response:
+    if not hmac.compare_digest(kept.request_sha256, asked.request_sha256):
+        raise Problem("idempotency_key_reused")
+    headers = {**kept.headers, REPLAYED: "true"}
+    return Response(kept.body, kept.status, headers, "application/json")

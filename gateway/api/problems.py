@@ -1,0 +1,385 @@
+"""What the API refuses and how: RFC 9457 problems, all of their codes in one table.
+
+A code is never given another meaning. A problem says what is wrong, which field it is about and
+what to do, and never repeats a value that was sent: values may be a person's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from gateway.settings import settings
+
+MEDIA_TYPE: Final = "application/problem+json"
+PROBLEMS_PATH: Final = "/docs/problems"
+LEFTOVER: Final = "nothing of the API"
+"""Name of the routes behind all others of the API."""
+AWAY_SECONDS: Final = 60
+_NAME_CHARS_MAX: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem."""
+
+    status: int
+    title: str
+    todo: str
+    """What whoever meets it does."""
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "invalid_parameter": Kind(
+        400,
+        "A parameter is not as it must be",
+        "`errors` names each parameter, and what is wrong with it.",
+    ),
+    "unknown_parameter": Kind(
+        400,
+        "There is no such parameter",
+        "Leave out what `errors` names: a filter that is not known would be ignored unseen.",
+    ),
+    "bad_cursor": Kind(
+        400,
+        "The cursor is none of this list",
+        "Use a `next_cursor` as it was given, with the same filters; or begin without one.",
+    ),
+    "unreadable_body": Kind(
+        400,
+        "The body cannot be read",
+        "Send one JSON object in UTF-8, each field once, without NUL characters.",
+    ),
+    "no_key": Kind(
+        401, "A key is needed", "Send `Authorization: Bearer wasl_…`; `wasl keys create` makes one."
+    ),
+    "unknown_key": Kind(
+        401,
+        "The key opens nothing",
+        "It is mistyped or revoked: ask whoever runs this for another.",
+    ),
+    "role_may_not": Kind(
+        403,
+        "The key's role may not do this",
+        "`GET /v1/me` lists what it may; ask for a key of another role.",
+    ),
+    "no_such_address": Kind(
+        404, "There is nothing at this address", "Compare the address with `/docs`."
+    ),
+    "contributor_not_found": Kind(
+        404, "No such contributor", "There is none with this id that the key may see."
+    ),
+    "invoice_not_found": Kind(
+        404, "No such invoice", "There is none with this reference that the key may see."
+    ),
+    "payment_not_found": Kind(
+        404, "No such payment", "There is none with this id that the key may see."
+    ),
+    "key_not_found": Kind(404, "No such key", "`GET /v1/keys` lists them."),
+    "exception_not_found": Kind(404, "No such exception", "There is none with this id."),
+    "reference_not_found": Kind(
+        404,
+        "No invoice has this reference",
+        "It verifies and was never issued: ask for the notice.",
+    ),
+    "reference_mistyped": Kind(
+        404,
+        "The reference does not verify",
+        "A digit is wrong, or two changed places: read it again.",
+    ),
+    "method_not_allowed": Kind(
+        405, "This address has no such method", "`Allow` lists those it has."
+    ),
+    "body_too_slow": Kind(408, "The body did not come in time", "Send it again."),
+    "idempotency_key_reused": Kind(
+        409,
+        "This Idempotency-Key belongs to another request",
+        "Use a new key for each thing to do, and the old one only for the very same request.",
+    ),
+    "contributor_exists": Kind(
+        409,
+        "The CNSS number is somebody's already, with other content",
+        "Search for the contributor and change it by PATCH.",
+    ),
+    "nothing_owed": Kind(
+        409, "Nothing is owed for this period", "`detail` says why: mend the person or the period."
+    ),
+    "invoice_cancelled": Kind(
+        409, "The invoice is cancelled already", "Nothing is left to do: it stays cancelled."
+    ),
+    "invoice_paid_on": Kind(
+        409,
+        "Something is paid on the invoice",
+        "It can be cancelled only after its payments are taken back.",
+    ),
+    "exception_resolved": Kind(
+        409, "The exception is resolved already", "Read it: it says why, and by whom."
+    ),
+    "body_too_large": Kind(413, "The body is too large", "Send at most 64 KiB."),
+    "not_json": Kind(
+        415, "The body is not said to be JSON", "Send `Content-Type: application/json`."
+    ),
+    "invalid_body": Kind(
+        422,
+        "The body is not as it must be",
+        "`errors` names each field by its path, and what is wrong with it.",
+    ),
+    "too_many_requests": Kind(
+        429, "Too many requests with this key", "Wait for as many seconds as `Retry-After` says."
+    ),
+    "too_many_misses": Kind(
+        429,
+        "Too many references that do not exist",
+        "Wait for as many seconds as `Retry-After` says, and read references off the notice.",
+    ),
+    "too_many_unknown_keys": Kind(
+        429,
+        "Too many keys that open nothing",
+        "Wait for as many seconds as `Retry-After` says, then send the right key.",
+    ),
+    "fault": Kind(
+        500,
+        "Something went wrong on our side",
+        "Nothing was changed. Tell whoever runs this the `X-Request-Id`.",
+    ),
+    "unavailable": Kind(
+        503,
+        "The database is away or too busy",
+        "Nothing was changed. Try again after `Retry-After` seconds; with the same"
+        " `Idempotency-Key` nothing is done twice.",
+    ),
+}
+
+FIELD_CODES: Final[Mapping[str, str]] = {
+    "missing": "It must be given.",
+    "unknown": "There is no such field or parameter.",
+    "repeated": "It stands there twice.",
+    "wrong_type": "It is of the wrong JSON type.",
+    "too_short": "It is too short, or empty.",
+    "too_long": "It is too long.",
+    "out_of_range": "It is too small or too large.",
+    "not_one_of": "It is none of the values that are allowed.",
+    "malformed": "It is not written as it must be.",
+    "contradicts": "It does not fit another field.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field: its path in the body, or the parameter's name."""
+
+    field: str
+    code: str
+    """One of FIELD_CODES."""
+    detail: str
+
+
+class Problem(Exception):
+    """A request that is refused. Raised anywhere below a route; the route answers it."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.code = code
+        self.kind = KINDS[code]
+        self.detail = detail or self.kind.todo
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+def answer(problem: Problem, request_id: str = "") -> Response:
+    """Return a problem as it goes over the wire."""
+    said: dict[str, Any] = {
+        "type": f"{settings().base_url}{PROBLEMS_PATH}#{problem.code}",
+        "title": problem.kind.title,
+        "status": problem.kind.status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if request_id:
+        said["instance"] = f"urn:wasl:request:{request_id}"
+    if problem.errors:
+        said["errors"] = [
+            {"field": e.field, "code": e.code, "detail": e.detail} for e in problem.errors
+        ]
+    headers = {"Cache-Control": "no-store", **problem.headers}
+    if problem.kind.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="wasl"'
+    return Response(json.dumps(said), problem.kind.status, headers, MEDIA_TYPE)
+
+
+def unavailable() -> Problem:
+    """Return the problem of a database that does not answer."""
+    return Problem("unavailable", headers={"Retry-After": str(AWAY_SECONDS)})
+
+
+def of_router(request: Request, error: HTTPException) -> Problem:
+    """Return what the router's own refusal is as a problem."""
+    match error.status_code:
+        case 404:
+            return Problem("no_such_address")
+        case 405:
+            return Problem("method_not_allowed", headers={"Allow": ", ".join(methods_of(request))})
+        case 413:
+            return Problem("body_too_large", headers={"Connection": "close"})
+        case _:
+            return Problem("unreadable_body")
+
+
+def of_validation(error: RequestValidationError) -> Problem:
+    """Return what is wrong with fields as a problem that names each of them."""
+    errors = list(error.errors())
+    in_body = any(each["loc"][0] == "body" for each in errors)
+    named = [_field_error(each) for each in errors if not in_body or each["loc"][0] == "body"]
+    code = "invalid_body" if in_body else "invalid_parameter"
+    return Problem(code, _counted(named), errors=named)
+
+
+def _counted(named: Sequence[FieldError]) -> str:
+    listed = ", ".join(dict.fromkeys(each.field for each in named))
+    return f"Mend {listed}: `errors` says what is wrong with each."
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of an address; each of them is a route of its own."""
+    found = set()
+    for method in ("GET", "POST", "PATCH"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
+            found |= {"GET", "HEAD"} if method == "GET" else {method}
+    return sorted(found)
+
+
+_BY_TYPE: Final = {
+    "missing": "missing",
+    "extra_forbidden": "unknown",
+    "string_too_short": "too_short",
+    "too_short": "too_short",
+    "string_too_long": "too_long",
+    "too_long": "too_long",
+    "greater_than_equal": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "enum": "not_one_of",
+    "literal_error": "not_one_of",
+}
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    kind = str(error["type"])
+    known = _BY_TYPE.get(kind)
+    code = known or ("wrong_type" if kind.endswith("_type") else "malformed")
+    return FieldError(path_of(error["loc"][1:]) or str(error["loc"][0]), code, _sentence(error))
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Return what is wrong. Says what would be right, never what was sent."""
+    bounds = error.get("ctx") or {}
+    match error["type"]:
+        case "string_pattern_mismatch":
+            return f"It must match {bounds['pattern']}"
+        case "string_too_long":
+            return f"It has at most {bounds['max_length']} characters."
+        case "string_too_short":
+            return f"It has at least {bounds['min_length']} characters."
+        case "enum" | "literal_error":
+            return f"It is one of {bounds['expected']}."
+        case "value_error":
+            return str(bounds["error"])
+        case "missing":
+            return FIELD_CODES["missing"]
+        case "extra_forbidden":
+            return FIELD_CODES["unknown"]
+        case kind if kind.endswith("_type"):
+            return FIELD_CODES["wrong_type"]
+        case _:
+            return FIELD_CODES["malformed"]
+
+
+def path_of(parts: Iterable[str | int]) -> str:
+    """Return a place in a JSON body as `a.b[0]`; names that strangers chose are cut."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += ("." if path else "") + part[:_NAME_CHARS_MAX]
+    return path
+
+
+# -- as the OpenAPI description says it -----------------------------------------------------------
+
+
+class WrongField(BaseModel):
+    """What is wrong with one field or parameter."""
+
+    field: str = Field(description="Its path in the body (`a.b[0]`), or the parameter's name.")
+    code: str = Field(json_schema_extra={"enum": list(FIELD_CODES)})
+    detail: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457: why a request is refused. `code` is stable; texts may be improved."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(json_schema_extra={"format": "uri"})
+    title: str
+    status: int
+    code: str = Field(json_schema_extra={"enum": list(KINDS)})
+    detail: str = Field(description="What is wrong and what to do, in a sentence.")
+    instance: str | None = Field(None, description="Names this request, as `X-Request-Id` does.")
+    errors: list[WrongField] = Field(default_factory=list)
+
+
+def documented(codes: Iterable[str]) -> dict[int | str, dict[str, Any]]:
+    """Return the answers that these codes are, as FastAPI's `responses` takes them."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {
+        status: {
+            "description": "; ".join(f"`{code}`: {KINDS[code].title}" for code in listed),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {code: {"value": _example(code)} for code in listed},
+                }
+            },
+        }
+        for status, listed in sorted(by_status.items())
+    }
+
+
+def _example(code: str) -> dict[str, Any]:
+    kind = KINDS[code]
+    said: dict[str, Any] = {
+        "type": f"https://pay.example.ma{PROBLEMS_PATH}#{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "code": code,
+        "detail": kind.todo,
+        "instance": "urn:wasl:request:6f1c0a52b7e94d13",
+    }
+    if code in {"invalid_body", "invalid_parameter", "unknown_parameter"}:
+        about = {
+            "invalid_body": ("cnss_number", "malformed"),
+            "invalid_parameter": ("limit", "malformed"),
+            "unknown_parameter": ("reigon", "unknown"),
+        }[code]
+        said["errors"] = [{"field": about[0], "code": about[1], "detail": FIELD_CODES[about[1]]}]
+    return said

@@ -1,0 +1,306 @@
+"""What is wrong, unsafe or unwise about the settings: all of it at once, each in a sentence."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from gateway.errors import Unusable
+from gateway.institution import institution
+from gateway.providers.registry import load_providers, read_providers, unsafe_in_production
+from gateway.settings import Settings, settings
+from gateway.startup import Finding, Program, findings, require
+from tests.factories import SECRET
+
+GOOD_SECRET = (
+    "whsec_" + base64.b64encode(b"\x17\xa3 forty-two quite unguessable bytes \x99\xfe").decode()
+)
+CELERY = ("celery", "--app", "gateway.worker:app")
+
+
+def providers_file(folder: Path, *secrets: str) -> Path:
+    listed = ", ".join(f'"{secret}"' for secret in secrets)
+    path = folder / f"providers-{len(list(folder.iterdir()))}.toml"
+    path.write_text(
+        f'[[provider]]\nname = "cashplus"\nkind = "standard-webhooks"\nsecrets = [{listed}]\n'
+    )
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def production(home: Path, tmp_path: Path) -> Callable[..., Settings]:
+    """Return settings that nothing can be said against, save what a test changes."""
+    home.mkdir()
+    house = tmp_path / "institution.toml"
+    shipped = Path(__file__).parents[2] / "gateway" / "institution.toml"
+    house.write_text(shipped.read_text("utf-8").replace("verified = false", "verified = true"))
+
+    def made(**changed: Any) -> Settings:
+        values: dict[str, Any] = {
+            "WASL_HOME": home,
+            "WASL_MODE": "production",
+            "WASL_BASE_URL": "https://amo.example.ma",
+            "WASL_PROVIDERS": providers_file(tmp_path, GOOD_SECRET),
+            "WASL_INSTITUTION": house,
+            "WASL_TRUSTED_PROXIES": "none",
+            "WASL_DATABASE_URL": "postgresql://wasl:x@127.0.0.1:1/wasl",
+            "WASL_REDIS_URL": "redis://127.0.0.1:1/0",
+        }
+        values.update({f"WASL_{name.upper()}": value for name, value in changed.items()})
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = str(value)
+        settings.cache_clear()
+        institution.cache_clear()
+        return settings()
+
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the environment back: fixtures above set it by hand."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"WASL_{name.upper()}", "")
+
+
+def sentences(chosen: Settings, program: Program = "web", *, stops: bool) -> list[str]:
+    return [f.sentence for f in findings(chosen, program) if f.stops is stops]
+
+
+def test_good_settings_are_passed_over_in_silence(
+    production: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for program in get_args(Program):
+        require(production(), program)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"database_url": None}, "Production runs on no embedded services"),
+        ({"redis_url": None}, "Production runs on no embedded services"),
+        ({"clock": "=2026-11-18T11:06:40Z"}, "WASL_CLOCK is set in production"),
+        ({"base_url": "http://amo.example.ma"}, "WASL_BASE_URL is http://amo.example.ma"),
+        ({"base_url": "https://127.0.0.1:8000"}, "WASL_BASE_URL is https://127.0.0.1:8000"),
+        ({"base_url": "https://localhost"}, "WASL_BASE_URL is https://localhost"),
+        ({"base_url": "https://[::1]"}, "WASL_BASE_URL is https://[::1]"),
+        ({"base_url": None}, "WASL_BASE_URL is http://127.0.0.1:8000"),
+        ({"trusted_proxies": None}, "WASL_TRUSTED_PROXIES is not set"),
+        ({"providers": None}, "set WASL_PROVIDERS"),
+        ({"providers": "/nowhere/at.all"}, "/nowhere/at.all cannot be read"),
+        ({"institution": "/nowhere/at.all"}, "WASL_INSTITUTION: /nowhere/at.all"),
+        ({"home": "/dev/null/wasl"}, "WASL_HOME: /dev/null/wasl cannot be written"),
+    ],
+)
+def test_what_production_refuses(
+    production: Callable[..., Settings], changed: dict[str, Any], said: str
+) -> None:
+    chosen = production(**changed)
+    (sentence,) = sentences(chosen, stops=True)
+    assert said in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    with pytest.raises(Unusable) as raised:
+        require(chosen, "web")
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("secrets", "said"),
+    [
+        (["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "a secret is that of a published example"),
+        ([GOOD_SECRET, SECRET], "a secret is that of a published example"),
+        (["whsec_" + "A" * 44], "a secret is that of a published example"),
+    ],
+)
+def test_published_secrets_are_refused(
+    production: Callable[..., Settings], tmp_path: Path, secrets: list[str], said: str
+) -> None:
+    chosen = production(providers=providers_file(tmp_path, *secrets))
+    assert sentences(chosen, stops=True) == [f"Provider cashplus: {said}."]
+
+
+def test_a_sandboxs_secrets_are_known_wherever_they_are_copied_to(
+    production: Callable[..., Settings], tmp_path: Path
+) -> None:
+    made = load_providers(Settings(home=tmp_path / "sandbox"))
+    assert len(unsafe_in_production(made)) == len(made)
+    text = (tmp_path / "sandbox" / "providers.toml").read_text()
+    one = next(line for line in text.splitlines() if line.startswith("secrets"))
+    copied = f'[[provider]]\nname = "mine"\nkind = "standard-webhooks"\n{one}\n'
+    assert unsafe_in_production(read_providers(copied, "file")) == [
+        "Provider mine: a secret was made by a sandbox."
+    ]
+    path = tmp_path / "copied.toml"
+    path.write_text(copied)
+    assert len(sentences(production(providers=path), stops=True)) == 1
+
+
+def test_all_of_it_is_said_at_once(
+    production: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = production(base_url="http://here", trusted_proxies=None, clock="=2026-11-18T11:06:40Z")
+    with pytest.raises(Unusable, match="3 settings are missing or unsafe: nothing was started"):
+        require(chosen, "web")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    for name in ("WASL_BASE_URL", "WASL_TRUSTED_PROXIES", "WASL_CLOCK"):
+        assert sum(name in line for line in said) == 1
+
+
+def test_values_that_mean_nothing_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WASL_MODE", "holiday")
+    monkeypatch.setenv("WASL_BASE_URL", "ftp://there")
+    settings.cache_clear()
+    with pytest.raises(Unusable) as raised:
+        settings()
+    settings.cache_clear()
+    assert "WASL_MODE is 'holiday'" in str(raised.value)
+    assert "WASL_BASE_URL is 'ftp://there'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "said", "stops"),
+    [
+        (0o600, 0o700, None, False),
+        (0o644, 0o700, None, False),
+        (0o600, 0o755, None, False),
+        (0o640, 0o750, "its group", False),
+        (0o644, 0o755, "everybody on this machine", True),
+    ],
+)
+def test_keys_that_others_may_read(
+    production: Callable[..., Settings],
+    home: Path,
+    file: int,
+    folder: int,
+    said: str | None,
+    stops: bool,
+) -> None:
+    chosen = production()
+    (home / "keys").mkdir(mode=0o700)
+    (home / "keys" / "books.key").write_bytes(bytes(32))
+    (home / "keys" / "books.key").chmod(file)
+    (home / "keys").chmod(folder)
+    expected = [Finding(f"{home}/keys/books.key may be read by {said}: chmod 600 it.", stops)]
+    assert findings(chosen, "web") == (expected if said else [])
+    if said and stops:
+        sandbox = production(mode="sandbox")
+        assert [f.stops for f in findings(sandbox, "web")] == [False]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"database_url": "postgresql://w:x@192.0.2.1/w?connect_timeout=2"}, "insist on TLS"),
+        ({"redis_url": "redis://192.0.2.1/0"}, "no password"),
+        ({"redis_url": "redis://:redis@192.0.2.1/0"}, "guessed first"),
+        ({"metrics_token": "short"}, "WASL_METRICS_TOKEN is shorter"),
+        ({"institution": None}, "WASL_INSTITUTION is not set"),
+        (
+            {"institution": Path(__file__).parents[2] / "gateway/institution.toml"},
+            "marked unverified",
+        ),
+    ],
+)
+def test_what_is_only_unwise_is_said_and_goes_on(
+    production: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, Any],
+    said: str,
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(psycopg, "connect", away)
+    require(production(**changed), "web")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("wasl: warning: ")
+    assert said in line
+
+
+def test_who_insists_on_tls_is_left_in_peace(
+    production: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://w:x@127.0.0.1:1/w?sslmode=verify-full"
+    assert findings(production(database_url=url), "web") == []
+
+
+def test_a_superuser_is_noticed(production: Callable[..., Settings], database: str) -> None:
+    (said,) = sentences(production(database_url=database), stops=False)
+    assert "superuser" in said
+    with psycopg.connect(database, autocommit=True) as connection:
+        name = sql.Identifier(f"plain_{os.getpid()}")
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'plain'").format(name))
+        try:
+            plain = psycopg.conninfo.make_conninfo(
+                database, user=f"plain_{os.getpid()}", password="plain"
+            )
+            assert sentences(production(database_url=plain), stops=False) == []
+        finally:
+            connection.execute(sql.SQL("DROP ROLE {}").format(name))
+
+
+def test_a_sandbox_needs_nothing_but_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.cache_clear()
+    assert findings(Settings(home=home), "up") == []
+    assert not home.exists()
+    missing = sentences(Settings(home=home), "worker", stops=True)
+    assert [sentence.split(" ")[0] for sentence in missing] == [
+        "WASL_DATABASE_URL",
+        "WASL_REDIS_URL",
+    ]
+
+
+# -- the programs themselves ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("gateway.cli", "up", "--port", "0"),
+        ("gateway.serve", "--port", "0"),
+        (*CELERY, "worker", "--pool", "solo"),
+        (*CELERY, "beat", "--schedule", "beat", "--pidfile", ""),
+    ],
+    ids=lambda program: program[-3] if program[0] == "celery" else program[0],
+)
+def test_a_program_that_must_not_start_says_why_and_ends(
+    production: Callable[..., Settings], tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    sandbox = tmp_path / "sandbox"
+    load_providers(Settings(home=sandbox))
+    production(
+        base_url="http://127.0.0.1:8000",
+        clock="=2026-11-18T11:06:40Z",
+        providers=sandbox / "providers.toml",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", *program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    # The schedule is given neither keys nor secrets, so it looks at none.
+    secrets = [] if "beat" in program else ["Provider cashplus: a secret was made by a sandbox"]
+    for said in ("WASL_BASE_URL", "WASL_CLOCK", *secrets):
+        assert sum(said in line for line in done.stderr.splitlines()) == 1

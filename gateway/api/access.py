@@ -35,11 +35,10 @@ class Right(StrEnum):
     LOOK_UP_REFERENCES = "references:read"
     READ_SERVICE = "service:read"
     READ_KEYS = "keys:read"
-    REVOKE_KEYS = "keys:revoke"
     BE_KNOWN = "me:read"
 
 
-_FINANCE: Final = frozenset(Right) - {Right.READ_KEYS, Right.REVOKE_KEYS}
+_FINANCE: Final = frozenset(Right) - {Right.READ_KEYS}
 
 MAY: Final[Mapping[Role, frozenset[Right]]] = {
     Role.ADMIN: frozenset(Right),

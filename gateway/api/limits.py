@@ -17,7 +17,7 @@ from gateway.clock import real_clock
 from gateway.pages.clients import Client
 from gateway.pages.throttle import Bound, counters
 
-REQUESTS_PER_MINUTE: Final = 600
+REQUESTS_PER_MINUTE: Final = 3_000
 UNKNOWN_KEYS_MAX: Final = 100
 UNKNOWN_KEYS_OVERALL_MAX: Final = 10_000
 MISSES_MAX: Final = 300

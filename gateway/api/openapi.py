@@ -95,10 +95,23 @@ def description_of(app: FastAPI) -> dict[str, Any]:
     for path, method, operation in _operations(made):
         if path.startswith(f"{PREFIX}/"):
             _complete(operation, method)
+    for schema in schemas.values():
+        for example in schema.get("examples", ()):
+            _say_nulls(schemas, schema, example)
     made["paths"]["/webhooks/{provider}"] = _WEBHOOKS
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return made
+
+
+def _say_nulls(schemas: dict[str, Any], schema: dict[str, Any], example: dict[str, Any]) -> None:
+    """Put back what is null in an example: FastAPI leaves it out, and answers do not."""
+    for name in schema.get("required", ()):
+        example.setdefault(name, None)
+    for name, inner in schema.get("properties", {}).items():
+        to = inner.get("items", {}).get("$ref", "").rpartition("/")[2]
+        for each in example.get(name) or () if to in schemas else ():
+            _say_nulls(schemas, schemas[to], each)
 
 
 def _operations(made: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -164,8 +177,8 @@ _WEBHOOKS: Final[dict[str, Any]] = {
         "tags": ["webhooks"],
         "summary": "Take a provider's delivery in",
         "operationId": "receive_delivery",
-        "description": "Signed by the provider in its own way (Standard Webhooks: the three headers"
-        " below). Stored, then acted on.",
+        "description": "Signed by the provider in its own way; by Standard Webhooks it bears"
+        " `webhook-id`, `webhook-timestamp` and `webhook-signature`. Stored, then acted on.",
         "parameters": [
             {
                 "name": "provider",
@@ -173,7 +186,6 @@ _WEBHOOKS: Final[dict[str, Any]] = {
                 "required": True,
                 "description": "Its name in the providers file.",
                 "schema": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,39}$"},
-                "example": "cashplus",
             },
         ],
         "requestBody": {

@@ -16,7 +16,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from gateway.settings import settings
 
@@ -49,11 +50,6 @@ KINDS: Final[Mapping[str, Kind]] = {
         "There is no such parameter",
         "Leave out what `errors` names: a filter that is not known would be ignored unseen.",
     ),
-    "bad_cursor": Kind(
-        400,
-        "The cursor is none of this list",
-        "Use a `next_cursor` as it was given, with the same filters; or begin without one.",
-    ),
     "unreadable_body": Kind(
         400,
         "The body cannot be read",
@@ -75,6 +71,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "no_such_address": Kind(
         404, "There is nothing at this address", "Compare the address with `/docs`."
     ),
+    "bad_cursor": Kind(
+        404,
+        "There is no such page of this list",
+        "Use a `next_cursor` as it was given, with the same filters; or begin without one.",
+    ),
     "contributor_not_found": Kind(
         404, "No such contributor", "There is none with this id that the key may see."
     ),
@@ -84,7 +85,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "payment_not_found": Kind(
         404, "No such payment", "There is none with this id that the key may see."
     ),
-    "key_not_found": Kind(404, "No such key", "`GET /v1/keys` lists them."),
     "exception_not_found": Kind(404, "No such exception", "There is none with this id."),
     "reference_not_found": Kind(
         404,
@@ -255,14 +255,25 @@ def _counted(named: Sequence[FieldError]) -> str:
     return f"Mend {listed}: `errors` says what is wrong with each."
 
 
-def _methods(request: Request) -> list[str]:
-    """Return the methods of an address; each of them is a route of its own."""
-    found = set()
-    for method in ("GET", "POST", "PATCH"):
-        scope = {**request.scope, "method": method}
-        if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
-            found |= {"GET", "HEAD"} if method == "GET" else {method}
-    return sorted(found)
+def methods_of(request: Request) -> list[str]:
+    """Return the methods of an address of the API; each of them is a route of its own."""
+    described = request.app.openapi()["paths"].get(request.scope["path"])
+    if described is not None:
+        # An address without parameters, which one with a parameter would match too.
+        found = {method.upper() for method in described}
+    else:
+        ours = list(takewhile(_is_before_leftover, request.app.router.routes))
+        found = {m for m in ("GET", "POST", "PATCH") if _takes(ours, request.scope, m)}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+def _is_before_leftover(route: BaseRoute) -> bool:
+    return getattr(route, "name", "") != LEFTOVER
+
+
+def _takes(routes: Sequence[BaseRoute], scope: Scope, method: str) -> bool:
+    asked = {**scope, "method": method}
+    return any(route.matches(asked)[0] is Match.FULL for route in routes)
 
 
 _BY_TYPE: Final = {

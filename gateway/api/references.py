@@ -47,7 +47,7 @@ class DueReference(Said):
         due_on="2026-11-30",
         expires_on="2027-11-30",
         announced=False,
-        payer={"initials": "F. Z. E. I.", "initials_ar": "ف. ا. إ."},
+        payer={"initials": "F. Z. E. I.", "initials_ar": "ف. ز. إ."},
     )
 
     reference: Reference

@@ -88,13 +88,16 @@ class ApiRoute(APIRoute):
             request.state.rate = None
             try:
                 caller = await run_in_threadpool(_admit, request, right)
+                if request.path_params and request.method not in problems.methods_of(request):
+                    # `…/search` is an operation of its own, and nobody's id.
+                    raise HTTPException(405)
                 _refuse_parameters(request, known)
                 body = await read_body(request) if takes_body else b""
                 request = replayed(request, body)
                 request.state.asked = _as_asked(request, caller, body)
                 made = await inner(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is answered as a problem
-                made = problems.answer(_problem(error), request_id_of(request))
+                made = problems.answer(_problem(request, error), request_id_of(request))
             rate = request.state.rate
             made.headers.update(rate.headers() if isinstance(rate, Rate) else {})
             return made
@@ -226,14 +229,14 @@ def _errors(wrong: Mapping[str, str]) -> list[FieldError]:
     ]
 
 
-def _problem(error: Exception) -> Problem:
+def _problem(request: Request, error: Exception) -> Problem:
     match error:
         case Problem():
             return error
         case RequestValidationError():
             return problems.of_validation(error)
         case HTTPException():
-            return Problem("unreadable_body")
+            return problems.of_router(request, error)
         case OperationalError():
             log.error("database_away", reason=type(error).__name__)
             return problems.unavailable()

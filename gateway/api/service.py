@@ -5,25 +5,21 @@ from __future__ import annotations
 import tomllib
 from datetime import datetime
 from importlib.metadata import version
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from fastapi import APIRouter, Path
-from fastapi import Response as HttpResponse
+from fastapi import APIRouter
 from pydantic import Field
-from sqlmodel import Session
 
 from gateway import process
 from gateway.api.access import MAY, Right, ThisRequest
-from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.limits import REQUESTS_PER_MINUTE
-from gateway.api.problems import Problem
 from gateway.api.route import new_router, operation
-from gateway.api.schemas import Body, Said, example
+from gateway.api.schemas import Said, example
 from gateway.db import execute, snapshot
 from gateway.errors import Unusable
 from gateway.models import ApiKey, Role
 from gateway.settings import settings
-from gateway.staff import list_keys, revoke_key
+from gateway.staff import list_keys
 
 router: APIRouter = new_router("service")
 
@@ -129,15 +125,6 @@ class Keys(Said):
     data: list[KeyRecord]
 
 
-class Revocation(Body):
-    """Nothing needs to be said."""
-
-    model_config = example()
-
-
-_KeyId = Annotated[str, Path(alias="id", pattern="^[0-9a-f]{16}$", examples=["9f86d081884c7d65"])]
-
-
 @router.get("/service", **operation(Right.READ_SERVICE))
 def read_service(asked: ThisRequest) -> ServiceStanding:
     """Say how the service stands."""
@@ -171,28 +158,9 @@ def read_me(asked: ThisRequest) -> Me:
 
 @router.get("/keys", **operation(Right.READ_KEYS))
 def read_keys() -> Keys:
-    """List all keys. New ones are made by `wasl keys create`: a secret is shown in no answer."""
+    """List all keys. Only the command line makes and revokes them: `wasl keys create`, `revoke`."""
     with snapshot() as session:
         return Keys(data=[_said(key) for key in list_keys(session)])
-
-
-@router.post(
-    "/keys/{id}/revoke",
-    response_model=KeyRecord,
-    **operation(Right.REVOKE_KEYS, "key_not_found", "idempotency_key_reused", body=True),
-)
-def revoke(
-    asked: ThisRequest, key_id: _KeyId, _body: Revocation, key: IdempotencyKey = None
-) -> HttpResponse:
-    """Have a key open nothing from now on; one that is revoked stays so."""
-
-    def act(session: Session) -> Answer:
-        try:
-            return Answer(_said(revoke_key(session, key_id, now=asked.now)))
-        except Unusable:
-            raise Problem("key_not_found") from None
-
-    return once(asked, key, act)
 
 
 # The inbox is another package, and the API reads no more of it than how many rows wait.

@@ -135,6 +135,18 @@ class Requests:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request. Looking labels up costs as much as all the rest, so it is kept."""
+        known = self._of.get((method, route, status))
+        if known is None:
+            by = method if method in _METHODS else OTHER
+            known = self.counts.labels(by, route, str(status)), self.seconds.labels(route)
+            if by != OTHER:
+                self._of[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
 
 class Measured:
@@ -160,10 +172,8 @@ class Measured:
         try:
             await self._app(scope, receive, noting)
         finally:
-            route = template_of(scope)
-            method = scope["method"] if scope["method"] in _METHODS else OTHER
-            self._requests.counts.labels(method, route, str(status)).inc()
-            self._requests.seconds.labels(route).observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._requests.count(scope["method"], template_of(scope), status, seconds)
 
 
 def template_of(scope: Scope) -> str:

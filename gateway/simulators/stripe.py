@@ -340,11 +340,15 @@ class Courier:
     """Delivers events, each in a thread of its own, until they are taken."""
 
     def __init__(self, webhook: str, secret: str, clock: Clock, *, seed: int = 0) -> None:
-        self._webhook = urlsplit(webhook)
+        self.deliver_to(webhook)
         self._secret = secret
         self._clock = clock
         self._chance = random.Random(seed)
         self.faults = Faults()
+
+    def deliver_to(self, webhook: str) -> None:
+        """Deliver to this address from now on."""
+        self._webhook = urlsplit(webhook)
 
     def tell(self, event: Params) -> None:
         """Have an event delivered, or lost, as the faults will have it."""
@@ -569,7 +573,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, media_type: str, **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": media_type, **headers}.items():
+        named = {"Content-Type": media_type, "Cache-Control": "no-store", **headers}
+        for name, value in named.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import sql
 
-from gateway import db, process, receipts
+from gateway import card_payments, db, process, receipts
 from gateway.codes import receipts as codes
 from gateway.db import execute, snapshot, transaction
 from gateway.embedded.processes import free_port, wait_until
@@ -34,9 +34,12 @@ from gateway.references import with_check_digits
 from gateway.reports import PaymentReport, Statement
 from gateway.services import Services
 from gateway.settings import settings
+from gateway.simulators.stripe import World
 from gateway.tariff import tariff
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
+from tests.stand_in import providers_file, standing_in
+from webhooks.inbox import Desk, drain
 
 NOW: Final = datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC)
 """The instant at which the product's business clock stands still."""
@@ -76,6 +79,13 @@ _INVOICES: Final = {
     "cancelled": "2026-11",
     "announced": "2026-11",
     "announced in part": "2026-11",
+    "card begun": "2026-11",
+    "card awaited": "2026-11",
+    "card given up": "2026-11",
+    "card, fr": "2026-11",
+    "card, ar": "2026-11",
+    "card in two tabs": "2026-11",
+    "card left": "2026-11",
     "to be paid, fr": "2026-11",
     "to be paid, ar": "2026-11",
 }
@@ -89,6 +99,8 @@ class Site:
     references: Mapping[str, str]
     codes: Mapping[str, str] = field(repr=False)
     """Signed receipts as their text, genuine and not."""
+    card_world: World = field(repr=False)
+    """The stand-in for who takes cards."""
 
     def receipt(self, name: str) -> receipts.ReceiptRecord:
         """Return the first receipt of an invoice, as it stands now."""
@@ -102,6 +114,46 @@ class Site:
     def make_receipts(self) -> None:
         """Make the receipts that are in line, as a worker would."""
         _make_receipts()
+
+    def hear(self) -> None:
+        """Act on the deliveries that have come, as a worker would."""
+        desk = Desk(process.providers(), process.signing_key(), process.business_clock())
+        drain(desk, batches_max=5)
+
+    def ask_about_cards(self) -> None:
+        """Ask what became of those who were sent to pay by card, as a worker would."""
+        with transaction() as session:
+            execute(session, "UPDATE payment_attempt SET ask_at = '-infinity' WHERE state = 'sent'")
+        card_payments.ask_due(
+            process.providers(),
+            key=process.signing_key(),
+            clock=process.business_clock(),
+            asks_max=20,
+        )
+
+    def payments(self, name: str) -> list[tuple[str, int]]:
+        """Return what payments of an invoice there are: how each stands, and its centimes."""
+        with snapshot() as session:
+            rows = execute(
+                session,
+                "SELECT p.status, p.amount_minor FROM payment p JOIN invoice i"
+                " ON i.id = p.invoice_id WHERE reference = :reference ORDER BY p.id",
+                {"reference": self.references[name]},
+            )
+            return [(str(status), int(minor)) for status, minor in rows]
+
+    @contextmanager
+    def card_trouble(self, what: str) -> Iterator[None]:
+        """Have who takes cards be away, or refuse every page."""
+        world = self.card_world
+        if what == "away":
+            world.faults.away = True
+        elif what == "refuses":
+            world.clock = lambda: NOW + timedelta(days=3)
+        try:
+            yield
+        finally:
+            world.faults.away, world.clock = False, lambda: NOW
 
     @contextmanager
     def out_of_order(self) -> Iterator[None]:
@@ -123,6 +175,7 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
     with (
         psycopg.connect(services.database_url, autocommit=True) as connection,
         pytest.MonkeyPatch.context() as patch,
+        standing_in(f"{address}/webhooks/stripe", clock=lambda: NOW) as stand_in,
     ):
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -135,6 +188,9 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         patch.setenv("WASL_REDIS_URL", services.redis_url.rsplit("/", 1)[0] + "/9")
         patch.setenv("WASL_BASE_URL", address)
         patch.setenv("WASL_CLOCK", f"={NOW.isoformat()}")
+        providers = home / "providers.toml"
+        providers.write_text(providers_file(stand_in.world.address))
+        patch.setenv("WASL_PROVIDERS", str(providers))
         # So that each payer of a journey comes from an address of his own.
         patch.setenv("WASL_TRUSTED_PROXIES", "127.0.0.1")
         _forget()
@@ -146,8 +202,9 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
                 _make_receipts()
                 record(back, now=NOW)
                 signed = _make_codes(references)
+                _begin_cards(references, address)
                 with _web_process(address, home / "web.log"):
-                    yield Site(address, references, signed)
+                    yield Site(address, references, signed, stand_in.world)
         finally:
             db.disconnect()
             _forget()
@@ -260,6 +317,23 @@ def _book(references: Mapping[str, str]) -> PaymentReport:
     return replace(
         goes_back, statement=Statement.REVERSED, stated_at=NOW, source="delivery:cashplus/back"
     )
+
+
+def _begin_cards(references: Mapping[str, str], address: str) -> None:
+    """Send payers to the card page, and have one of them give up."""
+    provider = card_payments.page_provider(process.providers())
+    assert provider is not None
+    clock = process.business_clock()
+    for name in ("card begun", "card awaited", "card given up"):
+        card_payments.begin(
+            provider,
+            references[name],
+            due_minor=lambda _: _DUE_MINOR,
+            language="fr",
+            link=f"{address}/{references[name]}",
+            clock=clock,
+        )
+    card_payments.give_up(provider, references["card given up"], clock=clock)
 
 
 def _a_payment(reference: str, **values: Any) -> PaymentReport:

@@ -44,6 +44,8 @@ class View:
     """Sent there by a form that is not ours."""
     out_of_order: bool = False
     """Seen while something of ours is broken."""
+    card_trouble: str = ""
+    """What is wrong meanwhile with who takes cards."""
     missed_before: int = 0
     """How many references were tried in vain from the same address."""
 
@@ -54,7 +56,8 @@ class View:
 
 def views(site: Site) -> list[View]:
     """Return all of them, each different from every other."""
-    return [*_starting(site), *_standing(site), *_proving(site), *_checking(site), *_failing(site)]
+    parts = (_starting, _standing, _by_card, _proving, _checking, _failing)
+    return [view for part in parts for view in part(site)]
 
 
 def visit(page: Page, site: Site, view: View, language: Language) -> Response:
@@ -66,7 +69,8 @@ def visit(page: Page, site: Site, view: View, language: Language) -> Response:
     first = view.address(site, language)
     if view.posted:
         page.route(first, lambda route: route.continue_(method="POST"), times=1)
-    with site.out_of_order() if view.out_of_order else nullcontext():
+    broken = site.out_of_order() if view.out_of_order else nullcontext()
+    with broken, site.card_trouble(view.card_trouble):
         answer = page.goto(first)
     if view.photo is not None:
         form = page.locator("form[enctype]")
@@ -140,6 +144,19 @@ def _standing(site: Site) -> list[View]:
             "expired",
             "cancelled",
         )
+    ]
+
+
+def _by_card(site: Site) -> list[View]:
+    """Where somebody stands who pays by card."""
+    named = {name: f"/{site.references[name]}" for name in site.references}
+    return [
+        View("card: begun", named["card begun"]),
+        # Tried so often that it does not load itself again while it is looked at.
+        View("card: not known yet", f"{named['card awaited']}?card=back&try=8"),
+        View("card: given up", f"{named['card given up']}?card=stopped"),
+        View("card: away", f"{named['open']}/card", 503, posted=True, card_trouble="away"),
+        View("card: refused", f"{named['open']}/card", 503, posted=True, card_trouble="refuses"),
     ]
 
 

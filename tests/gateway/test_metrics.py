@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import APIRouter, FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlmodel import Session
 from starlette.testclient import TestClient
@@ -337,3 +338,24 @@ def test_what_fails_is_gone_until_it_is_read_again() -> None:
 def test_a_home_without_heads_says_nothing_of_them(client: TestClient, home: Path) -> None:
     assert not (home / "books").exists()
     assert value(said_by(client), "wasl_books_sealed_batch") is None
+
+
+def test_a_route_under_a_prefix_is_counted_by_the_whole_of_it() -> None:
+    registry = metrics.new_registry()
+    inner, outer = APIRouter(), APIRouter(prefix="/v1")
+
+    @inner.get("/invoices/{reference}")
+    def invoice(reference: str) -> str:
+        return reference
+
+    outer.include_router(inner)
+    app = FastAPI()
+    app.add_middleware(metrics.Measured, requests=metrics.Requests(registry))
+    app.include_router(outer)
+    client = TestClient(app)
+    for _ in range(2):
+        client.get("/v1/invoices/148275036141")
+    client.post("/v1/invoices/148275036141")
+    for method, status, count in (("GET", "200", 2), ("POST", "405", 1)):
+        labels = {"method": method, "route": "/v1/invoices/{reference}", "status": status}
+        assert registry.get_sample_value("wasl_http_requests_total", labels) == count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from psycopg import sql
 
 from gateway.errors import Unusable
 from gateway.institution import institution
+from gateway.migrate import newest
 from gateway.providers.registry import load_providers, read_providers, unsafe_in_production
+from gateway.services import Services
 from gateway.settings import Settings, settings
 from gateway.startup import Finding, Program, findings, require
 from tests.factories import SECRET
@@ -304,3 +307,46 @@ def test_a_program_that_must_not_start_says_why_and_ends(
     secrets = [] if "beat" in program else ["Provider cashplus: a secret was made by a sandbox"]
     for said in ("WASL_BASE_URL", "WASL_CLOCK", *secrets):
         assert sum(said in line for line in done.stderr.splitlines()) == 1
+
+
+def wasl(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_settings_can_be_checked_without_starting_anything(
+    production: Callable[..., Settings],
+) -> None:
+    production()
+    done = wasl("check-settings", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"ok": True, "findings": []})
+    production(clock="=2026-11-18T11:06:40Z", metrics_token="short")
+    done = wasl("check-settings", "--json")
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["ok"]) == (1, False)
+    assert [(f["stops"], f["sentence"].split(" ")[0]) for f in said["findings"]] == [
+        (True, "WASL_CLOCK"),
+        (False, "WASL_METRICS_TOKEN"),
+    ]
+
+
+def test_the_database_is_migrated_by_a_command(
+    database: str, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+        monkeypatch.setenv("WASL_DATABASE_URL", database)
+        monkeypatch.setenv("WASL_REDIS_URL", services.redis_url)
+        for _ in range(2):
+            done = wasl("migrate", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout) == {"revision": newest()}
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (
+            newest(),
+        )

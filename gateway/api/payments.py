@@ -124,7 +124,7 @@ class Payment(PaymentSummary):
             {
                 "reference": "148275036141",
                 "amount": "163.52",
-                "policy": "quoted",
+                "policy": "quoted-invoice-v1",
                 "allocated_at": "2026-11-18T11:06:42Z",
             }
         ],

@@ -35,7 +35,6 @@ from gateway.pages.lookup import presented
 from gateway.pages.turnstile import Full, Turnstile
 from gateway.papers.notice import PAYABLE
 from gateway.presentment import Presentment
-from gateway.providers import PageProvider
 from gateway.settings import settings
 
 REFRESHES_MAX: Final = 8
@@ -110,7 +109,11 @@ def pay(request: Request, found: Presentment) -> Response:
         fresh = presented(session, found.reference)
         return fresh.due_minor if fresh and fresh.standing in PAYABLE else 0
 
-    def act(provider: PageProvider) -> Response:
+    provider = page_provider(process.providers())
+    if provider is None:
+        return site.missing(request)
+
+    def act() -> Response:
         begun = begin(
             provider,
             found.reference,
@@ -127,7 +130,11 @@ def pay(request: Request, found: Presentment) -> Response:
 def stop(request: Request, found: Presentment) -> Response:
     """Close the card page at the provider, so that nothing can be taken by it any more."""
 
-    def act(provider: PageProvider) -> Response:
+    provider = page_provider(process.providers())
+    if provider is None:
+        return site.missing(request)
+
+    def act() -> Response:
         closed = give_up(provider, found.reference, clock=process.business_clock())
         said = "stopped" if closed else "back"
         return site.redirect(request, f"/{found.reference}", card=said)
@@ -148,24 +155,21 @@ def _led(request: Request, reference: str, begun: Begun) -> Response:
     return made
 
 
-def _asked(request: Request, reference: str, act: Callable[[PageProvider], Response]) -> Response:
+def _asked(request: Request, reference: str, act: Callable[[], Response]) -> Response:
     """Do what asks the provider, or say why it cannot be done now."""
-    provider = page_provider(process.providers())
-    if provider is None:
-        return site.missing(request)
     if not _is_ours(request):
         at = site.address_of(request, f"/{reference}", ())
         return site.page(request, "problem.html", status=403, at=at, what="asked")
     try:
         with ASKING.turn():
-            return act(provider)
+            return act()
     except Full:
         return site.wait_page(request, 10, "busy")
     except ProviderRefused as error:
-        log.error("card_refused", provider=provider.name, reason=str(error))
+        log.error("card_refused", reason=str(error))
         return _problem(request, reference, "card_refused", 503)
     except ProviderAway as error:
-        log.warning("card_away", provider=provider.name, reason=str(error))
+        log.warning("card_away", reason=str(error))
         return _problem(request, reference, "card_away", 503)
 
 

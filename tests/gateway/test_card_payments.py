@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from gateway.models import AttemptState
 from gateway.presentment import present
 from gateway.providers import MadePage, WantedPage
 from gateway.providers.stripe_pages import StripePages
+from gateway.settings import settings
 from gateway.simulators.stripe import World
 from tests.factories import (
     NOON,
@@ -47,7 +49,7 @@ from tests.factories import (
     some_invoices,
     the_books,
 )
-from tests.stand_in import pages_of, sessions, standing_in
+from tests.stand_in import pages_of, providers_file, sessions, standing_in
 from webhooks.inbox import drain
 
 
@@ -428,3 +430,25 @@ def test_an_attempt_of_another_never_stands_in_for_this_one(world: World, databa
     assert attempt(first).id != attempt(second).id
     record(replace(a_report(second), provider="cashplus", attempt_id=attempt(first).id))
     assert attempt(first).state is AttemptState.SENT
+
+
+def test_the_schedule_rings_and_the_task_asks(
+    world: World, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = pages_of(world)
+    pay(pages, reference)
+    world.pay(sessions(world)[0])
+    path = tmp_path / "providers.toml"
+    path.write_text(providers_file(world.address))
+    monkeypatch.setenv("WASL_PROVIDERS", str(path))
+    monkeypatch.setenv("WASL_CLOCK", f"={NOON.isoformat()}")
+    for once in (settings, process.providers, process.business_clock):
+        once.cache_clear()
+    from gateway.tasks import ask_providers
+    from gateway.worker import ASK_PROVIDERS, app
+
+    assert ASK_PROVIDERS in {entry["task"] for entry in app.conf.beat_schedule.values()}
+    with transaction() as session:
+        execute(session, "UPDATE payment_attempt SET ask_at = '-infinity'")
+    ask_providers()
+    paid_once(reference)

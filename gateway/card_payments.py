@@ -43,8 +43,14 @@ ASK_BACK_SECONDS: Final = 4
 """The same for a payer who came back and waits."""
 ASK_SECONDS_MAX: Final = 1_800
 AFTER_EXPIRY_SECONDS: Final = 30
+AWAY_SECONDS: Final = 30
+"""For how long a provider that did not answer is left alone: runs are rung more often than that."""
+NOT_KNOWN: Final = "nobody could be asked"
+"""Why an attempt was closed of which we do not know that nothing came by it."""
 ASKING_SECONDS_MAX: Final = 40.0
 """When a run takes no further attempt; the last one may take as long again."""
+TRIES_EARLY_MAX: Final = 5
+"""How often we ask at once about a page that asks for what is not due any more."""
 TRIES_HURRIED_MAX: Final = 30
 """How often somebody who loads a page again can have us ask."""
 
@@ -68,6 +74,8 @@ class Attempt:
     expires_at: datetime
     tries: int
     closed_because: str | None
+    outdated: bool
+    """Whether what is due on its invoice is not what its page asks for."""
 
     @property
     def is_open(self) -> bool:
@@ -272,7 +280,7 @@ def _settle(
         # Of a provider that was switched off: nobody can be asked, so its page has to run out.
         if now < attempt.expires_at:
             raise ProviderAway(f"the open page is of {attempt.provider}, which is switched off")
-        _close(attempt, because)
+        _close(attempt, NOT_KNOWN)
         return True
     if provider.close_page(attempt.session_id) is PageState.CLOSED:
         _close(attempt, because)
@@ -332,11 +340,17 @@ def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) 
     assert attempt.session_id is not None
     try:
         answer = provider.ask(attempt.session_id, received_at=clock())
+        if answer.state is PageState.OPEN and attempt.outdated:
+            if provider.close_page(attempt.session_id) is PageState.CLOSED:
+                _close(attempt, "outdated")
+            return True
     except ProviderAway as error:
         log.warning("attempt_unanswered", attempt=attempt.id, reason=str(error))
         refused = isinstance(error, ProviderRefused)
         if refused and clock() > attempt.expires_at:
-            _close(attempt, "unknown to the provider")
+            _close(attempt, NOT_KNOWN)
+        if not refused:
+            _leave_alone(provider)
         return refused
     if answer.state is PageState.OPEN:
         _put_off(attempt, attempt.expires_at - clock())
@@ -347,21 +361,44 @@ def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) 
 
 
 def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:
-    """Take the attempt that is most due, and put off its next turn."""
+    """Take the attempt that is most due, and put off its next turn.
+
+    One whose page asks for what is no longer due comes before its time: it could be paid twice.
+    """
     taken = execute(
         session,
         """
         UPDATE payment_attempt SET tries = tries + 1, ask_at = clock_timestamp()
             + make_interval(secs => least(:most, 5 * power(2, least(tries, 20))))
         WHERE id = (
-            SELECT id FROM payment_attempt
-            WHERE ask_at <= clock_timestamp() AND state = 'sent' AND provider = ANY(:providers)
-            ORDER BY ask_at LIMIT 1 FOR UPDATE SKIP LOCKED
+            SELECT a.id FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
+            WHERE state = 'sent' AND provider = ANY(:providers) AND (
+                ask_at <= clock_timestamp()
+                OR tries < :early
+                    AND (cancelled_at IS NOT NULL
+                        OR a.amount_minor <> invoice.amount_minor - paid_minor)
+            )
+            ORDER BY ask_at LIMIT 1 FOR UPDATE OF a SKIP LOCKED
         ) RETURNING id
         """,
-        {"most": ASK_SECONDS_MAX, "providers": list(providers)},
+        {
+            "most": ASK_SECONDS_MAX,
+            "early": TRIES_EARLY_MAX,
+            "providers": list(providers),
+        },
     ).scalar_one_or_none()
     return None if taken is None else _one(session, "a.id = :which", taken)
+
+
+def _leave_alone(provider: PageProvider) -> None:
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET ask_at = clock_timestamp() + make_interval(secs => :secs)"
+            " WHERE state = 'sent' AND provider = :provider"
+            " AND ask_at < clock_timestamp() + make_interval(secs => :secs)",
+            {"secs": AWAY_SECONDS, "provider": provider.name},
+        )
 
 
 def _put_off(attempt: Attempt, left: timedelta) -> None:
@@ -403,6 +440,7 @@ def _one(session: Session, where: str, which: str) -> Attempt | None:
 
 _ATTEMPTS: Final = """
     SELECT a.id, invoice_id, reference, provider, a.amount_minor, language, state, session_id,
-        page_url, made_at, expires_at, tries, closed_because
+        page_url, made_at, expires_at, tries, closed_because,
+        cancelled_at IS NOT NULL OR a.amount_minor <> invoice.amount_minor - paid_minor AS outdated
     FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
 """

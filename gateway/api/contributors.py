@@ -214,7 +214,7 @@ def enrol_contributor(
         try:
             became, contributor_id = register.enrol(session, _values(body), tariff(), now=asked.now)
         except WrongPerson as error:
-            raise _invalid(error) from None
+            raise _contradiction(error) from None
         if became is Enrolled.OTHER:
             raise Problem("contributor_exists")
         address = f"{PREFIX}/contributors/{contributor_id}"
@@ -228,7 +228,11 @@ def enrol_contributor(
     "/contributors/{id}",
     response_model=Contributor,
     **operation(
-        Right.WRITE_CONTRIBUTORS, "contributor_not_found", "idempotency_key_reused", body=True
+        Right.WRITE_CONTRIBUTORS,
+        "contributor_not_found",
+        "fields_contradict",
+        "idempotency_key_reused",
+        body=True,
     ),
 )
 def change_contributor(
@@ -244,7 +248,7 @@ def change_contributor(
         try:
             there = register.change(session, number, _values(body), tariff(), now=asked.now)
         except WrongPerson as error:
-            raise _invalid(error) from None
+            raise _contradiction(error) from None
         if not there:
             raise Problem("contributor_not_found")
         return Answer(_read(session, number))
@@ -320,7 +324,7 @@ def _values(body: Body) -> dict[str, str]:
     return values
 
 
-def _invalid(error: WrongPerson) -> Problem:
+def _contradiction(error: WrongPerson) -> Problem:
     errors = [FieldError(wrong.column, "contradicts", f"{wrong.reason}.") for wrong in error.wrong]
     named = ", ".join(dict.fromkeys(wrong.column for wrong in error.wrong))
-    return Problem("invalid_body", f"Mend {named}: {error}.", errors=errors)
+    return Problem("fields_contradict", f"Mend {named}: {error}.", errors=errors)

@@ -14,7 +14,17 @@ from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.paging import Page, Paged, first_after, paged
 from gateway.api.problems import Problem
 from gateway.api.route import new_router, operation
-from gateway.api.schemas import Because, Body, Conditions, Id, IdInPath, Said, example, found
+from gateway.api.schemas import (
+    LINE_PATTERN,
+    Because,
+    Body,
+    Conditions,
+    Id,
+    IdInPath,
+    Said,
+    example,
+    found,
+)
 from gateway.db import execute, snapshot
 from gateway.events import tell
 from gateway.exception_queue import Handled, resolved_events
@@ -64,7 +74,7 @@ class ExceptionFilters(Paged):
 
     code: ExceptionCode | None = None
     state: Literal["open", "resolved"] | None = None
-    subject: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    subject: Annotated[str, Field(max_length=300, pattern=LINE_PATTERN)] | None = None
 
 
 @router.get("/exceptions", **operation(Right.READ_EXCEPTIONS, "bad_cursor"))

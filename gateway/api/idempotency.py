@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import Header, Response
@@ -21,8 +20,6 @@ from gateway.api.problems import Problem
 from gateway.db import execute, transaction
 from gateway.models import IdempotentAnswer
 
-KEPT: Final = timedelta(days=7)
-"""Answers hold personal data: as long as anybody sends something again, and no longer."""
 REPLAYED: Final = "Idempotency-Replayed"
 
 IdempotencyKey = Annotated[
@@ -78,14 +75,6 @@ def once(asked: Asked, key: str | None, act: Callable[[Session], Answer]) -> Res
                 )
             )
     return Response(body, answer.status, dict(answer.headers), "application/json")
-
-
-def forget_old_answers(session: Session, *, now: datetime) -> int:
-    """Delete the answers that are older than KEPT; return how many. The caller owns the
-    transaction."""
-    return execute(
-        session, "DELETE FROM idempotent_answer WHERE answered_at < :since", {"since": now - KEPT}
-    ).rowcount
 
 
 def _take_turns(session: Session, asked: Asked, key: str) -> None:

@@ -18,8 +18,8 @@ from gateway.pages.clients import Client
 from gateway.pages.throttle import Bound, counters
 
 REQUESTS_PER_MINUTE: Final = 3_000
-UNKNOWN_KEYS_MAX: Final = 100
-UNKNOWN_KEYS_OVERALL_MAX: Final = 10_000
+UNKNOWN_KEYS_MAX: Final = 1_000
+UNKNOWN_KEYS_OVERALL_MAX: Final = 100_000
 MISSES_MAX: Final = 300
 """References that verify and do not exist, of a key in 15 minutes: nobody types so badly."""
 MISSES_OVERALL_MAX: Final = 1_000_000

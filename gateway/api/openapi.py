@@ -98,7 +98,7 @@ def description_of(app: FastAPI) -> dict[str, Any]:
     for schema in schemas.values():
         for example in schema.get("examples", ()):
             _say_nulls(schemas, schema, example)
-    made["paths"]["/webhooks/{provider}"] = _WEBHOOKS
+    made["paths"]["/webhooks/{sender}"] = _WEBHOOKS
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return made
@@ -181,10 +181,10 @@ _WEBHOOKS: Final[dict[str, Any]] = {
         " `webhook-id`, `webhook-timestamp` and `webhook-signature`. Stored, then acted on.",
         "parameters": [
             {
-                "name": "provider",
+                "name": "sender",
                 "in": "path",
                 "required": True,
-                "description": "Its name in the providers file.",
+                "description": "The provider's name in the providers file.",
                 "schema": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,39}$"},
             },
         ],

@@ -53,8 +53,7 @@ Limit = Annotated[
 Cursor = Annotated[
     str,
     Field(
-        min_length=1,
-        max_length=80,
+        pattern="^[A-Za-z0-9_=-]{1,80}$",
         description="`next_cursor` of the page before, with the same filters.",
     ),
 ]

@@ -69,7 +69,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         "`GET /v1/me` lists what it may; ask for a key of another role.",
     ),
     "no_such_address": Kind(
-        404, "There is nothing at this address", "Compare the address with `/docs`."
+        404,
+        "There is nothing at this address",
+        "Compare it with `/docs`; `errors` names a part of it that is not written as it must be.",
     ),
     "bad_cursor": Kind(
         404,
@@ -109,6 +111,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         409,
         "The CNSS number is somebody's already, with other content",
         "Search for the contributor and change it by PATCH.",
+    ),
+    "fields_contradict": Kind(
+        409,
+        "Fields do not fit each other, or what is known already",
+        "`errors` names each of them; every one alone would be well written.",
     ),
     "nothing_owed": Kind(
         409, "Nothing is owed for this period", "`detail` says why: mend the person or the period."
@@ -244,10 +251,17 @@ def of_router(request: Request, error: HTTPException) -> Problem:
 def of_validation(error: RequestValidationError) -> Problem:
     """Return what is wrong with fields as a problem that names each of them."""
     errors = list(error.errors())
-    in_body = any(each["loc"][0] == "body" for each in errors)
-    named = [_field_error(each) for each in errors if not in_body or each["loc"][0] == "body"]
-    code = "invalid_body" if in_body else "invalid_parameter"
-    return Problem(code, _counted(named), errors=named)
+    places = {each["loc"][0] for each in errors}
+    for place, code in _BY_PLACE.items():
+        if place in places:
+            named = [_field_error(each) for each in errors if each["loc"][0] == place]
+            return Problem(code, _counted(named), errors=named)
+    named = [_field_error(each) for each in errors]
+    return Problem("invalid_parameter", _counted(named), errors=named)
+
+
+# The first place that something is wrong in: what has no address is not looked into further.
+_BY_PLACE: Final = {"path": "no_such_address", "body": "invalid_body"}
 
 
 def _counted(named: Sequence[FieldError]) -> str:

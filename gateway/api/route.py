@@ -67,7 +67,9 @@ def operation(right: Right, *codes: str, body: bool = False) -> dict[str, Any]:
         *codes: Problems of its own; those that any operation may answer are added.
         body: Whether it takes one.
     """
-    listed = dict.fromkeys([*_ALWAYS, *(_WITH_BODY if body else ()), *codes])
+    names_one = any(code.endswith("_not_found") for code in codes)
+    address = ["no_such_address"] if names_one else []
+    listed = dict.fromkeys([*_ALWAYS, *address, *(_WITH_BODY if body else ()), *codes])
     return {
         "responses": problems.documented(listed),
         "openapi_extra": {RIGHT: right.value, "x-roles": roles_with(right)},
@@ -218,8 +220,10 @@ def _refuse_parameters(request: Request, known: frozenset[str]) -> None:
     unknown = [name for name, code in wrong.items() if code == "unknown"]
     if unknown:
         raise Problem("unknown_parameter", errors=_errors(dict.fromkeys(unknown, "unknown")))
-    if wrong or path:
-        raise Problem("invalid_parameter", errors=_errors({**path, **wrong}))
+    if path:
+        raise Problem("no_such_address", errors=_errors(path))
+    if wrong:
+        raise Problem("invalid_parameter", errors=_errors(wrong))
 
 
 def _errors(wrong: Mapping[str, str]) -> list[FieldError]:
@@ -238,8 +242,8 @@ def _problem(request: Request, error: Exception) -> Problem:
         case HTTPException():
             return problems.of_router(request, error)
         case OperationalError():
-            log.error("database_away", reason=type(error).__name__)
+            log.error("database_away", reason=type(error).__name__, request=request_id_of(request))
             return problems.unavailable()
         case _:
-            log.error("unforeseen_error", exc_info=error)
+            log.error("unforeseen_error", exc_info=error, request=request_id_of(request))
             return Problem("fault")

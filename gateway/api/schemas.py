@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from gateway.api.problems import Problem
 from gateway.clock import INSTITUTION_ZONE
@@ -118,7 +119,7 @@ def category_codes() -> list[str]:
 def _as_category(value: object) -> str:
     if isinstance(value, str) and value in category_codes():
         return value
-    raise ValueError(f"It is one of {', '.join(category_codes())}.")
+    raise PydanticCustomError("enum", "no category", {"expected": ", ".join(category_codes())})
 
 
 CategoryCode = Annotated[

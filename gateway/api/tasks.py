@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import process
-from gateway.api.idempotency import forget_old_answers
+from gateway.api.kept_answers import forget_old_answers
 from gateway.db import transaction
 from gateway.worker import FORGET_ANSWERS, app
 

@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from gateway import process
 from gateway.card_payments import (
+    NOT_KNOWN,
     Attempt,
     Begun,
     Step,
@@ -78,7 +79,7 @@ def card_of(request: Request, found: Presentment) -> Card | None:
     if attempt is None or attempt.state in {AttemptState.MADE, AttemptState.PAID}:
         return Card(CardState.NONE, attempt)
     if not attempt.is_open:
-        ended = said in {"back", "left", "stopped"}
+        ended = said in {"back", "left", "stopped"} and attempt.closed_because != NOT_KNOWN
         return Card(CardState.ENDED if ended else CardState.NONE, attempt)
     if said != "back":
         return Card(CardState.BEGUN, attempt)

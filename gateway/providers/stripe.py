@@ -42,7 +42,8 @@ HEADER_CHARS_MAX: Final = 2_048
 TEXT_MAX: Final = 256
 _SECRET = re.compile(r"whsec_[!-~]{10,250}", re.ASCII)
 _KEY = re.compile(r"[sr]k_(test|live)_[!-~]{4,250}", re.ASCII)
-_HEADER = re.compile(r"[a-z0-9]+=[0-9A-Za-z]*(,[a-z0-9]+=[0-9A-Za-z]*)*", re.ASCII)
+_HEADER = re.compile(r"[a-z0-9]+=[!-+\--~]*(,[a-z0-9]+=[!-+\--~]*)*", re.ASCII)
+_SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
 _ID = re.compile(r"[!-~]{1,256}", re.ASCII)
 _WORD = re.compile(r"[a-z_]{1,64}", re.ASCII)
@@ -446,7 +447,11 @@ def _timestamp(header: str) -> int:
     """Return the one time of a well-formed header, in seconds."""
     if len(header) > HEADER_CHARS_MAX or not _HEADER.fullmatch(header):
         raise BadSignature("Stripe-Signature is absent or not t=…,v1=…")
-    times = [item[2:] for item in header.split(",") if item.startswith("t=")]
+    items = [item.partition("=") for item in header.split(",")]
+    # The library would read no further than a second «=».
+    if not all(_SIGNATURE.fullmatch(value) for scheme, _, value in items if scheme == "v1"):
+        raise BadSignature("a v1 of Stripe-Signature is not 64 lower-case hexadecimal digits")
+    times = [value for scheme, _, value in items if scheme == "t"]
     if len(times) != 1 or not _TIMESTAMP.fullmatch(times[0]):
         raise BadSignature("Stripe-Signature has not exactly one time in whole seconds")
     return int(times[0])

@@ -68,7 +68,8 @@ class StripePages(Stripe):
         super().__init__(name, settings, live=live)
         assert settings.api_key is not None
         self._key = settings.api_key
-        self._origin = settings.pages_origin or _pages_origin(settings.api_base)
+        own = PAGES_ORIGIN if settings.api_base == API_BASE else settings.api_base
+        self._origin = _origin(settings.pages_origin or own)
 
     @property
     def pages_origin(self) -> str:
@@ -82,6 +83,9 @@ class StripePages(Stripe):
         session_id, url = text(made, "id"), made.get("url")
         if session_id is None or not isinstance(url, str) or not is_trusted_address(url):
             raise ProviderAway("it made a page without an id, or an address that is not https")
+        if _origin(url) != self._origin:
+            # A browser would not follow a form of ours there.
+            raise ProviderAway(f"its pages are at {_origin(url)}: set pages_origin to that")
         return MadePage(session_id, url)
 
     def ask(self, session_id: str, *, received_at: datetime) -> Answer:
@@ -220,9 +224,6 @@ def _state(session: Mapping[str, Any]) -> PageState:
     return state
 
 
-def _pages_origin(api_base: str) -> str:
-    """Return where pages are made by an address: Stripe's own, or the stand-in itself."""
-    if api_base == API_BASE:
-        return PAGES_ORIGIN
-    parts = urlsplit(api_base)
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc}"

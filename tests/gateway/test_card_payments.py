@@ -14,6 +14,7 @@ import pytest
 from gateway import process
 from gateway.card_payments import (
     ATTEMPTS_MAX,
+    NOT_KNOWN,
     PAGE_LIFE,
     TRIES_HURRIED_MAX,
     Attempt,
@@ -313,6 +314,7 @@ def test_stripe_away_costs_one_question_a_run_and_comes_again(world: World, data
     world.faults.away = True
     assert ask(pages) == 1
     world.faults.away = False
+    assert ask(pages, hurry=False) == 0, "it is left alone for a while"
     assert ask(pages) == 3
     assert {attempt(each).tries for each in references} == {1, 2}
 
@@ -336,7 +338,7 @@ def test_a_page_that_stripe_does_not_know_ends_when_it_would_have_run_out(
     assert ask(pages) == 1
     assert attempt(reference).state is AttemptState.SENT
     assert ask(pages, now=NOON + PAGE_LIFE + timedelta(seconds=1)) == 1
-    assert attempt(reference).closed_because == "unknown to the provider"
+    assert attempt(reference).closed_because == NOT_KNOWN
 
 
 def test_an_attempt_whose_page_was_never_learned_of_ends_by_itself(
@@ -430,6 +432,33 @@ def test_an_attempt_of_another_never_stands_in_for_this_one(world: World, databa
     assert attempt(first).id != attempt(second).id
     record(replace(a_report(second), provider="cashplus", attempt_id=attempt(first).id))
     assert attempt(first).state is AttemptState.SENT
+
+
+def test_the_page_of_what_was_paid_in_another_way_is_closed(world: World, reference: str) -> None:
+    pages = pages_of(world)
+    pay(pages, reference)
+    assert ask(pages, hurry=False) == 0
+    record(a_report(reference))
+    world.faults.away = True
+    assert ask(pages, hurry=False) == 1
+    assert attempt(reference).state is AttemptState.SENT
+    world.faults.away = False
+    assert ask(pages, hurry=False) == 1
+    assert sessions(world)[0]["status"] == "expired"
+    assert attempt(reference).closed_because == "outdated"
+    assert ask(pages, hurry=False) == 0
+
+
+def test_a_page_that_was_paid_though_nothing_was_due_is_booked_as_paid_twice(
+    world: World, reference: str
+) -> None:
+    pages = pages_of(world)
+    pay(pages, reference)
+    world.pay(sessions(world)[0])
+    record(a_report(reference))
+    assert ask(pages, hurry=False) == 1
+    assert attempt(reference).state is AttemptState.PAID
+    assert [code for code, _ in the_books().exceptions] == ["paid_twice"]
 
 
 def test_the_schedule_rings_and_the_task_asks(

@@ -9,7 +9,15 @@ import pytest
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from gateway.models import Role
-from gateway.staff import add_staff, create_key, holder_of, sealing_key, sign_in
+from gateway.staff import (
+    add_staff,
+    create_key,
+    holder_of,
+    list_keys,
+    revoke_key,
+    sealing_key,
+    sign_in,
+)
 from tests.factories import NOON
 
 
@@ -90,3 +98,46 @@ def test_a_revoked_key_opens_nothing(database: str) -> None:
         execute(session, "UPDATE api_key SET revoked_at = now()")
     with transaction() as session:
         assert holder_of(session, key) is None
+
+
+def test_a_key_has_a_scope_and_a_label(database: str) -> None:
+    with transaction() as session:
+        key = create_key(session, Role.CHAMBER, now=NOON, scope=" Oriental ", label=" Oujda ")
+    with transaction() as session:
+        holder = holder_of(session, key)
+        assert holder is not None
+        assert (holder.scope, holder.label) == ("Oriental", "Oujda")
+        (listed,) = list_keys(session)
+        assert (listed.id, listed.role, listed.revoked_at) == (holder.id, Role.CHAMBER, None)
+
+
+@pytest.mark.parametrize(
+    ("role", "given"),
+    [
+        (Role.FINANCE, {"scope": "Oriental"}),
+        (Role.CHAMBER, {"scope": "  "}),
+        (Role.PROVIDER, {"scope": "x" * 121}),
+        (Role.CHAMBER, {"scope": "a\nb"}),
+        (Role.ADMIN, {"label": "\x00"}),
+    ],
+)
+def test_a_scope_that_cannot_be_is_refused(
+    database: str, role: Role, given: dict[str, str]
+) -> None:
+    with pytest.raises(Unusable, match="scope"), transaction() as session:
+        create_key(session, role, now=NOON, **given)
+
+
+def test_revoking_is_for_ever(database: str) -> None:
+    with transaction() as session:
+        key = create_key(session, Role.FINANCE, now=NOON)
+        key_id = list_keys(session)[0].id
+    for later in (1, 2):
+        with transaction() as session:
+            revoked = revoke_key(session, key_id, now=NOON + timedelta(days=later))
+            assert revoked.revoked_at == NOON + timedelta(days=1)
+    with transaction() as session:
+        assert holder_of(session, key) is None
+    for unknown in ("", "0" * 16, "\x00", "a b"):
+        with pytest.raises(Unusable, match="no key"), transaction() as session:
+            revoke_key(session, unknown, now=NOON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -172,6 +173,25 @@ def test_refunds_are_learned_by_asking_too(world: World) -> None:
         (ReturnKind.REFUND, ReturnState.GIVEN, 1000),
     }
     assert {r.provider_payment_id for r in returns} == {named}
+
+
+def test_a_page_where_no_form_of_ours_may_lead_is_none(world: World) -> None:
+    pages = pages_of(world)
+    world.address = world.address.replace("127.0.0.1", "localhost")
+    with pytest.raises(ProviderAway, match="pages_origin"):
+        pages.make_page(wanted())
+
+
+def test_nothing_of_a_payer_and_no_key_is_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    pages = pages_of(world)
+    made = pages.make_page(wanted())
+    world.pay(world.things[made.session_id])
+    pages.ask(made.session_id, received_at=NOON)
+    assert caplog.records, "something is logged, or this says nothing"
+    assert not any(text in caplog.text for text in ("sk_test_1234", "148275036141", "16352"))
 
 
 def test_an_answer_of_the_other_mode_is_never_booked(world: World) -> None:

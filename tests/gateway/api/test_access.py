@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from limits import RateLimitItemPerMinute
 
 from gateway.api import limits
 from gateway.api.access import MAY, Right
@@ -34,7 +35,7 @@ def test_each_role_may_what_the_table_says_and_nothing_else(
     for role in Role:
         caller = program(role)
         for method, path, operation in operations(app):
-            body = {} if method != "GET" else None
+            body: dict[str, str] | None = {} if method != "GET" else None
             answer = caller.ask(method, path.format(**NOBODYS), body)
             allowed = Right(operation["x-right"]) in MAY[role]
             assert (answer.status_code != 403) is allowed, (role, method, path)
@@ -92,7 +93,7 @@ def test_requests_of_a_key_are_counted(program: ProgramOf, monkeypatch: pytest.M
     first = caller.get("/me").headers
     second = caller.get("/me").headers
     assert int(first["ratelimit-remaining"]) - int(second["ratelimit-remaining"]) == 1
-    monkeypatch.setattr(limits, "_REQUESTS", limits.RateLimitItemPerMinute(2))
+    monkeypatch.setattr(limits, "_REQUESTS", RateLimitItemPerMinute(2))
     answers = [caller.get("/me") for _ in range(3)]
     assert [a.status_code for a in answers] == [200, 200, 429]
     assert answers[2].json()["code"] == "too_many_requests"

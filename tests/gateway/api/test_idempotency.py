@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from gateway.api.idempotency import KEPT, forget_old_answers
+from gateway.api.kept_answers import KEPT, forget_old_answers
 from gateway.db import execute, transaction
 from gateway.models import Role
 from tests.factories import NOON, at_once
@@ -50,7 +50,7 @@ PERSON_CHANGE = {"province": "Fès"}
 def test_what_was_refused_leaves_its_key_unused(program: ProgramOf) -> None:
     caller = program()
     wrong = {**PERSON, "left_on": "2000-01-01"}
-    assert caller.post("/contributors", wrong, once="a").status_code == 422
+    assert caller.post("/contributors", wrong, once="a").status_code == 409
     assert caller.post("/contributors", PERSON, once="a").status_code == 201
     assert count("idempotent_answer") == 1
 

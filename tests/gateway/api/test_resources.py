@@ -39,8 +39,12 @@ def test_a_contributor_is_enrolled_read_changed_and_found(program: ProgramOf) ->
         found = caller.post("/contributors/search", body).json()["data"]
         assert found == ([changed] if fits else []), body
     assert problem_of(caller.post("/contributors/search", {}))["code"] == "invalid_body"
-    for body, field in (({"cnss_number": "1"}, "cnss_number"), ({"category": None}, "category")):
-        said = problem_of(caller.ask("PATCH", f"/contributors/{person['id']}", body))
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"cnss_number": "1"}, "cnss_number"),
+        ({"category": None}, "category"),
+    ]
+    for change, field in wrong:
+        said = problem_of(caller.ask("PATCH", f"/contributors/{person['id']}", change))
         assert said["errors"][0]["field"] == field
     assert problem_of(caller.ask("PATCH", "/contributors/99", {}))["code"] == (
         "contributor_not_found"
@@ -165,7 +169,7 @@ def test_a_feed_is_followed_from_its_end(program: ProgramOf) -> None:
     states.an_invoice(), states.an_invoice()
     page = caller.get(f"/events?limit=1&after={first['next_cursor']}").json()
     rest = caller.get(f"/events?after={page['next_cursor']}").json()
-    assert len(page["data"]), len(rest["data"]) == (1, 1)
+    assert (len(page["data"]), len(rest["data"])) == (1, 1)
     assert page["data"][0]["id"] < rest["data"][0]["id"]
     # A type is chosen anew at any time, and what was passed over is not looked through again.
     none = caller.get(f"/events?type=payment.booked&after={first['next_cursor']}").json()
@@ -173,7 +177,7 @@ def test_a_feed_is_followed_from_its_end(program: ProgramOf) -> None:
     assert caller.get(f"/events?after={none['next_cursor']}").json()["data"] == []
 
 
-TYPED_TEXT_IS_READ_AS_EVERY_FORM_READS_IT = [
+TYPED = [
     ("RF74 1482 7503 6141", None),
     ("١٤٨٢ ٧٥٠٣ ٦١٤١", None),
     ("148275036142", "check"),
@@ -185,7 +189,7 @@ TYPED_TEXT_IS_READ_AS_EVERY_FORM_READS_IT = [
 
 def test_typed_text_is_read_as_every_form_reads_it(program: ProgramOf) -> None:
     caller = program(Role.AGENT)
-    for text, slip in TYPED_TEXT_IS_READ_AS_EVERY_FORM_READS_IT:
+    for text, slip in TYPED:
         said = caller.post("/references/check", {"text": text}).json()
         assert said["slip"] == slip
         assert said["reference"] == ("148275036141" if slip is None else None)
@@ -218,7 +222,7 @@ def test_the_service_says_how_it_stands(program: ProgramOf) -> None:
 def test_the_description_names_all_that_is_stable(app: FastAPI) -> None:
     said = app.openapi()
     assert set(said["components"]["schemas"]["ExceptionCode"]["enum"]) == set(ExceptionCode)
-    assert {"/healthz", "/readyz", "/webhooks/{provider}"} <= set(said["paths"])
+    assert {"/healthz", "/readyz", "/webhooks/{sender}"} <= set(said["paths"])
     assert not [path for path in said["paths"] if path.startswith(("/{", "/verify", "/docs"))]
     for path, item in said["paths"].items():
         for operation in item.values():

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.shared import database, json_flag, now, say
+from gateway.cli.shared import database, json_flag, now, report
 
 
 def _role(_context: object, _parameter: object, value: str) -> Any:
@@ -47,7 +47,7 @@ def keys_create(role: Any, scope: str | None, label: str, as_json: bool) -> None
                 " to have it see its own.",
                 err=True,
             )
-    say({"key": key}, as_json, "{key}")
+    report({"key": key}, as_json, "{key}")
 
 
 @keys.command("list")
@@ -71,12 +71,12 @@ def keys_list(as_json: bool) -> None:
                 for key in list_keys(session)
             ]
     if as_json:
-        say({"keys": found}, as_json, "")
+        report({"keys": found}, as_json, "")
         return
     for each in found:
         shown = {name: value or "-" for name, value in each.items()}
         since = "revoked {revoked_at}" if each["revoked_at"] else "since {created_at}"
-        say(shown, as_json, "{id}  {role}  scope {scope}  label {label}  " + since)
+        report(shown, as_json, "{id}  {role}  scope {scope}  label {label}  " + since)
 
 
 @keys.command("revoke")
@@ -92,7 +92,7 @@ def keys_revoke(key_id: str, as_json: bool) -> None:
             key = revoke_key(session, key_id, now=now())
     assert key.revoked_at is not None
     answer = {"id": key.id, "revoked_at": key.revoked_at.isoformat()}
-    say(answer, as_json, "{id} opens nothing since {revoked_at}")
+    report(answer, as_json, "{id} opens nothing since {revoked_at}")
 
 
 @click.group()
@@ -115,4 +115,4 @@ def staff_add(role: Any, name: str, as_json: bool) -> None:
             sealing = sealing_key(settings().keys_dir)
             added = add_staff(session, name, role, sealing=sealing, now=now())
     answer = {"name": added.name, "password": added.password, "totp": added.totp}
-    say(answer, as_json, "{name}\npassword: {password}\nsecond factor: {totp}")
+    report(answer, as_json, "{name}\npassword: {password}\nsecond factor: {totp}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.shared import FILE, counting, database, json_flag, now, say
+from gateway.cli.shared import FILE, counting, database, json_flag, now, report
 
 
 def our_tables() -> frozenset[str]:
@@ -40,7 +40,7 @@ def backup(file: Path, as_json: bool) -> None:
         names = ", ".join(taken.strangers)
         click.echo(f"wasl: left out, as they are not Wasl's: the tables {names}.", err=True)
     said = "{file}: {rows} rows of {tables} tables, {batches} batches.\nsha256 {sha256}"
-    say(taken.as_json(), as_json, said)
+    report(taken.as_json(), as_json, said)
 
 
 @click.command()
@@ -85,4 +85,4 @@ def restore(file: Path, sha256: str | None, replace_books: bool, as_json: bool) 
     said = "{rows} rows of {tables} tables, {batches} batches. Now run: wasl verify"
     if not done.loaded:
         said = "The database held all of it already; the home is complete. Now run: wasl verify"
-    say(done.as_json(), as_json, said)
+    report(done.as_json(), as_json, said)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.shared import FILE, counting, database, json_flag, now, say, say_import
+from gateway.cli.shared import FILE, counting, database, json_flag, now, report, report_import
 from gateway.errors import Unusable
 
 AHEAD_DAYS_MAX = 366
@@ -27,7 +27,7 @@ def contributors_import(file: Path, as_json: bool) -> None:
         from gateway.tariff import tariff
 
         result = import_contributors(file, tariff(), now=now(), progress=progress)
-    say_import(result.as_json(), as_json)
+    report_import(result.as_json(), as_json)
 
 
 @click.group()
@@ -61,7 +61,7 @@ def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
             clock=business_clock(),
             progress=progress,
         )
-    say(
+    report(
         result.as_json(),
         as_json,
         "{issued} issued for {total} MAD; {already} were issued before.",
@@ -150,4 +150,4 @@ def notices_print(
         "{notices} notices in {files} files in {folder};"
         " {left_out} left out: paid or cancelled meanwhile."
     )
-    say(result.as_json(), as_json, said)
+    report(result.as_json(), as_json, said)

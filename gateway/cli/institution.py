@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.shared import FILE, counting, database, json_flag, now, say, say_import
+from gateway.cli.shared import FILE, counting, database, json_flag, now, report, report_import
 
 
 @click.group()
@@ -23,7 +23,7 @@ def records_import(file: Path, as_json: bool) -> None:
         from reconciliation.records import import_records
 
         result = import_records(file, now=now(), progress=progress)
-    say_import(result.as_json(), as_json)
+    report_import(result.as_json(), as_json)
 
 
 @click.command()
@@ -40,7 +40,7 @@ def reconcile(period: str | None, as_json: bool) -> None:
 
         result = run(period=period, now=now(), progress=progress)
     answer = result.as_json()
-    say(answer, as_json, "Run {run}: {matched} matched, {open} open.")
+    report(answer, as_json, "Run {run}: {matched} matched, {open} open.")
     if not as_json:
         for code, count in answer["exceptions"].items():
             click.echo(f"  {code}: {count}")

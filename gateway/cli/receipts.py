@@ -6,7 +6,7 @@ import json
 
 import click
 
-from gateway.cli.shared import Refused, database, json_flag, now, say
+from gateway.cli.shared import Refused, database, json_flag, now, report
 
 
 @click.group()
@@ -26,7 +26,7 @@ def receipts_issue(as_json: bool) -> None:
         with transaction() as session:
             line_up_missing(session)
         issued = issue_all(process.receipt_keys(), process.business_clock())
-    say({"issued": issued}, as_json, "{issued} receipts signed.")
+    report({"issued": issued}, as_json, "{issued} receipts signed.")
 
 
 @receipts.command("check")
@@ -90,4 +90,4 @@ def receipts_rotate_key(as_json: bool) -> None:
 
         with transaction() as session:
             signer = rotate_key(session, process.receipt_keys(), now=now())
-    say({"key": signer.key_id}, as_json, "Receipts are signed with key {key} from now on.")
+    report({"key": signer.key_id}, as_json, "Receipts are signed with key {key} from now on.")

@@ -13,8 +13,8 @@ from gateway.cli.shared import (
     counting,
     database,
     json_flag,
-    say,
-    say_measured,
+    report,
+    report_measured,
     working,
 )
 
@@ -64,7 +64,7 @@ def migrate(as_json: bool) -> None:
     from gateway.migrate import newest
 
     with database():
-        say({"revision": newest()}, as_json, "The database is at revision {revision}.")
+        report({"revision": newest()}, as_json, "The database is at revision {revision}.")
 
 
 @click.command()
@@ -140,4 +140,4 @@ def bench_pages(notices: int, rounds: int, as_json: bool) -> None:
     with counting("Printing in rounds") as progress:
         from gateway.bench.pages import bench_pages as run
 
-        say_measured([run(notices, rounds=rounds, progress=progress)], as_json)
+        report_measured([run(notices, rounds=rounds, progress=progress)], as_json)

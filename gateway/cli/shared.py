@@ -70,11 +70,11 @@ def now() -> datetime:
     return business_clock()()
 
 
-def say(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
+def report(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
     click.echo(json.dumps(answer) if as_json else sentence.format(**answer))
 
 
-def say_measured(measured: Sequence[Measured], as_json: bool) -> None:
+def report_measured(measured: Sequence[Measured], as_json: bool) -> None:
     answers = [each.as_json() for each in measured]
     if as_json:
         click.echo(json.dumps(answers))
@@ -86,8 +86,8 @@ def say_measured(measured: Sequence[Measured], as_json: bool) -> None:
         )
 
 
-def say_import(answer: dict[str, Any], as_json: bool) -> None:
-    say(answer, as_json, "{read} lines read: {loaded} loaded, {unchanged} unchanged.")
+def report_import(answer: dict[str, Any], as_json: bool) -> None:
+    report(answer, as_json, "{read} lines read: {loaded} loaded, {unchanged} unchanged.")
     if not as_json:
         for bad in answer["rejected"]:
             click.echo(f"  line {bad['line']} set aside: {bad['reason']}")

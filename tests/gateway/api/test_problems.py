@@ -11,8 +11,10 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gateway import db
+from gateway.api.access import MAY
 from gateway.api.problems import FIELD_CODES, KINDS
 from gateway.db import execute, transaction
+from gateway.models import Role
 from gateway.services import Services
 from tests.conftest import address_of
 from tests.gateway.api.conftest import Program, ProgramOf
@@ -51,6 +53,9 @@ def test_every_code_is_in_the_documentation_and_in_use(app: FastAPI) -> None:
     assert rows == {code: str(kind.status) for code, kind in KINDS.items()}
     for code in FIELD_CODES:
         assert f"`{code}`" in told
+    for role in Role:
+        listed = ", ".join(f"`{right.value}`" for right in sorted(MAY[role]))
+        assert f"| `{role.value}` | {listed} |" in told
     raised = {
         node.args[0].value
         for path in (ROOT / "gateway/api").glob("*.py")

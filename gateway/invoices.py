@@ -88,6 +88,36 @@ def issue_invoices(
     return IssueResult(issued, already, total_minor)
 
 
+def issue_one(
+    session: Session,
+    tariff: Tariff,
+    category: CategoryTariff,
+    period: Period,
+    contributor_id: int,
+    *,
+    base_minor: int | None,
+    line: DueLine,
+    now: datetime,
+) -> bool:
+    """Issue one person's invoice of a period unless there is one; say whether it is new.
+
+    The caller owns the transaction. Nothing is issued to who was not registered then.
+
+    Args:
+        session: Whose transaction it is.
+        tariff: The one in force.
+        category: The person's.
+        period: Of the category's kind.
+        contributor_id: Who owes.
+        base_minor: The person's base in centimes, if the category has one.
+        line: What is owed and why (gateway.dues.principal).
+        now: The business clock.
+    """
+    price = (base_minor, line, _keep_rule(session, line))
+    ids = (contributor_id, contributor_id)
+    return _issue_chunk(session, tariff, category, period, [price], ids, now).issued == 1
+
+
 def cancel_invoice(session: Session, reference: str, *, because: str, now: datetime) -> None:
     """Take back an invoice that nothing was paid on; for ever. The caller owns the transaction.
 

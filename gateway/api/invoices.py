@@ -35,7 +35,7 @@ from gateway.db import execute, snapshot
 from gateway.dues import DueLine, principal
 from gateway.errors import Unusable
 from gateway.institution import institution
-from gateway.invoices import _issue_chunk, _keep_rule, cancel_invoice
+from gateway.invoices import cancel_invoice, issue_one
 from gateway.models import Channel, LineKind, PaymentStatus
 from gateway.money import CURRENCY, format_amount
 from gateway.periods import parse_period
@@ -402,15 +402,22 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
         raise Problem("nothing_owed", str(error)) from None
     if not isinstance(line, DueLine):
         raise Problem("nothing_owed", f"{line.reason}.")
-    price = (person[1], line, _keep_rule(session, line))
-    ids = (contributor_id, contributor_id)
-    ran = _issue_chunk(session, tariff(), category, period, [price], ids, now)
+    is_new = issue_one(
+        session,
+        tariff(),
+        category,
+        period,
+        contributor_id,
+        base_minor=person[1],
+        line=line,
+        now=now,
+    )
     issued = execute(session, _REFERENCE, asked_for).scalar_one_or_none()
     if issued is None:
         raise Problem(
             "nothing_owed", "The contributor was not registered then, or had left before."
         )
-    return issued, ran.issued == 1
+    return issued, is_new
 
 
 _REFERENCE: Final = "SELECT reference FROM invoice WHERE contributor_id = :id AND period = :period"

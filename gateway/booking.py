@@ -19,7 +19,7 @@ The rules, in the order they are asked:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -128,11 +128,12 @@ def decide(
         report: What the provider says.
         now: The business clock.
     """
+    report = _with_what_is_known(payment, report)
     newer = _outranks(report, payment)
     if newer and payment.booked_at is None and payment.status is PaymentStatus.REVERSED:
         return _after_early_reversal(payment, invoice, report, now=now)
     heard = payment.booked_at is not None or payment.status is PaymentStatus.REVERSED
-    if heard and (other := _other_money(payment.report, report)):
+    if heard and (other := _other_money(payment, report)):
         return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
     if not newer:
         if report.statement is Statement.REVERSED and payment.status is PaymentStatus.BOOKED:
@@ -157,6 +158,13 @@ def decide(
             # So that the payer who looks is told that money is on its way.
             payment.invoice_id = invoice.id if invoice else None
     return Decision("noted")
+
+
+def _with_what_is_known(payment: PaymentState, report: PaymentReport) -> PaymentReport:
+    """Return a report with the reference that another one gave, if it gives none itself."""
+    if report.reference_given or not payment.report.reference_given:
+        return report
+    return replace(report, reference_given=payment.report.reference_given)
 
 
 def _outranks(report: PaymentReport, payment: PaymentState) -> bool:
@@ -292,7 +300,7 @@ def _before_a_failure(payment: PaymentState, report: PaymentReport) -> Decision:
         return Decision("repeated")
     # Completed and then failed is taken back, whichever of the two was heard first.
     payment.status = PaymentStatus.REVERSED
-    if other := _other_money(payment.report, report):
+    if other := _other_money(payment, report):
         return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
     return Decision("noted")
 
@@ -301,7 +309,7 @@ def _after_early_reversal(
     payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
 ) -> Decision:
     """Decide on what is dated after a reversal of money that we have not heard of before."""
-    other = _other_money(payment.report, report)
+    other = _other_money(payment, report)
     note = _conflict(payment.report, report, other) if other else _contradiction(payment, report)
     if report.statement is Statement.COMPLETED:
         # The provider holds it, so it is booked; what was reversed before is for a person to ask.
@@ -335,18 +343,20 @@ def _contradiction(payment: PaymentState, report: PaymentReport) -> Note:
     return Note(ExceptionCode.CONFLICTING_PAYMENT, detail)
 
 
-def _other_money(ours: PaymentReport, theirs: PaymentReport) -> list[str]:
+def _other_money(payment: PaymentState, theirs: PaymentReport) -> list[str]:
     """Return which facts about the money differ, however they are written.
 
     What is not said is no other reference: a provider tells of one payment by several events, and
-    not each of them bears everything.
+    not each of them bears everything. Money that is booked to no reference is another matter: whose
+    it is a person decides.
     """
+    ours, booked = payment.report, payment.booked_at is not None
     pairs = {
         "amount": (ours.amount_minor, theirs.amount_minor),
         "currency": (ours.currency, theirs.currency),
         "reference": (_meant(ours), _meant(theirs)),
     }
-    if not theirs.reference_given:
+    if not theirs.reference_given or not (ours.reference_given or booked):
         del pairs["reference"]
     return [what for what, (mine, other) in pairs.items() if mine != other]
 

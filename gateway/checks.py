@@ -231,7 +231,7 @@ def _returned(session: Session) -> Iterator[Broken]:
     rows = _stream(
         session,
         "SELECT p.id, p.amount_minor AS brought, p.returned_minor, r.kind, r.return_id, r.state,"
-        " r.amount_minor, r.made_at, r.stated_at, r.outcome"
+        " r.amount_minor, r.made_at, r.stated_at, r.restored_at, r.outcome"
         " FROM payment p LEFT JOIN payment_return r"
         " USING (provider, provider_payment_id)"
         " WHERE p.status = 'booked' AND (p.returned_minor <> 0 OR r.id IS NOT NULL) ORDER BY p.id",

@@ -54,18 +54,14 @@ def open_exceptions(
         return []
     merged = _merged(findings)
     statement = sa.text(
-        """
+        f"""
         INSERT INTO coded_exception AS known (code, subject, detail, payment_id, opened_at)
         SELECT f.code, f.subject, f.detail, f.payment_id, :now
         FROM unnest(CAST(:codes AS text[]), CAST(:subjects AS text[]), CAST(:details AS jsonb[]),
             CAST(:payment_ids AS bigint[]))
             AS f (code, subject, detail, payment_id)
-        ON CONFLICT (code, subject) WHERE resolved_at IS NULL DO UPDATE SET detail =
-            known.detail || jsonb_build_object('more',
-                coalesce(known.detail -> 'more', '[]') || jsonb_build_array(excluded.detail))
-        WHERE known.detail - 'more' <> excluded.detail - 'more'
-            AND NOT coalesce(known.detail -> 'more', '[]') @> jsonb_build_array(excluded.detail)
-            AND jsonb_array_length(coalesce(known.detail -> 'more', '[]')) < :more_max
+        ON CONFLICT (code, subject) WHERE resolved_at IS NULL DO UPDATE SET detail = {_TOGETHER}
+        WHERE known.detail <> {_TOGETHER}
         RETURNING xmax = 0, id, code, subject, payment_id
         """
     ).bindparams(sa.bindparam("details", type_=sa.ARRAY(JSONB)))
@@ -81,6 +77,24 @@ def open_exceptions(
         },
     )
     return [_handled(row) for opened, *row in touched if opened]
+
+
+_TOGETHER: Final = """
+    known.detail || coalesce((
+        SELECT jsonb_build_object('more', jsonb_agg(other ORDER BY place)) FROM (
+            SELECT other, min(place) AS place FROM (
+                SELECT other, place FROM jsonb_array_elements(known.detail -> 'more')
+                    WITH ORDINALITY AS m (other, place)
+                UNION ALL SELECT excluded.detail - 'more', 1000
+                UNION ALL SELECT other, 1000 + place
+                    FROM jsonb_array_elements(excluded.detail -> 'more')
+                    WITH ORDINALITY AS m (other, place)
+            ) AS said WHERE other <> known.detail - 'more'
+            GROUP BY other ORDER BY 2 LIMIT :more_max
+        ) AS others HAVING count(*) > 0
+    ), '{}')
+"""
+"""What is known, and beside it each other detail once, in the order in which they came."""
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:

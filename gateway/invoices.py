@@ -129,7 +129,8 @@ def cancel_invoice(session: Session, reference: str, *, because: str, now: datet
     """
     found = execute(
         session,
-        "SELECT id, paid_minor, cancelled_at FROM invoice WHERE reference = :reference FOR UPDATE",
+        "SELECT id, paid_minor, cancelled_at FROM invoice"
+        " WHERE reference = :reference FOR NO KEY UPDATE",
         {"reference": reference},
     ).one_or_none()
     shown = format_reference(reference)

@@ -196,18 +196,15 @@ def _not_yet_posted(session: Session, postings: Sequence[Posting]) -> list[Posti
     assert len(set(names)) == len(names), "two postings of one batch have one name"
     rows = execute(
         session,
-        "SELECT t.name, d.code, c.code, t.amount_minor FROM ledger_transfer t"
+        "SELECT t.name, d.code, c.code, t.amount_minor, t.payment_id FROM ledger_transfer t"
         " JOIN ledger_account d ON d.id = t.debit_account_id"
         " JOIN ledger_account c ON c.id = t.credit_account_id WHERE t.name = ANY(:names)",
         {"names": names},
     )
     posted = {name: tuple(content) for name, *content in rows}
     for p in postings:
-        if posted.get(p.name, (p.debit, p.credit, p.amount_minor)) != (
-            p.debit,
-            p.credit,
-            p.amount_minor,
-        ):
+        content = (p.debit, p.credit, p.amount_minor, p.payment_id)
+        if posted.get(p.name, content) != content:
             raise TransferMismatch(f"The books hold another transfer named {p.name}.")
     return [p for p in postings if p.name not in posted]
 

@@ -32,7 +32,7 @@ def _config() -> Config:
     return config
 
 
-def _revisions() -> list[str]:
+def revisions() -> list[str]:
     """Return the revisions of this code, oldest first: the numbers that files begin with."""
     return sorted(path.name[:4] for path in (_FOLDER / "versions").glob("[0-9]*.py"))
 
@@ -47,7 +47,7 @@ def _engine(database_url: str) -> sa.Engine:
 
 def newest() -> str:
     """Return the revision that this code needs."""
-    return _revisions()[-1]
+    return revisions()[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ def upgrade(database_url: str) -> None:
             return
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         current = _revision_of(connection)
-        if current is not None and current not in _revisions():
+        if current is not None and current not in revisions():
             raise Unusable(
                 f"The database is at revision {current}, which this version of Wasl does not know:"
                 " start the version that made it, or a newer one."
             )
-        _run(connection)
+        move(connection, newest())
 
 
 def _revision_of(connection: sa.Connection) -> str | None:
@@ -132,12 +132,17 @@ def _revision_of(connection: sa.Connection) -> str | None:
     return None if held is None else str(held)
 
 
-def _run(connection: sa.Connection) -> None:
+def move(connection: sa.Connection, revision: str) -> None:
+    """Take the schema up or down to a revision of this code, in the connection's transaction."""
     from alembic import command
 
     config = _config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    current = _revision_of(connection)
+    if current is not None and revision < current:
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
 
 
 def check(database_url: str) -> None:

@@ -370,6 +370,8 @@ class PaymentReturn(SQLModel, table=True):
     """The provider's time of the refund or dispute itself."""
     stated_at: datetime = instant()
     """The provider's time of the state we hold; an older report never overwrites it."""
+    restored_at: datetime | None = instant(nullable=True)
+    """The earliest instant at which it was said to have come back."""
     outcome: str | None
     """How a dispute ended, in the provider's word; None while it is open."""
     source: str

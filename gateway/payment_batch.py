@@ -1,7 +1,10 @@
 """What a batch of reports reads from the database, and what it writes there. Decides nothing.
 
 Always in this order of locks, so that two batches never wait for each other in a ring: the
-providers, the payments, the invoices, the end of the books' chain, the end of the feed.
+providers, the payments, the invoices, exceptions, the end of the books' chain, the end of the feed.
+Rows are locked against change and not against being pointed to (NO KEY): whoever tells of a payment
+or opens an exception about it holds the feed, or will, and must not wait for a batch that waits for
+the feed.
 """
 
 from __future__ import annotations
@@ -57,6 +60,8 @@ class Batch:
     findings: list[tuple[Key | None, Finding]] = field(default_factory=list)
     receipts: list[Key] = field(default_factory=list)
     returns: dict[Key, dict[ReturnKey, Return]] = field(default_factory=dict)
+    return_owners: dict[ReturnKey, Key] = field(default_factory=dict)
+    """Of which payment a return is: the first that it was told of."""
     heard: dict[ReturnKey, ReturnReport] = field(default_factory=dict)
     """Returns that are new or changed, with the report that said so."""
     resolved: list[tuple[ExceptionCode, str, str]] = field(default_factory=list)
@@ -101,7 +106,7 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
         payments=payments,
         by_id={i.id: i for i in invoices},
         by_reference={i.reference: i for i in invoices},
-        returns=_returns(session, keys),
+        **_returns(session, keys, [r for r in reports if isinstance(r, ReturnReport)]),
     )
 
 
@@ -112,7 +117,7 @@ def _payments(session: Session, keys: Sequence[Key]) -> dict[Key, PaymentState]:
         SELECT p.* FROM payment p
         JOIN unnest(CAST(:providers AS text[]), CAST(:ids AS text[])) AS k (provider, named)
             ON p.provider = k.provider AND p.provider_payment_id = k.named
-        ORDER BY p.id FOR UPDATE OF p
+        ORDER BY p.id FOR NO KEY UPDATE OF p
         """,
         {"providers": [k[0] for k in keys], "ids": [k[1] for k in keys]},
     ).mappings()
@@ -123,23 +128,41 @@ def _payments(session: Session, keys: Sequence[Key]) -> dict[Key, PaymentState]:
     return states
 
 
-def _returns(session: Session, keys: Sequence[Key]) -> dict[Key, dict[ReturnKey, Return]]:
-    """Return what is known of returns. The lock on the provider keeps others from changing it."""
+def _returns(
+    session: Session, keys: Sequence[Key], reports: Sequence[ReturnReport]
+) -> dict[str, Any]:
+    """Return what is known of payments' returns, and of which payment each is that reports name.
+
+    The lock on the provider keeps others from changing it.
+    """
     rows = execute(
         session,
         """
         SELECT r.* FROM payment_return r
         JOIN unnest(CAST(:providers AS text[]), CAST(:ids AS text[])) AS k (provider, named)
             ON r.provider = k.provider AND r.provider_payment_id = k.named
+        UNION
+        SELECT r.* FROM payment_return r
+        JOIN unnest(CAST(:of AS text[]), CAST(:kinds AS text[]), CAST(:named AS text[]))
+            AS k (provider, kind, named)
+            ON r.provider = k.provider AND r.kind = k.kind AND r.return_id = k.named
         """,
-        {"providers": [k[0] for k in keys], "ids": [k[1] for k in keys]},
+        {
+            "providers": [k[0] for k in keys],
+            "ids": [k[1] for k in keys],
+            "of": [r.provider for r in reports],
+            "kinds": [r.kind.value for r in reports],
+            "named": [r.return_id for r in reports],
+        },
     ).mappings()
-    found: dict[Key, dict[ReturnKey, Return]] = {}
+    returns: dict[Key, dict[ReturnKey, Return]] = {}
+    owners: dict[ReturnKey, Key] = {}
     for row in rows:
         known = return_of(row)
         at = (row["provider"], known.kind, known.return_id)
-        found.setdefault((row["provider"], row["provider_payment_id"]), {})[at] = known
-    return found
+        owners[at] = (row["provider"], row["provider_payment_id"])
+        returns.setdefault(owners[at], {})[at] = known
+    return {"returns": returns, "return_owners": owners}
 
 
 def return_of(row: Mapping[str, Any] | sa.RowMapping) -> Return:
@@ -152,6 +175,7 @@ def return_of(row: Mapping[str, Any] | sa.RowMapping) -> Return:
         made_at=row["made_at"],
         stated_at=row["stated_at"],
         outcome=row["outcome"],
+        restored_at=row["restored_at"],
     )
 
 
@@ -195,7 +219,7 @@ def _lock_invoices(
         session,
         "SELECT id, reference, contributor_id, amount_minor, paid_minor, cancelled_at IS NOT NULL"
         " FROM invoice"
-        " WHERE reference = ANY(:references) OR id = ANY(:ids) ORDER BY id FOR UPDATE",
+        " WHERE reference = ANY(:references) OR id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
         {"references": list(references), "ids": list(ids)},
     )
     return [InvoiceState(*row) for row in rows]
@@ -223,14 +247,16 @@ def _write_payments(session: Session, batch: Batch) -> dict[Key, int]:
         rows = [_row(state) for state in fresh.values()]
         inserted = insert_all(session, Payment, rows, "id, provider, provider_payment_id")
         ids.update({(provider, named): at for at, provider, named in inserted})
-    changed = [_row(s) | {"at": s.id} for s in batch.changed.values() if s.id is not None]
+    # Without its name: an update that sets a key locks the row against being pointed to.
+    changed = [
+        {c: value for c, value in _row(s).items() if c not in _IDENTITY} | {"at": s.id}
+        for s in batch.changed.values()
+        if s.id is not None
+    ]
     if changed:
         table: sa.Table = SQLModel.metadata.tables["payment"]
-        columns: dict[str, Any] = {
-            c: sa.bindparam(c) for c in changed[0] if c not in {"at", *_IDENTITY}
-        }
         session.connection().execute(
-            sa.update(table).where(table.c.id == sa.bindparam("at")).values(columns), changed
+            sa.update(table).where(table.c.id == sa.bindparam("at")), changed
         )
     return ids
 
@@ -311,6 +337,7 @@ def _write_returns(session: Session, batch: Batch, now: datetime) -> None:
                 "amount_minor": known.amount_minor,
                 "made_at": known.made_at,
                 "stated_at": known.stated_at,
+                "restored_at": known.restored_at,
                 "outcome": known.outcome,
                 "source": report.source,
                 "recorded_at": now,
@@ -321,7 +348,8 @@ def _write_returns(session: Session, batch: Batch, now: datetime) -> None:
         PaymentReturn,
         rows,
         conflict="(provider, kind, return_id) DO UPDATE SET state = excluded.state,"
-        " amount_minor = excluded.amount_minor, stated_at = excluded.stated_at,"
+        " amount_minor = excluded.amount_minor, made_at = excluded.made_at,"
+        " stated_at = excluded.stated_at, restored_at = excluded.restored_at,"
         " outcome = excluded.outcome, source = excluded.source",
     )
 

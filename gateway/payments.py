@@ -99,7 +99,11 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
     if payment.booked_at is not None:
         invoice = batch.by_id.get(payment.invoice_id) if payment.invoice_id else None
     else:
-        invoice = batch.by_reference.get(read_reference(report.reference_given) or "")
+        # What an earlier report said of the reference holds where this one says nothing.
+        given = report.reference_given or payment.report.reference_given
+        invoice = batch.by_reference.get(read_reference(given) or "")
+        if invoice is None and not report.reference_given and payment.invoice_id:
+            invoice = batch.by_id.get(payment.invoice_id)
     before = (payment.status, payment.stated_at)
     decision = decide(payment, invoice, report, now=now)
     if (payment.status, payment.stated_at) != before:
@@ -120,6 +124,9 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
 def _return(batch: Batch, report: ReturnReport) -> str:
     """Keep what a provider says of a return, and bring the payment's books to it."""
     at = (report.provider, report.kind, report.return_id)
+    owner = batch.return_owners.setdefault(at, report.key)
+    if owner != report.key:
+        return _of_another_payment(batch, report, owner)
     known = batch.returns.setdefault(report.key, {})
     before = known.get(at)
     heard, contradicts = hear(before, report)
@@ -150,6 +157,21 @@ def _return(batch: Batch, report: ReturnReport) -> str:
         outcome = _settle(batch, report.key)
         outcome = "repeated" if outcome == "noted" and heard == before else outcome
     return "conflicting" if contradicts else outcome
+
+
+def _of_another_payment(batch: Batch, report: ReturnReport, owner: Key) -> str:
+    """Ask about a return whose id is of another payment: it moves nothing, on neither side."""
+    detail = {
+        "differs": ["payment"],
+        "return": report.return_id,
+        "stands": owner[1],
+        "amount": format_amount(report.amount_minor),
+        "source": report.source,
+    }
+    subject = f"payment:{report.provider}/{report.provider_payment_id}"
+    at = report.key if report.key in batch.payments else None
+    batch.findings.append((at, Finding(ExceptionCode.CONFLICTING_PAYMENT, subject, detail)))
+    return "conflicting"
 
 
 def _ask_about_dispute(batch: Batch, report: ReturnReport, heard: Return) -> None:

@@ -32,6 +32,8 @@ class Return:
     made_at: datetime
     stated_at: datetime
     outcome: str | None = None
+    restored_at: datetime | None = None
+    """The earliest instant at which it was said to have come back."""
 
     @property
     def is_open_dispute(self) -> bool:
@@ -54,6 +56,7 @@ def hear(known: Return | None, report: ReturnReport) -> tuple[Return, bool]:
         made_at=report.made_at,
         stated_at=report.stated_at,
         outcome=report.outcome,
+        restored_at=report.stated_at if report.state is ReturnState.RESTORED else None,
     )
     if known is None:
         return said, False
@@ -65,7 +68,8 @@ def hear(known: Return | None, report: ReturnReport) -> tuple[Return, bool]:
     silent = said.state is ReturnState.ANNOUNCED
     if known.state is ReturnState.ANNOUNCED:
         newer, silent = not silent, False
-    heard = replace(known, outcome=outcome)
+    restored = [at for at in (known.restored_at, said.restored_at) if at is not None]
+    heard = replace(known, outcome=outcome, restored_at=min(restored, default=None))
     if newer and not silent:
         heard = replace(heard, state=said.state, stated_at=said.stated_at)
     return heard, said.amount_minor != known.amount_minor
@@ -75,7 +79,8 @@ def given_back_minor(returns: Iterable[Return]) -> int:
     """Return how much is given back, in centimes: by refunds and by disputes, not yet bounded.
 
     A sum of refunds holds what was refunded before it was stated. Refunds made after it are added,
-    those that failed after it are taken off. What is known by id is given back in any case.
+    those that failed after it, or at its very instant, are taken off. What is known by id is given
+    back in any case.
     """
     found = list(returns)
     refunds = [r for r in found if r.kind is ReturnKind.REFUND]
@@ -88,7 +93,7 @@ def given_back_minor(returns: Iterable[Return]) -> int:
         failed = sum(
             r.amount_minor
             for r in refunds
-            if r.state is ReturnState.RESTORED and r.made_at <= at < r.stated_at
+            if r.state is ReturnState.RESTORED and r.made_at <= at <= (r.restored_at or at)
         )
         refunded = max(refunded, total.amount_minor + since - failed)
     disputed = sum(
@@ -160,7 +165,7 @@ def give_back(
         taken = min(left, there)
         if taken:
             assert code is not None
-            at = f"{name}/returned/{len(postings) + len(moved)}/{part}"
+            at = f"{name}/{part}/returned/{len(postings) + len(moved)}"
             moved.append(Posting(at, code, clearing, taken, invoice_id=invoice_id))
             left -= taken
             from_payable += taken if part == "invoice" else 0
@@ -190,7 +195,7 @@ def restore(
 
     def put(part: str, code: str, minor: int) -> None:
         if minor:
-            at = f"{name}/restored/{len(postings) + len(moved)}/{part}"
+            at = f"{name}/{part}/restored/{len(postings) + len(moved)}"
             moved.append(Posting(at, clearing, code, minor, invoice_id=invoice_id))
 
     if credit is None:

@@ -94,8 +94,9 @@ def supervise(
     lock = Lock(home.run / "up.lock")
     if not lock.take():
         by = f" (process {number})" if (number := state.former_owner()) else ""
+        other = "" if by else ", or a backup is being put back into it"
         raise Unusable(
-            f"Wasl is already up on this home{by}: stop that one first, or choose another"
+            f"Wasl is already up on this home{by}{other}: stop that one first, or choose another"
             " WASL_HOME."
         )
     try:

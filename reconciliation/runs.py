@@ -15,13 +15,7 @@ from sqlmodel import Session
 from gateway.clock import day_of
 from gateway.db import copy_rows, execute, transaction
 from gateway.events import Happening, tell
-from gateway.exception_queue import (
-    Finding,
-    open_exceptions,
-    opened_events,
-    resolve_exceptions,
-    resolved_events,
-)
+from gateway.exception_queue import Finding, open_exceptions, resolve_exceptions
 from gateway.models import EventType, ExceptionCode
 from gateway.money import format_amount
 from gateway.periods import parse_period
@@ -133,7 +127,7 @@ def reconcile(
         session.flush()
         assert run.id is not None
         _keep(session, run.id, matching.groups, payment_keys, record_keys)
-        asked = _ask(session, run.id, matching.open, payment_keys, scope, now)
+        opened, resolved = _ask(session, run.id, matching.open, payment_keys, scope, now)
         result = RunResult(
             run=run.id,
             matched=sum(len(group.payments) for group in matching.groups),
@@ -141,8 +135,9 @@ def reconcile(
             sums=_sums(payments, records, matching),
         )
         run.summary = result.as_json()
-        finished = Happening(EventType.RECONCILIATION_FINISHED, result.as_json())
-        tell(session, [*asked, finished], now=now)
+        # Only how many: a run may open a million, and all booking would wait for the feed.
+        counted = {**result.as_json(), "opened": opened, "resolved": resolved}
+        tell(session, [Happening(EventType.RECONCILIATION_FINISHED, counted)], now=now)
     return result
 
 
@@ -359,10 +354,10 @@ def _ask(
     payment_keys: dict[str, int],
     scope: dict[str, str | None],
     now: datetime,
-) -> list[Happening]:
+) -> tuple[int, int]:
     """Open what is new, and resolve what earlier runs opened and this one does not find again.
 
-    Return what is to be told of it.
+    Return how many were opened and how many resolved.
     """
     by_subject = {(_exception_code(each), _subject(each)): each for each in found}
     gone: dict[ExceptionCode, list[str]] = {}
@@ -372,15 +367,14 @@ def _ask(
             # Found again in another way is another finding: the old detail would mislead.
             if again is None or again.detail != detail:
                 gone.setdefault(ExceptionCode(code), []).append(subject)
-    happenings: list[Happening] = []
+    opened = resolved = 0
     for code, subjects in gone.items():
         because = f"run {run} does not find it again"
-        resolved = resolve_exceptions(session, code, subjects, because=because, now=now)
-        happenings += resolved_events(resolved)
+        resolved += len(resolve_exceptions(session, code, subjects, because=because, now=now))
     for start in range(0, len(found), ROWS_AT_ONCE):
         findings = [_finding(o, payment_keys) for o in found[start : start + ROWS_AT_ONCE]]
-        happenings += opened_events(open_exceptions(session, findings, now=now))
-    return happenings
+        opened += len(open_exceptions(session, findings, now=now))
+    return opened, resolved
 
 
 def _open_exceptions_of_runs(

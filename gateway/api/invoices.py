@@ -256,7 +256,8 @@ def cancel(
     def act(session: Session) -> Answer:
         row = execute(
             session,
-            "SELECT paid_minor, cancelled_at FROM invoice WHERE reference = :reference FOR UPDATE",
+            "SELECT paid_minor, cancelled_at FROM invoice"
+            " WHERE reference = :reference FOR NO KEY UPDATE",
             {"reference": reference},
         ).one_or_none()
         paid_minor, cancelled_at = found(row, "invoice_not_found")

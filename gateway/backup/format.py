@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,9 +23,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, BinaryIO, Final, Literal
+from typing import Annotated, BinaryIO, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from gateway.errors import Unusable
 from gateway.secretfiles import sync_folder
@@ -32,6 +40,9 @@ from gateway.secretfiles import sync_folder
 FORMAT: Final = 1
 PART_BYTES: Final = 4 * 1024 * 1024
 """Of a stream, before compression: what is held in memory at a time."""
+
+PACKED_BYTES_MAX: Final = 16 * PART_BYTES
+"""Of a part in the archive: far above what is written, and little enough to be read whole."""
 
 PIECE_BYTES: Final = 256 * 1024
 LEVEL: Final = 3
@@ -44,6 +55,7 @@ _TITLE_TEXT: Final = (
     b"Put it back with: wasl restore FILE\n"
 )
 _MANIFEST_BYTES_MAX: Final = 256 * 1024 * 1024
+_NAME_RECORD_BYTES_MAX: Final = 16 * 1024
 _TRAILER: Final = b"wasl backup, sha256 of all before this line: "
 _TRAILER_BYTES: Final = len(_TRAILER) + 64 + 1
 
@@ -66,7 +78,7 @@ class _Entry(BaseModel):
 class Part(_Entry):
     """A compressed piece of a stream: one member of the tar."""
 
-    size: int
+    size: int = Field(gt=0, le=PACKED_BYTES_MAX)
     sha256: str
 
 
@@ -74,7 +86,7 @@ class Stream(_Entry):
     """A table's rows or a file's bytes. Size and digest are of what comes out again."""
 
     name: Name
-    size: int
+    size: int = Field(ge=0)
     sha256: str
     parts: tuple[Part, ...] = Field(strict=False)
 
@@ -83,7 +95,7 @@ class TableStream(Stream):
     """A table as COPY text, with the columns in the order that it has them."""
 
     columns: tuple[str, ...] = Field(strict=False)
-    rows: int
+    rows: int = Field(ge=0)
 
 
 class Sequence(_Entry):
@@ -103,13 +115,20 @@ class Manifest(_Entry):
     mode: Literal["sandbox", "production"]
     taken_at: str
     """By the business clock."""
-    batches: int
+    batches: int = Field(ge=0)
     """Of the books, by the snapshot."""
     tables: tuple[TableStream, ...] = Field(strict=False)
     """In an order in which they can be filled: what is pointed to comes first."""
     sequences: tuple[Sequence, ...] = Field(strict=False)
     files: tuple[Stream, ...] = Field(strict=False)
     """Of the home, by their path in it."""
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        for entries in (self.tables, self.sequences, self.files):
+            if len({entry.name for entry in entries}) != len(entries):
+                raise ValueError("a name stands there twice")
+        return self
 
     @property
     def rows(self) -> int:
@@ -187,16 +206,17 @@ class Writer:
 
         def put() -> None:
             nonlocal size
-            digest.update(held)
-            size += len(held)
-            packed = gzip.compress(bytes(held), LEVEL, mtime=0)
+            content = bytes(held[:PART_BYTES])
+            del held[:PART_BYTES]
+            digest.update(content)
+            size += len(content)
+            packed = gzip.compress(content, LEVEL, mtime=0)
             self._member(_part_name(folder, len(parts)), packed)
             parts.append(Part(size=len(packed), sha256=hashlib.sha256(packed).hexdigest()))
-            held.clear()
 
         for piece in pieces:
             held += piece
-            if len(held) >= PART_BYTES:
+            while len(held) >= PART_BYTES:
                 put()
         if held:
             put()
@@ -252,16 +272,30 @@ def new_archive(path: Path, *, now: datetime) -> Iterator[Writer]:
 # -- reading --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """Where a member's content lies in the file."""
+
+    offset: int
+    size: int
+
+
 class Archive:
     """An archive that was found whole. Its parts are held against the manifest as they are read."""
 
     def __init__(
-        self, path: Path, manifest: Manifest, written: Written, tar: tarfile.TarFile
+        self,
+        path: Path,
+        manifest: Manifest,
+        written: Written,
+        file: BinaryIO,
+        members: dict[str, _Member],
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.written = written
-        self._tar = tar
+        self._file = file
+        self._members = members
 
     def table(self, stream: TableStream) -> Iterator[bytes]:
         """Yield a table's COPY text, in pieces that end anywhere.
@@ -281,12 +315,15 @@ class Archive:
             # Held against its digest before it is used: the file may have changed since it was
             # found whole.
             with _reading(self.path):
-                packed = _content(self._tar, self._tar.getmember(_part_name(folder, number)))
+                packed = _content(self._file, self._members[_part_name(folder, number)])
             if hashlib.sha256(packed).hexdigest() != part.sha256:
                 raise _not_whole(self.path)
             for piece in _unpacked(packed, self.path):
                 digest.update(piece)
                 size += len(piece)
+                # A little that is packed well may unpack to more than any disk holds.
+                if size > stream.size:
+                    raise _not_whole(self.path)
                 yield piece
         if (size, digest.hexdigest()) != (stream.size, stream.sha256):
             raise _not_whole(self.path)
@@ -310,9 +347,8 @@ def open_archive(path: Path, *, sha256: str | None = None) -> Iterator[Archive]:
             raise Unusable(
                 f"{path} is not the archive that is asked for: its SHA-256 is {written.sha256}."
             )
-        file.seek(0)
-        tar = opened.enter_context(tarfile.open(fileobj=file, mode="r:"))
-        archive = Archive(path, _manifest(tar, path), written, tar)
+        members = _members(file, path)
+        archive = Archive(path, _manifest(file, members, path), written, file, members)
         kept_open = opened.pop_all()
     with kept_open:
         yield archive
@@ -349,12 +385,53 @@ def _digest(file: BinaryIO, path: Path) -> Written:
     return Written(size, digest.hexdigest())
 
 
-def _manifest(tar: tarfile.TarFile, path: Path) -> Manifest:
-    members = {member.name: member for member in tar.getmembers() if member.isreg()}
+def _members(file: BinaryIO, path: Path) -> dict[str, _Member]:
+    """Return the members by name: plain files, one after the other, to the very end.
+
+    Headers are taken one by one and nothing is accepted that is not written here. The standard
+    library's reader believes a header: one that goes backwards it follows for ever, and a file
+    with holes it makes as large as it is said to be.
+    """
+    end = file.seek(0, os.SEEK_END) - _TRAILER_BYTES
+    found: dict[str, _Member] = {}
+    at, long_name = 0, None
+    while True:
+        file.seek(at)
+        block = file.read(tarfile.BLOCKSIZE)
+        if not any(block):
+            break
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        start = at + tarfile.BLOCKSIZE
+        at = start + info.size + -info.size % tarfile.BLOCKSIZE
+        if info.size < 0 or at > end:
+            raise _not_whole(path)
+        if info.type == tarfile.XHDTYPE and long_name is None:
+            long_name = _long_name(file.read(min(info.size, _NAME_RECORD_BYTES_MAX)), path)
+            continue
+        name, long_name = long_name or info.name, None
+        if info.type != tarfile.REGTYPE or name in found:
+            raise _not_whole(path)
+        found[name] = _Member(start, info.size)
+    ending = 2 * tarfile.BLOCKSIZE
+    file.seek(at)
+    if long_name is not None or at + ending != end or any(file.read(ending)):
+        raise _not_whole(path)
+    return found
+
+
+def _long_name(record: bytes, path: Path) -> str:
+    """Return the name in a record that stands before a header which has no room for it."""
+    said = re.fullmatch(rb"([1-9][0-9]{0,5}) path=([^\0]+)\n", record, re.DOTALL)
+    if said is None or int(said[1]) != len(record):
+        raise _not_whole(path)
+    return said[2].decode("utf-8", "surrogateescape")
+
+
+def _manifest(file: BinaryIO, members: dict[str, _Member], path: Path) -> Manifest:
     member = members.get(MANIFEST)
     if member is None or _TITLE not in members or member.size > _MANIFEST_BYTES_MAX:
         raise _not_whole(path)
-    content = _content(tar, member)
+    content = _content(file, member)
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -374,15 +451,14 @@ def _manifest(tar: tarfile.TarFile, path: Path) -> Manifest:
         for number, part in enumerate(stream.parts)
     }
     held = {name: each.size for name, each in members.items() if name not in (_TITLE, MANIFEST)}
-    if held != expected or len(tar.getmembers()) != len(members):
+    if held != expected:
         raise _not_whole(path)
     return manifest
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, "only plain files are looked for"
-    return file.read()
+def _content(file: BinaryIO, member: _Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.size)
 
 
 def _unpacked(packed: bytes, path: Path) -> Iterator[bytes]:

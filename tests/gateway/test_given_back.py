@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import permutations
@@ -9,13 +11,18 @@ from threading import Thread
 from typing import Final
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
-from gateway import process
+from gateway import ledger, process
+from gateway.accounts import PAYABLE, Posting
 from gateway.db import execute, snapshot, transaction
-from gateway.events import Happening, tell
-from gateway.models import EventType, ReturnKind, ReturnState
+from gateway.errors import TransferMismatch
+from gateway.events import Happening, take_the_end_of_the_feed, tell
+from gateway.exception_queue import resolve_exceptions, resolved_events
+from gateway.models import EventType, ExceptionCode, ReturnKind, ReturnState
 from gateway.receipts import ReceiptStanding, issue_all, of_invoice
 from gateway.reports import AttemptLapsed, PaymentReport, Report, ReturnReport, Statement
+from reconciliation.runs import reconcile
 from tests.factories import (
     NOON,
     a_report,
@@ -239,6 +246,110 @@ def test_the_same_refund_with_another_amount_is_a_conflict(database: str) -> Non
     assert record(a_refund(6000)) == ["conflicting"]
     assert open_codes() == [("conflicting_payment", "payment:cashplus/P1")]
     assert balances()["payable:institution"] == 5000 - DUE
+    seal_and_check()
+
+
+def test_a_return_is_of_the_payment_it_was_first_told_of(database: str) -> None:
+    """Under another payment it moves nothing, on neither side, in one batch or in two."""
+    reference, payment = paid()
+    record(payment, a_report(reference, provider_payment_id="P2"))
+    foreign = a_return("P2", 7000, return_id="re_1", kind=ReturnKind.REFUND)
+    assert record(a_refund(5000), foreign) == ["returned", "conflicting"]
+    assert record(foreign, a_refund(5000)) == ["conflicting", "repeated"]
+    assert ("conflicting_payment", "payment:cashplus/P2") in open_codes()
+    record(a_dispute(1000))
+    record(a_return("P2", 1000, return_id="dp_1", kind=ReturnKind.DISPUTE, outcome="won"))
+    assert ("payment_disputed", "dispute:cashplus/dp_1") in open_codes()
+    rows = rows_of(database, "SELECT provider_payment_id, returned_minor FROM payment ORDER BY 1")
+    assert rows == [("P1", 6000), ("P2", 0)]
+    seal_and_check()
+
+
+def test_names_of_transfers_never_meet_those_of_other_payments(database: str) -> None:
+    """A provider's ids may hold anything, also what looks like the end of a name."""
+    reference, payment = paid()
+    other = "P1/invoice/returned/1"
+    record(a_report(reference, provider_payment_id=other, amount_minor=100))
+    assert record(payment, a_refund(5000)) == ["booked", "returned"]
+    failed = a_refund(5000, state=ReturnState.RESTORED, made_at=NOON, stated_at=LATER)
+    assert record(failed) == ["returned"]
+    ends = ("returned/1", "restored/2", "invoice/restored/2", "invoice/reversed", "credit")
+    for end in ends:
+        assert record(a_report(reference, provider_payment_id=f"P1/{end}", amount_minor=50)) == [
+            "booked"
+        ]
+    seal_and_check()
+
+
+def test_a_transfer_of_another_payment_is_never_taken_for_posted(database: str) -> None:
+    """Should two names meet all the same, it is an alarm and not a payment that is not booked."""
+    _, payment = paid()
+    record(payment)
+    ((name, other_id),) = rows_of(database, "SELECT name, payment_id + 1 FROM ledger_transfer")
+    again = Posting(name, "clearing:cashplus", PAYABLE, DUE, payment_id=other_id)
+    with pytest.raises(TransferMismatch), transaction() as session:
+        ledger.post(session, [again], key=process.signing_key(), now=NOON)
+
+
+@pytest.mark.parametrize("what", ["clerk", "reconcile"])
+def test_booking_and_those_who_tell_of_payments_do_not_wait_in_a_ring(
+    database: str, what: str
+) -> None:
+    """Whoever tells of a payment points to its row, which a batch may have locked."""
+    reference, payment = paid()
+    unknown = a_report("148275036142", provider_payment_id="P2")
+    record(payment, unknown)
+    subject = "payment:cashplus/P2"
+
+    def clerk() -> None:
+        with transaction() as session:
+            code = ExceptionCode.UNKNOWN_REFERENCE
+            closed = resolve_exceptions(session, code, [subject], because="seen", now=NOON)
+            tell(session, resolved_events(closed), now=NOON)
+
+    def reconciles() -> None:
+        reconcile(period=None, now=NOON)
+
+    found: list[DBAPIError] = []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except DBAPIError as error:
+            found.append(error)
+
+    telling = clerk if what == "clerk" else reconciles
+    moved = a_return("P2", 1000)
+    booking = partial(record, unknown, moved, a_report(reference, provider_payment_id="P3"))
+    threads = [Thread(target=run, args=(each,)) for each in (telling, booking)]
+    with transaction() as session:
+        take_the_end_of_the_feed(session)
+        for thread in threads:
+            thread.start()
+            thread.join(timeout=0.5)
+    for thread in threads:
+        thread.join()
+    assert found == []
+    seal_and_check()
+
+
+def test_a_reference_that_was_announced_is_not_forgotten(database: str) -> None:
+    reference, payment = paid()
+    record(replace(payment, statement=Statement.PENDING))
+    silent = replace(payment, reference_given="", stated_at=LATER)
+    assert record(silent) == ["booked"]
+    assert the_books().invoices == [(reference, DUE, DUE, "paid")]
+    assert record(replace(silent, stated_at=LATER)) == ["repeated"]
+    assert open_codes() == []
+    seal_and_check()
+
+
+def test_a_silent_reversal_that_is_heard_first_contradicts_nothing(database: str) -> None:
+    _, payment = paid()
+    gone = replace(payment, statement=Statement.REVERSED, reference_given="", stated_at=LATER)
+    record(gone)
+    record(payment)
+    assert open_codes() == []
     seal_and_check()
 
 

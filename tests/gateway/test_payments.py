@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import count, pairwise
@@ -332,3 +333,17 @@ def test_what_does_not_fit_a_booked_payment_is_a_conflict_and_changes_nothing(
     )
     assert after.exceptions == [("conflicting_payment", "payment:cashplus/P")]
     seal_and_check()
+
+
+def test_other_details_are_kept_however_the_batches_are_cut(database: str) -> None:
+    """What a batch begins with may be known already; what comes after it is kept all the same."""
+    (reference,) = some_invoices()
+    payment = a_report(reference, provider_payment_id="P1")
+    others = [replace(payment, amount_minor=minor) for minor in (111, 222, 333)]
+    record(payment, others[0])
+    record(others[0], others[1], others[0], others[2])
+    record(others[2], others[1])
+    ((detail,),) = rows_of(database, "SELECT detail FROM coded_exception")
+    said = [d["reported"]["amount"] for d in (detail, *detail["more"])]
+    assert said == ["1.11", "2.22", "3.33"]
+    assert "more" not in detail["more"][0]

@@ -75,6 +75,17 @@ def after(*reports: ReturnReport) -> int:
         ([said(DISPUTE, 90, ANNOUNCED), said(DISPUTE, 90, at=1)], 90),
         ([said(DISPUTE, 90, at=1), said(DISPUTE, 90, RESTORED, at=2, outcome="won")], 0),
         ([said(DISPUTE, 90, at=1, named="d"), said(TOTAL, 20)], 110),
+        # A failure that is stated again, after a later sum, is not taken off that one.
+        (
+            [
+                said(REFUND, 50, RESTORED, at=3, made=1, named="a"),
+                said(TOTAL, 30, at=5),
+                said(REFUND, 50, RESTORED, at=9, made=1, named="a"),
+            ],
+            30,
+        ),
+        # One that failed in the second of its sum.
+        ([said(TOTAL, 50, at=1), said(REFUND, 50, RESTORED, at=1)], 0),
         # What is said again of an old state, later, moves nothing.
         ([said(DISPUTE, 90, at=1), said(DISPUTE, 90, ANNOUNCED, at=5)], 90),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -16,6 +17,9 @@ from gateway.db import execute
 
 REVISION_TABLE: Final = "alembic_version"
 """Left out: the manifest says it, and the migrations write it."""
+
+_DRAWN_BY_NAME: Final = frozenset({"invoice_number", "receipt_number"})
+"""The sequences of this product that number no table's rows."""
 
 _PLAINLY: Final = (
     "datestyle = 'ISO, YMD'",
@@ -81,21 +85,37 @@ def tables(session: Session) -> list[Table]:
     return [found[name] for name in order.static_order() if name in found]
 
 
-def sequences(session: Session, tables: Collection[str]) -> list[Sequence]:
-    """Return where every sequence stands now: no snapshot holds a sequence back.
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A key of somebody else's table that points to one of ours."""
 
-    Those that number the rows of other tables than these are left out.
+    table: str
+    """Theirs; with its schema where that is another."""
+    target: str
+
+
+def foreign_keys(session: Session, ours: Collection[str]) -> list[ForeignKey]:
+    """Return the keys that other tables, of any schema, have to these: no TRUNCATE with those."""
+    rows = execute(
+        session,
+        """
+        SELECT DISTINCT f.conrelid::regclass::text, b.relname::text FROM pg_constraint f
+        JOIN pg_class a ON a.oid = f.conrelid JOIN pg_class b ON b.oid = f.confrelid
+        WHERE f.contype = 'f' AND b.relnamespace = current_schema()::regnamespace
+            AND b.relname = ANY (:ours)
+            AND (a.relnamespace <> b.relnamespace OR a.relname <> ALL (:ours))
+        ORDER BY 1, 2
+        """,
+        {"ours": sorted(ours)},
+    )
+    return [ForeignKey(str(table), str(target)) for table, target in rows]
+
+
+def sequences(session: Session, tables: Collection[str]) -> dict[str, Sequence]:
+    """Return where every sequence of ours stands now: no snapshot holds a sequence back.
+
+    Those that number the rows of these tables, and those that are drawn from by name.
     """
-    owners = sequence_owners(session)
-    return [
-        sequence(session, name)
-        for name, table in owners.items()
-        if table is None or table in tables
-    ]
-
-
-def sequence_owners(session: Session) -> dict[str, str | None]:
-    """Return the sequences and whose rows each numbers; None: its numbers are drawn by name."""
     rows = execute(
         session,
         """
@@ -106,7 +126,11 @@ def sequence_owners(session: Session) -> dict[str, str | None]:
         WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace ORDER BY 1
         """,
     )
-    return {str(name): table for name, table in rows}
+    return {
+        str(name): sequence(session, str(name))
+        for name, table in rows.all()
+        if (name in _DRAWN_BY_NAME if table is None else table in tables)
+    }
 
 
 def sequence(session: Session, name: str) -> Sequence:
@@ -114,6 +138,30 @@ def sequence(session: Session, name: str) -> Sequence:
     quoted = sql.Identifier(name).as_string()
     row = execute(session, f"SELECT last_value, is_called FROM {quoted}").one()
     return Sequence(name=name, last_value=int(row[0]), is_called=bool(row[1]))
+
+
+def digest(session: Session, table: Table) -> str:
+    """Return the SHA-256 of a table's rows as COPY text, in the order in which they lie there."""
+    found = hashlib.sha256()
+    for row in rows_of(session, table):
+        found.update(row)
+    return found.hexdigest()
+
+
+def mark(session: Session, said: str | None) -> None:
+    """Leave a word in the database, or take it away: a comment, which is part of a transaction."""
+    connection_of(session).execute(
+        sql.SQL("COMMENT ON TABLE {} IS {}").format(
+            sql.Identifier(REVISION_TABLE), sql.Literal(said)
+        )
+    )
+
+
+def marked(session: Session) -> str | None:
+    """Return the word that was left."""
+    query = f"SELECT obj_description('{REVISION_TABLE}'::regclass, 'pg_class')"
+    found = execute(session, query).scalar()
+    return None if found is None else str(found)
 
 
 def filled(session: Session, names: Iterable[str]) -> list[str]:

@@ -1,18 +1,23 @@
 """What of the home is kept: keys, the signed heads, the providers file. And how it is put back.
 
-Left out: the embedded services' own files, `run/` and `log/`, which are of one machine; and locks
-and drafts, which are nobody's content.
+Left out: the embedded services' own files, `run/` and `log/`, which are of one machine; and locks,
+drafts and what was put aside, which are nobody's content.
+
+`keys/` and `books/` may be links or mounts, as in containers. They stay where they are: what comes
+and what goes is moved inside of them, since no file moves from one filesystem to another at once.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Final
 
 from gateway.backup.format import PIECE_BYTES, Archive
@@ -24,8 +29,12 @@ from gateway.settings import Settings
 KEYS: Final = "keys"
 BOOKS: Final = "books"
 PROVIDERS: Final = "providers.toml"
-_KEPT: Final = (KEYS, BOOKS, PROVIDERS)
+_FOLDERS: Final = (KEYS, BOOKS)
+MOUNTS: Final = Path("/proc/self/mountinfo")
+"""Where the kernel tells: one of the same filesystem shows nowhere else."""
+
 _STAGE: Final = ".restoring"
+_ASIDE: Final = "replaced-"
 _READINGS_MAX: Final = 20
 _TAIL_BYTES: Final = 4096
 
@@ -55,9 +64,10 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and not _is_passing(path):
+            name = path.relative_to(folder)
+            if path.is_file() and not _is_passing(name):
                 try:
-                    found[path.relative_to(folder).as_posix()] = path.read_bytes()
+                    found[name.as_posix()] = path.read_bytes()
                 except FileNotFoundError:
                     continue
     except OSError as error:
@@ -65,8 +75,13 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _is_passing(path: Path) -> bool:
-    return path.name.startswith(".") or path.suffix == ".lock"
+def _is_passing(name: PurePath) -> bool:
+    """Say whether a file of a folder, by its path in it, is a lock, a draft, or put aside."""
+    return (
+        any(part.startswith(".") for part in name.parts)
+        or name.parts[0].startswith(_ASIDE)
+        or name.suffix == ".lock"
+    )
 
 
 def read_providers(settings: Settings) -> bytes | None:
@@ -136,86 +151,165 @@ def heads_so_far(settings: Settings) -> HeadsSoFar | None:
 
 
 class HomeFiles:
-    """The kept files of a home, about to be replaced by those of an archive."""
+    """The kept files of a home, about to be replaced by those of an archive.
+
+    First `stage`, which finds out all that can go wrong; then `place`, which only renames.
+    """
 
     def __init__(self, home: Path, archive: Archive) -> None:
+        """Take note of what belongs where; touches nothing.
+
+        Raises:
+            Unusable: The archive holds a file that a home has no place for.
+        """
         self._home = home
         self._archive = archive
-        self._stage = home / _STAGE
         self._wanted = {stream.name: stream.sha256 for stream in archive.manifest.files}
+        self._moves: dict[Path, Path] = {}
         for name in self._wanted:
-            if PurePosixPath(name).parts[0] not in _KEPT:
+            path = PurePosixPath(name)
+            if not _has_a_place(path) or any(str(each) in self._wanted for each in path.parents):
                 raise Unusable(f"{archive.path} holds {name}, which is no file of a home.")
 
     def others(self) -> list[str]:
         """Return the keys and heads in the home that are not the archive's own."""
         found: list[str] = []
-        for folder in (KEYS, BOOKS):
-            for path in sorted((self._home / folder).rglob("*")):
+        for each in _FOLDERS:
+            folder = self._home / each
+            for path in sorted(folder.rglob("*")):
                 name = path.relative_to(self._home).as_posix()
-                if path.is_file() and not _is_passing(path) and not self._is_wanted(path, name):
+                if (
+                    path.is_file()
+                    and not _is_passing(path.relative_to(folder))
+                    and not self._is_wanted(path, name)
+                ):
                     found.append(name)
         return found
 
-    def stage(self) -> None:
+    def stage(self, *, now: datetime) -> None:
         """Write the archive's files beside their places, on the disk, for their owner only.
 
-        Raises what the system raises, and Unusable as Archive.file.
+        And find out what must be put aside, and whither. `now` names the folder.
+
+        Raises what the system raises; Unusable as Archive.file, and where a place cannot take what
+        belongs there.
         """
-        shutil.rmtree(self._stage, ignore_errors=True)
-        self._stage.mkdir(mode=0o700)
+        self.unstage()
+        (self._home / _STAGE).mkdir(mode=0o700)
+        for each in _FOLDERS:
+            folder = self._home / each
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise Unusable(f"{folder} is not a folder, or a link to none: make it one.")
+            if any(PurePosixPath(name).parts[0] == each for name in self._wanted):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.is_dir():
+                (folder / _STAGE).mkdir(mode=0o700)
+        self._refuse_mounts()
         for stream in self._archive.manifest.files:
-            path = self._stage / stream.name
+            path = self._staged(stream.name)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
                 file.writelines(self._archive.file(stream))
                 file.flush()
                 os.fsync(file.fileno())
-        sync_folder(self._stage)
+            sync_folder(path.parent)
+        self._moves = self._to_be_moved(now)
 
     def unstage(self) -> None:
         """Remove what was staged."""
-        shutil.rmtree(self._stage, ignore_errors=True)
+        for folder in (self._home, *(self._home / each for each in _FOLDERS)):
+            shutil.rmtree(folder / _STAGE, ignore_errors=True)
 
-    def place(self, *, now: datetime) -> Path | None:
-        """Move what was staged to its places; return where what stood there was put aside.
+    def place(self) -> tuple[Path, ...]:
+        """Move what was staged to its places; return where what was in the way was put aside.
 
         Nothing is deleted. A crash in between leaves files of the archive and of before; the same
         restore again brings it to its end.
         """
-        aside = self._put_aside(now)
+        for path, aside in self._moves.items():
+            aside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.rename(aside)
+        for path, aside in self._moves.items():
+            for folder in {path.parent, aside.parent, aside.parent.parent}:
+                sync_folder(folder)
         for name in self._wanted:
             target = self._home / name
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._stage / name).replace(target)
+            self._staged(name).replace(target)
             sync_folder(target.parent)
         self.unstage()
         sync_folder(self._home)
-        return aside
+        return tuple(dict.fromkeys(map(_aside_of, self._moves.values())))
 
-    def _put_aside(self, now: datetime) -> Path | None:
-        moving = {PurePosixPath(name).parts[0] for name in self.others()}
-        providers = self._home / PROVIDERS
-        if (
-            PROVIDERS in self._wanted
-            and providers.exists()
-            and not self._is_wanted(providers, PROVIDERS)
-        ):
-            moving.add(PROVIDERS)
-        if not moving:
-            return None
-        stamp = f"replaced-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-        aside, number = self._home / stamp, 1
-        while aside.exists():
+    def _staged(self, name: str) -> Path:
+        """Return where a file waits: on the filesystem that it goes to."""
+        first, *rest = PurePosixPath(name).parts
+        folder = self._home / first / _STAGE if rest else self._home / _STAGE
+        return folder.joinpath(*(rest or [first]))
+
+    def _to_be_moved(self, now: datetime) -> dict[Path, Path]:
+        """Return what is in the way, and where to it moves: all files of a folder, or none.
+
+        A folder inside moves only with what is in the way: a volume's `lost+found` is nobody's.
+        """
+        names = {*self.others(), *(name for name in self._wanted if not self._is_free(name))}
+        in_the_way = {PurePosixPath(*PurePosixPath(name).parts[:2]) for name in names}
+        homes = [self._home, *(self._home / each for each in _FOLDERS)]
+        first = stamp = f"{_ASIDE}{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        number = 1
+        while any(os.path.lexists(home / stamp) for home in homes):
             number += 1
-            aside = self._home / f"{stamp}-{number}"
-        aside.mkdir(mode=0o700)
-        for name in sorted(moving):
-            (self._home / name).rename(aside / name)
-        sync_folder(aside)
-        sync_folder(self._home)
-        return aside
+            stamp = f"{first}-{number}"
+        moves: dict[Path, Path] = {}
+        for each in sorted({name.parts[0] for name in in_the_way}):
+            path = self._home / each
+            if each == PROVIDERS:
+                moves[path] = self._home / stamp / each
+                continue
+            aside = self._home / stamp / each if self._leads_home(path) else path / stamp
+            for entry in sorted(path.iterdir()):
+                if entry.name == _STAGE or entry.name.startswith(_ASIDE):
+                    continue
+                is_file = entry.is_symlink() or not entry.is_dir()
+                if is_file or PurePosixPath(each, entry.name) in in_the_way:
+                    moves[entry] = aside / entry.name
+        return moves
+
+    def _leads_home(self, folder: Path) -> bool:
+        """Try whether a file can move from the home into a folder of it."""
+        probe = self._home / _STAGE / ".probe"
+        probe.touch(mode=0o600)
+        try:
+            probe.rename(folder / _STAGE / probe.name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
+
+    def _is_free(self, name: str) -> bool:
+        """Say whether a file can be placed by replacing at most one that is its equal."""
+        path = self._home / name
+        if name == PROVIDERS:
+            return not os.path.lexists(path) or (path.is_file() and self._is_wanted(path, name))
+        between = [self._home / each for each in list(PurePosixPath(name).parents)[:-2]]
+        if any(
+            os.path.lexists(each) and (each.is_symlink() or not each.is_dir()) for each in between
+        ):
+            return False
+        return not os.path.lexists(path) or path.is_file() or path.is_symlink()
+
+    def _refuse_mounts(self) -> None:
+        """Stop where a single file or a folder inside is a mount: it would not be moved."""
+        inside = [(self._home / each).resolve() for each in _FOLDERS]
+        wanted = [self._home.resolve() / PROVIDERS] if PROVIDERS in self._wanted else []
+        for mount in _mounts():
+            if mount in wanted or any(folder in mount.parents for folder in inside):
+                raise Unusable(
+                    f"{mount} is a mount of its own, which no restore can replace: mount the folder"
+                    " that it is in, or unmount it."
+                )
 
     def _is_wanted(self, path: Path, name: str) -> bool:
         wanted = self._wanted.get(name)
@@ -226,3 +320,28 @@ class HomeFiles:
             while piece := file.read(PIECE_BYTES):
                 digest.update(piece)
         return digest.hexdigest() == wanted
+
+
+def _has_a_place(name: PurePosixPath) -> bool:
+    first, *rest = name.parts
+    if not rest:
+        return first == PROVIDERS
+    return first in _FOLDERS and not _is_passing(PurePosixPath(*rest))
+
+
+def _aside_of(path: Path) -> Path:
+    """Return the folder of what is put aside that a path lies in."""
+    return next(each for each in path.parents if each.name.startswith(_ASIDE))
+
+
+def _mounts() -> list[Path]:
+    """Return what is mounted, where the system tells."""
+    try:
+        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    # The kernel writes blanks and the like as three octal digits.
+    return [
+        Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), line.split(" ")[4]))
+        for line in lines
+    ]

@@ -8,7 +8,9 @@ The order, and what a crash leaves:
    brings it to the newest. Until its commit the database is as it was, sequences included.
 4. Before that commit the files lie in the home beside their places, on the disk; after it they are
    moved there. A crash between leaves a database that holds just what the archive does: the same
-   command again sees that, leaves the database alone and places the files.
+   command again sees that, leaves the database alone and places the files. Where the archive is of
+   an older revision, the migrations have changed its rows since: then the transaction leaves a
+   comment that names the archive and the digest of the rows as they came to be.
 
 Rules of the schema that judge changes (triggers) are switched off while rows come back, as they
 would judge history as if it were made now; constraints and foreign keys stay in force, so tables
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,14 +29,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlmodel import Session
 
+from gateway import migrate
 from gateway.backup import catalog
-from gateway.backup.format import Archive, Manifest
+from gateway.backup.format import Archive, Manifest, Sequence
 from gateway.backup.homefiles import PROVIDERS, HomeFiles
 from gateway.db import execute, transaction
 from gateway.embedded.home import Home, Lock
@@ -66,8 +66,8 @@ class Restored:
     archive: Archive
     loaded: bool
     """False: the database held just this already."""
-    aside: Path | None
-    """Where the files of the home that were in the way lie now."""
+    asides: tuple[Path, ...]
+    """The folders where the files of the home that were in the way lie now."""
     unused_providers: Path | None
     """The providers file that WASL_PROVIDERS names and that was left as it is."""
 
@@ -82,7 +82,7 @@ class Restored:
             "batches": manifest.batches,
             "revision": manifest.revision,
             "loaded": self.loaded,
-            "put_aside": str(self.aside) if self.aside else None,
+            "put_aside": [str(each) for each in self.asides] or None,
         }
 
 
@@ -97,8 +97,7 @@ def refuse_unfit(manifest: Manifest, settings: Settings) -> None:
             f"The backup is of {manifest.mode} and this is {settings.mode}: invented and real money"
             " are never mixed."
         )
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if manifest.revision not in known:
+    if manifest.revision not in migrate.revisions():
         raise Unusable(
             f"The backup is at revision {manifest.revision}, which this version of Wasl does not"
             " know: restore it with the version that made it, or a newer one."
@@ -145,10 +144,12 @@ def restore(
         progress: Called with rows put back, and of how many.
 
     Raises:
-        Unusable: Somebody else uses the database, there are books here and no word, or the
-            archive's rows are refused by the schema. Nothing is changed then.
+        Unusable: Somebody else uses the database or points to its tables, there are books here and
+            no word, the home cannot take the files, or the archive's rows are refused by the
+            schema. Nothing is changed then, unless the sentence says so.
     """
     home = HomeFiles(settings.home, archive)
+    committed = False
     try:
         with transaction() as session:
             catalog.speak_plainly(session)
@@ -156,16 +157,25 @@ def restore(
             # Whoever comes now waits: what is seen here is what is replaced.
             execute(session, f"LOCK TABLE {catalog.listed(sorted(ours))} IN ACCESS EXCLUSIVE MODE")
             loaded = _must_load(session, archive, home, ours, replace_books=replace_books)
-            home.stage()
+            if loaded:
+                _refuse_foreign_keys(session, ours)
+            home.stage(now=now)
             if loaded:
                 _load(session, archive, ours, progress)
-        aside = home.place(now=now)
+        committed = True
+        asides = home.place()
     except OSError as error:
-        raise Unusable(f"The home {settings.home} cannot be written: {error.strerror}.") from None
+        where = f"{error.filename or settings.home}: {error.strerror}"
+        raise Unusable(
+            f"The database holds the backup, but the home is not complete ({where}): mend that, and"
+            " give the same command again."
+            if committed
+            else f"The home {settings.home} cannot be written ({where}); the database is as it was."
+        ) from None
     finally:
         home.unstage()
     brought = any(file.name == PROVIDERS for file in archive.manifest.files)
-    return Restored(archive, loaded, aside, settings.providers if brought else None)
+    return Restored(archive, loaded, asides, settings.providers if brought else None)
 
 
 def _refuse_company(session: Session) -> None:
@@ -191,6 +201,14 @@ def _refuse_company(session: Session) -> None:
         time.sleep(0.1)
 
 
+def _refuse_foreign_keys(session: Session, ours: Collection[str]) -> None:
+    for key in catalog.foreign_keys(session, ours):
+        raise Unusable(
+            f"The table {key.table}, which is not Wasl's, has a foreign key to {key.target}: drop"
+            " that key before the restore; its rows may point to nothing afterwards."
+        )
+
+
 def _must_load(
     session: Session,
     archive: Archive,
@@ -206,7 +224,7 @@ def _must_load(
     """
     held = catalog.filled(session, sorted(set(ours) - SEEDED))
     others = home.others()
-    if held and not others and _is_the_same(session, archive):
+    if held and not others and _is_the_same(session, archive, ours):
         return False
     if (held or others) and not replace_books:
         here = [f"rows in {_some(held)}"] if held else []
@@ -223,19 +241,39 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= _NAMED_MAX else f"{shown} and {len(names) - _NAMED_MAX} more"
 
 
-def _is_the_same(session: Session, archive: Archive) -> bool:
-    """Say whether every table holds just the archive's rows, in the order they were put back."""
+def _is_the_same(session: Session, archive: Archive, ours: Collection[str]) -> bool:
+    """Say whether every table holds just what this archive's restore left there.
+
+    Rows are compared in the order in which they lie: nothing was written since then.
+    """
+    if archive.manifest.revision != migrate.newest():
+        said = catalog.marked(session)
+        # The digest takes as long as a backup: not for a comment that cannot be ours.
+        return (
+            said is not None
+            and archive.written.sha256 in said
+            and said == _mark(session, archive, ours)
+        )
+    if {kept.name for kept in archive.manifest.tables} != set(ours):
+        return False
     here = {table.name: table for table in catalog.tables(session)}
     for kept in archive.manifest.tables:
         table = here.get(kept.name)
         if table is None or set(table.columns) != set(kept.columns):
             return False
-        digest = hashlib.sha256()
-        for row in catalog.rows_of(session, catalog.Table(kept.name, kept.columns)):
-            digest.update(row)
-        if digest.hexdigest() != kept.sha256:
+        if catalog.digest(session, catalog.Table(kept.name, kept.columns)) != kept.sha256:
             return False
     return True
+
+
+def _mark(session: Session, archive: Archive, ours: Collection[str]) -> str:
+    """Return the comment for a database that holds this archive at a newer revision."""
+    state = hashlib.sha256(catalog.revision(session).encode())
+    for table in sorted(catalog.tables(session), key=lambda table: table.name):
+        if table.name in ours:
+            said = f"\n{table.name} {','.join(table.columns)} {catalog.digest(session, table)}"
+            state.update(said.encode())
+    return f"wasl restore: archive {archive.written.sha256}, rows {state.hexdigest()}"
 
 
 # -- the database ---------------------------------------------------------------------------------
@@ -250,15 +288,18 @@ def _load(
     manifest = archive.manifest
     present = {table.name for table in catalog.tables(session)}
     strangers = present - set(ours)
+    # Before the schema moves: an older one may lack some of them, and they would begin anew.
+    before = catalog.sequences(session, ours)
     _empty(session, present - strangers)
-    _move_schema(session, command.downgrade, manifest.revision)
-    # As sets: columns stand in another order where the schema came to its revision another way.
-    tables = {t.name: set(t.columns) for t in catalog.tables(session) if t.name not in strangers}
-    if {t.name: set(t.columns) for t in manifest.tables} != tables:
+    migrate.move(session.connection(), manifest.revision)
+    # Sorted: columns stand in another order where the schema came to its revision another way.
+    tables = {t.name: sorted(t.columns) for t in catalog.tables(session) if t.name not in strangers}
+    if {t.name: sorted(t.columns) for t in manifest.tables} != tables:
         raise Unusable(
             f"{archive.path} does not have the tables of revision {manifest.revision}: it was not"
             " made by this product."
         )
+    _refuse_odd_sequences(session, archive, tables)
     _empty(session, tables)
     done = 0
     for kept in manifest.tables:
@@ -267,11 +308,17 @@ def _load(
         if rows != kept.rows:
             raise Unusable(f"{archive.path}: {kept.name} came back with {rows} rows.")
         done += rows
-    _set_sequences(session, manifest)
+    _let_go_on(session, catalog.sequences(session, tables), manifest.sequences, before)
     for name in tables:
         execute(session, f"ALTER TABLE {catalog.listed([name])} ENABLE TRIGGER USER")
-    _move_schema(session, command.upgrade, "head")
+    migrate.move(session.connection(), migrate.newest())
+    # The backup's installation may have gone to this revision too before it was lost.
+    named = {kept.name for kept in manifest.sequences}
+    came = {n: here for n, here in catalog.sequences(session, ours).items() if n not in named}
+    _let_go_on(session, came, (), before)
     execute(session, f"ANALYZE {catalog.listed(tables)}")
+    older = manifest.revision != migrate.newest()
+    catalog.mark(session, _mark(session, archive, ours) if older else None)
 
 
 def _add(progress: Callable[[int, int], None], before: int, of: int, rows: int) -> None:
@@ -295,38 +342,58 @@ def _empty(session: Session, tables: Iterable[str]) -> None:
     execute(session, f"TRUNCATE {catalog.listed(names)}")
 
 
-def _set_sequences(session: Session, manifest: Manifest) -> None:
-    """Let every sequence go on, well after the archive's last number; see LEAP.
+def _refuse_odd_sequences(session: Session, archive: Archive, tables: Collection[str]) -> None:
+    """Stop where numbers would be given again: a sequence is not named, or stands nowhere."""
+    named = {kept.name for kept in archive.manifest.sequences}
+    here = set(catalog.sequences(session, tables))
+    if odd := sorted(named ^ here):
+        raise Unusable(
+            f"{archive.path} does not have the sequences of revision {archive.manifest.revision}"
+            f" ({odd[0]}): it was not made by this product."
+        )
+    for kept in archive.manifest.sequences:
+        minimum, maximum, _ = _range(session, kept.name)
+        if not minimum <= kept.last_value <= maximum:
+            raise Unusable(
+                f"{archive.path} says that the sequence {kept.name} stands at {kept.last_value},"
+                f" and it goes from {minimum} to {maximum}: it was not made by this product."
+            )
 
-    By ALTER, which a rollback undoes; setval() would stay.
+
+def _range(session: Session, name: str) -> tuple[int, int, int]:
+    """Return the least and the greatest number of a sequence, and its step."""
+    minimum, maximum, step = execute(
+        session,
+        "SELECT min_value, max_value, increment_by FROM pg_sequences"
+        " WHERE schemaname = current_schema() AND sequencename = :name",
+        {"name": name},
+    ).one()
+    return int(minimum), int(maximum), int(step)
+
+
+def _let_go_on(
+    session: Session,
+    sequences: Mapping[str, Sequence],
+    kept: Iterable[Sequence],
+    before: Mapping[str, Sequence],
+) -> None:
+    """Let sequences go on well after the last number that is known of each; see LEAP.
+
+    Known are where it stands, where the archive says, and where it stood before in this very
+    database. By ALTER, which a rollback undoes; setval() would stay.
     """
-    here_too = catalog.sequence_owners(session)
-    for kept in manifest.sequences:
-        if kept.name not in here_too:
+    in_archive = {each.name: each for each in kept}
+    for name, here in sequences.items():
+        minimum, maximum, step = _range(session, name)
+        after = max(
+            each.last_value + (step if each.is_called else 0)
+            for each in (here, in_archive.get(name, here), before.get(name, here))
+        )
+        quoted = sql.Identifier(name).as_string()
+        if after > maximum:
+            # Its last number is given: the ALTER makes it a new one, so this too is undone.
+            execute(session, f"ALTER SEQUENCE {quoted} RESTART WITH {maximum}")
+            execute(session, "SELECT nextval(CAST(:name AS regclass))", {"name": quoted})
             continue
-        minimum, maximum, step = execute(
-            session,
-            "SELECT min_value, max_value, increment_by FROM pg_sequences"
-            " WHERE schemaname = current_schema() AND sequencename = :name",
-            {"name": kept.name},
-        ).one()
-        # What was given out later in this very database is known.
-        here = catalog.sequence(session, kept.name)
-        after = max(each.last_value + (step if each.is_called else 0) for each in (kept, here))
         after += min(LEAP, (maximum - minimum) // LEAP_SHARE, (maximum - after) // 2)
-        quoted = sql.Identifier(kept.name).as_string()
-        execute(session, f"ALTER SEQUENCE {quoted} RESTART WITH {int(after)}")
-
-
-def _move_schema(session: Session, move: Callable[[Config, str], None], revision: str) -> None:
-    """Run the migrations between here and a revision in the session's transaction."""
-    config = _config()
-    config.attributes["connection"] = session.connection()
-    move(config, revision)
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "gateway:migrations")
-    config.set_main_option("path_separator", "os")
-    return config
+        execute(session, f"ALTER SEQUENCE {quoted} RESTART WITH {after}")

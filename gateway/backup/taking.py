@@ -56,6 +56,8 @@ class Taken:
     manifest: Manifest
     strangers: tuple[str, ...]
     """Tables of the schema that are not Wasl's, and so not in the archive."""
+    foreign_keys: tuple[catalog.ForeignKey, ...]
+    """Keys of such tables to ours: no restore into this database while they are there."""
 
     def as_json(self) -> dict[str, Any]:
         manifest = self.manifest
@@ -103,6 +105,7 @@ def take(
             session,
             f"LOCK TABLE {catalog.listed(table.name for table in tables)} IN ACCESS SHARE MODE",
         )
+        foreign_keys = tuple(catalog.foreign_keys(session, ours))
         keys = read_keys(settings)
         batches, key = _books(session, settings)
         files = [writer.file(name, [content]) for name, content in keys.items()]
@@ -117,13 +120,13 @@ def take(
             mode=settings.mode,
             taken_at=now.isoformat(),
             batches=batches,
-            sequences=tuple(catalog.sequences(session, ours)),
+            sequences=tuple(catalog.sequences(session, ours).values()),
             tables=tuple(_tables(writer, session, tables, progress)),
             files=tuple(files),
         )
         written = writer.finish(manifest)
     strangers = tuple(sorted({table.name for table in found} - set(ours)))
-    return Taken(path, written.size, written.sha256, manifest, strangers)
+    return Taken(path, written.size, written.sha256, manifest, strangers, foreign_keys)
 
 
 def _books(session: Session, settings: Settings) -> tuple[int, BooksKey | None]:

@@ -39,6 +39,12 @@ def backup(file: Path, as_json: bool) -> None:
     if taken.strangers:
         names = ", ".join(taken.strangers)
         click.echo(f"wasl: left out, as they are not Wasl's: the tables {names}.", err=True)
+    for key in taken.foreign_keys:
+        click.echo(
+            f"wasl: the table {key.table}, which is not Wasl's, has a foreign key to {key.target}:"
+            " nothing can be restored into this database while it is there.",
+            err=True,
+        )
     said = "{file}: {rows} rows of {tables} tables, {batches} batches.\nsha256 {sha256}"
     report(taken.as_json(), as_json, said)
 
@@ -74,8 +80,9 @@ def restore(file: Path, sha256: str | None, replace_books: bool, as_json: bool) 
                 now=now(),
                 progress=progress,
             )
-    if done.aside is not None:
-        click.echo(f"wasl: what was in the home before lies in {done.aside}.", err=True)
+    if done.asides:
+        places = " and ".join(map(str, done.asides))
+        click.echo(f"wasl: what was in the home before lies in {places}.", err=True)
     if done.unused_providers is not None:
         click.echo(
             f"wasl: the backup's providers are in {settings().home}; WASL_PROVIDERS names"

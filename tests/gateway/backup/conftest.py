@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from gateway import db
-from gateway.backup.format import open_archive
+from gateway.backup.format import Manifest, Stream, TableStream, open_archive
 from gateway.backup.restoring import Restored, home_alone, refuse_unfit, restore
 from gateway.backup.taking import Taken, take
 from gateway.cli.backups import our_tables
@@ -60,3 +60,22 @@ def restored(file: Path, *, replace_books: bool = False) -> Restored:
             done = restore(archive, settings(), ours=OURS, replace_books=replace_books, now=NOON)
     _forget()
     return done
+
+
+def a_manifest(
+    tables: tuple[TableStream, ...] = (), files: tuple[Stream, ...] = (), **more: object
+) -> Manifest:
+    return Manifest.model_validate(
+        {
+            "format": 1,
+            "product": "0",
+            "revision": "0003",
+            "mode": "sandbox",
+            "taken_at": NOON.isoformat(),
+            "batches": 0,
+            "sequences": (),
+            "tables": tables,
+            "files": files,
+        }
+        | more
+    )

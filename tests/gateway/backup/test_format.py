@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.backup import format as archives
-from gateway.backup.format import Manifest, Stream, TableStream, new_archive, open_archive
+from gateway.backup.format import (
+    MANIFEST,
+    Part,
+    Sequence,
+    Stream,
+    TableStream,
+    new_archive,
+    open_archive,
+)
 from gateway.errors import Unusable
 from tests.factories import NOON
+from tests.gateway.backup.conftest import a_manifest
 
 KEY = bytes(range(32))
 ROWS = [f"{n}\tname {n}\n".encode() for n in range(300)]
@@ -27,25 +38,6 @@ def an_archive(path: Path, rows: list[bytes], key: bytes = KEY) -> str:
         file = writer.file("keys/books.key", [key])
         written = writer.finish(a_manifest(tables=(table,), files=(file,)))
     return written.sha256
-
-
-def a_manifest(
-    tables: tuple[TableStream, ...] = (), files: tuple[Stream, ...] = (), **more: object
-) -> Manifest:
-    return Manifest.model_validate(
-        {
-            "format": 1,
-            "product": "0",
-            "revision": "0003",
-            "mode": "sandbox",
-            "taken_at": NOON.isoformat(),
-            "batches": 0,
-            "sequences": (),
-            "tables": tables,
-            "files": files,
-        }
-        | more
-    )
 
 
 def read(path: Path) -> tuple[bytes, bytes]:
@@ -174,3 +166,105 @@ def test_other_programs_can_take_it_apart(whole: Path) -> None:
     )
     rows = subprocess.run(["zcat"], input=parts.stdout, capture_output=True, check=True)
     assert rows.stdout == b"".join(ROWS)
+
+
+@pytest.mark.parametrize("name", ["keys/" + "k" * 150, "keys/clé\u0301 = 1\n2"])
+def test_a_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    with new_archive(tmp_path / "file", now=NOON) as writer:
+        table = writer.table("payment", ("id",), ROWS)
+        writer.finish(a_manifest(tables=(table,), files=(writer.file(name, [KEY]),)))
+    assert read(tmp_path / "file") == (b"".join(ROWS), KEY)
+    with tarfile.open(tmp_path / "file") as tar:
+        assert f"state/home/{name}/000000.gz" in tar.getnames()
+
+
+def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, said: bytes = b"") -> bytes:
+    """Return a tar header that says what no writer would; with content, if any is given."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    raw = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    raw[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    if kind == tarfile.GNUTYPE_SPARSE:
+        raw[257:265] = b"ustar  \0"
+        raw[386:410] = b"00000000000\0" * 2
+        raw[483:495] = b"77777777777\0"
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    return bytes(raw) + said + bytes(-len(said) % 512)
+
+
+def pax(said: bytes) -> bytes:
+    return header("record", len(said), tarfile.XHDTYPE, said)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        header("a", -512),
+        header("a", -(2**40)),
+        header("a", 2**60),
+        header("a", 10**6),
+        header("a", kind=tarfile.GNUTYPE_SPARSE),
+        header("a", kind=tarfile.SYMTYPE),
+        header("a", -512, tarfile.GNUTYPE_LONGNAME),
+        header("a", 4, tarfile.GNUTYPE_LONGNAME, b"long") * 2000,
+        header("a", 11, tarfile.XGLTYPE, b"11 path=aa\n"),
+        pax(b"11 path=aa\n") * 2000,
+        pax(b"11 path=aa\n"),
+        pax(b"17 size=99999999\n") + header("a"),
+        pax(b"22 GNU.sparse.major=1\n19 GNU.sparse.minor=0\n") + header("a"),
+        pax(b"9" * 6 + b" path=aa\n") + header("a"),
+        header("a") * 2,
+        header(MANIFEST),
+    ],
+)
+def test_what_is_built_to_mislead_the_reader_is_refused(
+    whole: Path, tmp_path: Path, odd: bytes
+) -> None:
+    """With a right checksum: a forger can write one."""
+    content = whole.read_bytes()
+    end = content.index(bytes(1024), content.rindex(b'"files"'))
+    for at in (0, end + -end % 512):
+        forged = content[:at] + odd + content[at : content.rindex(b"wasl backup, sha256")]
+        digest = hashlib.sha256(forged).hexdigest().encode()
+        path = tmp_path / "forged"
+        path.write_bytes(forged + b"wasl backup, sha256 of all before this line: " + digest + b"\n")
+        with pytest.raises(Unusable, match="not a whole backup"), open_archive(path):
+            pass
+
+
+def test_no_more_is_unpacked_than_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with new_archive(path, now=NOON) as writer:
+        packed = gzip.compress(bytes(64 * archives.PIECE_BYTES))
+        writer._member("state/home/keys/k/000000.gz", packed)
+        part = Part(size=len(packed), sha256=hashlib.sha256(packed).hexdigest())
+        said = Stream(name="keys/k", size=archives.PIECE_BYTES, sha256="", parts=(part,))
+        writer.finish(a_manifest(files=(said,)))
+    given: list[bytes] = []
+    with open_archive(path) as archive, pytest.raises(Unusable, match="not a whole backup"):
+        given.extend(archive.file(said))
+    assert sum(map(len, given)) == said.size
+
+
+def test_a_manifest_says_each_thing_once_and_no_impossible_size(tmp_path: Path) -> None:
+    table = TableStream(name="a", size=0, sha256="", parts=(), columns=("id",), rows=0)
+    part = Part(size=1, sha256="")
+    number = Sequence(name="a", last_value=1, is_called=True)
+    for wrong in (
+        {"tables": (table, table)},
+        {"sequences": (number, number)},
+        {"files": (Stream(name="keys/a", size=0, sha256="", parts=()),) * 2},
+        {"tables": (table.model_copy(update={"size": -1}),)},
+        {
+            "tables": (
+                table.model_copy(update={"parts": (part.model_copy(update={"size": 2**40}),)}),
+            )
+        },
+    ):
+        path = tmp_path / "file"
+        with new_archive(path, now=NOON) as writer:
+            writer.finish(a_manifest().model_copy(update=wrong))
+        with pytest.raises(Unusable, match="not a whole backup"), open_archive(path):
+            pass
+        path.unlink()

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlmodel import Session
+import sqlalchemy as sa
 
-from gateway import db, process
-from gateway.backup import catalog, restoring
+from gateway import db, migrate, process
+from gateway.backup import catalog, homefiles, restoring
+from gateway.backup.format import Archive, Stream, Written, new_archive, open_archive
 from gateway.backup.homefiles import HomeFiles
+from gateway.backup.restoring import LEAP, home_alone
 from gateway.backup.taking import take
 from gateway.db import execute, snapshot, transaction
 from gateway.embedded.home import Home, Lock
 from gateway.errors import Unusable
 from gateway.settings import settings
+from gateway.supervisor import up
 from tests.conftest import _forget
 from tests.factories import (
     NOON,
     a_report,
+    as_owner,
     broken_promises,
     record,
     rows_of,
@@ -30,7 +34,7 @@ from tests.factories import (
     some_invoices,
     the_books,
 )
-from tests.gateway.backup.conftest import OURS, restored, taken
+from tests.gateway.backup.conftest import OURS, a_manifest, restored, taken
 
 Elsewhere = Callable[[], Path]
 
@@ -93,9 +97,10 @@ def test_with_the_word_books_are_replaced_and_their_keys_put_aside(
     seal()
     key, heads = (home / "keys/books.key").read_bytes(), (home / "books/heads.jsonl").read_bytes()
     done = restored(file, replace_books=True)
-    assert done.aside == home / "replaced-20261118T120000Z"
-    assert (done.aside / "keys/books.key").read_bytes() == key
-    assert (done.aside / "books/heads.jsonl").read_bytes() == heads
+    [aside] = done.asides
+    assert aside == home / "replaced-20261118T120000Z"
+    assert (aside / "keys/books.key").read_bytes() == key
+    assert (aside / "books/heads.jsonl").read_bytes() == heads
     assert the_books() == wanted
     assert broken_promises() == []
 
@@ -114,8 +119,8 @@ def test_a_providers_file_that_is_here_is_put_aside(
     (home / "providers.toml").write_text("# ours\n")
     done = restored(tmp_path / "second")
     assert (home / "providers.toml").read_text() == "# in use\n"
-    assert done.aside is not None
-    assert (done.aside / "providers.toml").read_text() == "# ours\n"
+    [aside] = done.asides
+    assert (aside / "providers.toml").read_text() == "# ours\n"
     assert done.unused_providers == theirs
 
 
@@ -130,15 +135,15 @@ def test_a_crash_before_the_commit_leaves_all_as_it_was(
     before = state()
 
     made: list[str] = []
-    move = restoring._move_schema
+    move = migrate.move
 
-    def crash(session: Session, by: Callable[[Config, str], None], revision: str) -> None:
+    def crash(connection: sa.Connection, revision: str) -> None:
         if len(made) == moves:
             raise KeyboardInterrupt
         made.append(revision)
-        move(session, by, revision)
+        move(connection, revision)
 
-    monkeypatch.setattr(restoring, "_move_schema", crash)
+    monkeypatch.setattr(migrate, "move", crash)
     with pytest.raises(KeyboardInterrupt):
         restored(file, replace_books=True)
     assert state() == before
@@ -157,7 +162,7 @@ def test_a_crash_between_database_and_home_is_mended_by_the_same_command(
     def crash(self: HomeFiles, **_: object) -> None:
         for name in sorted(self._wanted)[:placed]:
             (home / name).parent.mkdir(exist_ok=True)
-            (self._stage / name).rename(home / name)
+            self._staged(name).rename(home / name)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(HomeFiles, "place", crash)
@@ -166,7 +171,7 @@ def test_a_crash_between_database_and_home_is_mended_by_the_same_command(
     monkeypatch.setattr(HomeFiles, "place", whole)
     assert the_books() == wanted
     done = restored(file)
-    assert (done.loaded, done.aside) == (False, None)
+    assert (done.loaded, done.asides) == (False, ())
     assert the_books() == wanted
     assert broken_promises() == []
 
@@ -194,6 +199,9 @@ def test_a_home_that_is_up_is_left_alone(file: Path, elsewhere: Elsewhere) -> No
             restored(file)
     finally:
         lock.release()
+    starting = pytest.raises(Unusable, match="this home, or a backup is being put back into it")
+    with home_alone(settings()), starting:
+        up(settings(), 0)
 
 
 def test_invented_and_real_money_are_not_mixed(
@@ -216,22 +224,210 @@ def test_a_backup_of_a_newer_version_is_refused(
         restored(tmp_path / "newer")
 
 
-def test_a_backup_of_an_older_version_is_brought_to_this_one(
-    database: str, elsewhere: Elsewhere, tmp_path: Path
-) -> None:
+@pytest.fixture
+def older(database: str, tmp_path: Path) -> Path:
+    """A backup of the version before there were events."""
     with transaction() as session:
-        restoring._move_schema(session, command.downgrade, "0003")
+        migrate.move(session.connection(), "0003")
         execute(
             session,
             "INSERT INTO category (code, periodicity, needs_base) VALUES ('a', 'month', false)",
         )
-        older = {table.name for table in catalog.tables(session)}
-    done = take(tmp_path / "file", settings(), ours=older, now=NOON)
-    assert done.manifest.revision == "0003"
+        tables = {table.name for table in catalog.tables(session)}
+    assert take(tmp_path / "older", settings(), ours=tables, now=NOON).manifest.revision == "0003"
+    return tmp_path / "older"
+
+
+def test_a_backup_of_an_older_version_is_brought_to_this_one(
+    older: Path, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere()
     newest = rows_of(address(), "SELECT * FROM alembic_version")
-    restored(tmp_path / "file")
+    some_invoices(2)
+    [(last,)] = rows_of(address(), "SELECT max(id) FROM event")
+
+    def full(_self: HomeFiles) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HomeFiles, "place", full)
+        with pytest.raises(Unusable, match=r"database holds the backup, but.*No space left"):
+            restored(older, replace_books=True)
     assert rows_of(address(), "SELECT * FROM alembic_version") == newest
     assert rows_of(address(), "SELECT code FROM category") == [("a",)]
+    # The same again, without the word: what it left is known, though no row is as in the archive.
+    assert not restored(older).loaded
+    as_owner(address(), "UPDATE category SET needs_base = true")
+    with pytest.raises(Unusable, match=r"rows in category"):
+        restored(older)
+    as_owner(address(), "UPDATE category SET needs_base = false")
     assert broken_promises(deliveries=True) == []
+    # Who has read the feed so far would miss what is given a number that he has passed.
+    some_invoices(1)
+    [(first,)] = rows_of(address(), "SELECT min(id) FROM event")
+    assert first >= last + LEAP
+    # And what came later is not taken for what was left.
+    with pytest.raises(Unusable, match=r"rows in category, contributor"):
+        restored(older)
     db.disconnect()
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder on another filesystem than the home's."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_folders_of_the_home_may_be_links_and_other_filesystems(
+    file: Path, elsewhere: Elsewhere, tmp_path: Path, volume: Path
+) -> None:
+    wanted = the_books()
+    home = elsewhere()
+    home.mkdir()
+    assert volume.stat().st_dev != home.stat().st_dev
+    near = tmp_path / "near"
+    near.mkdir()
+    (home / "keys").symlink_to(volume)
+    (home / "books").symlink_to(near)
+    (volume / "books.key").write_bytes(bytes(32))
+    (volume / "lost+found").mkdir()
+    (near / "heads.jsonl").write_text("theirs\n")
+    done = restored(file, replace_books=True)
+    stamp = "replaced-20261118T120000Z"
+    assert set(done.asides) == {home / stamp, home / "keys" / stamp}
+    assert (volume / stamp / "books.key").read_bytes() == bytes(32)
+    assert (home / stamp / "books/heads.jsonl").read_text() == "theirs\n"
+    assert (volume / "lost+found").is_dir()
+    assert (home / "keys").readlink() == volume
+    assert (home / "books").readlink() == near
+    assert {each.name for each in near.iterdir()} == {"heads.jsonl"}
+    assert the_books() == wanted
+    assert broken_promises() == []
+    # What was put aside, or left by a restore that was killed, is no concern of what follows.
+    (volume / ".restoring").mkdir()
+    (volume / ".restoring/books.key").write_bytes(bytes(32))
+    next_one = {each.name for each in taken(tmp_path / "next").manifest.files}
+    assert not restored(file).loaded
+    with open_archive(file) as archive:
+        assert next_one == {each.name for each in archive.manifest.files}
+    assert not (volume / ".restoring").exists()
+
+
+def test_what_cannot_be_placed_is_known_before_the_database_is_touched(
+    file: Path, elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = elsewhere()
+    home.mkdir()
+    before = state()
+    (home / "keys").write_text("")
+    with pytest.raises(Unusable, match=r"keys is not a folder"):
+        restored(file)
+    (home / "keys").unlink()
+    # A place that nobody can write to, the superuser neither.
+    (home / "keys").symlink_to("/proc/sys/kernel/random")
+    with pytest.raises(Unusable, match=r"cannot be written .*; the database is as it was"):
+        restored(file, replace_books=True)
+    (home / "keys").unlink()
+    # A key that is mounted as a single file, as the kernel tells it.
+    told = tmp_path / "mountinfo"
+    told.write_text(
+        "".join(
+            f"36 35 98:0 / {home}/{each} rw - ext4 /dev/x rw\n" for each in ("keys", r"keys/a\040b")
+        )
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(homefiles, "MOUNTS", told)
+        with pytest.raises(Unusable, match=r"keys/a b is a mount of its own"):
+            restored(file)
+    assert state() == before
+    # Something else than a file has the name of one.
+    (home / "keys/books.key").mkdir(parents=True)
+    (home / "keys/books.key/x").write_text("theirs")
+    with pytest.raises(Unusable, match=r"keys/books\.key/x in the home"):
+        restored(file)
+    (home / "keys/books.key/x").unlink()
+    assert state() == before
+    [aside] = restored(file).asides
+    assert (aside / "keys/books.key").is_dir()
+    assert broken_promises() == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["keys"],
+        ["books"],
+        ["run/up.json"],
+        ["providers.toml/x"],
+        ["keys/.restoring/x"],
+        ["keys/a.lock"],
+        ["books/replaced-1/x"],
+        ["keys/a", "keys/a/b"],
+    ],
+)
+def test_a_file_that_a_home_has_no_place_for_is_refused(tmp_path: Path, names: list[str]) -> None:
+    streams = tuple(Stream(name=name, size=0, sha256="", parts=()) for name in names)
+    manifest = a_manifest(files=streams)
+    with (tmp_path / "file").open("w+b") as nothing:
+        archive = Archive(tmp_path / "file", manifest, Written(0, ""), nothing, {})
+        with pytest.raises(Unusable, match=r"which is no file of a home"):
+            HomeFiles(tmp_path, archive)
+
+
+def test_sequences_that_are_not_the_schemas_are_refused(
+    file: Path, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    elsewhere()
+    before = state()
+    with open_archive(file) as archive:
+        [number] = [s for s in archive.manifest.sequences if s.name == "invoice_number"]
+        others = tuple(s for s in archive.manifest.sequences if s != number)
+    for said, wrong in {
+        r"sequences of revision \d+ \(invoice_number\)": others,
+        r"sequences of revision \d+ \(theirs\)": (
+            *others,
+            number,
+            number.model_copy(update={"name": "theirs"}),
+        ),
+        r"stands at -1, and it goes from 0 to 8999999999": (
+            *others,
+            number.model_copy(update={"last_value": -1}),
+        ),
+        r"stands at 1180591620717411303424": (
+            *others,
+            number.model_copy(update={"last_value": 2**70}),
+        ),
+    }.items():
+        with pytest.raises(Unusable, match=said):
+            restored(forged(file, tmp_path / "forged", sequences=wrong))
+        (tmp_path / "forged").unlink()
+    assert state() == before
+    # The last number of all is given out, and is not given again.
+    last = number.model_copy(update={"last_value": 8_999_999_999})
+    restored(forged(file, tmp_path / "forged", sequences=(*others, last)))
+    with pytest.raises(sa.exc.DBAPIError, match="reached maximum value"), transaction() as session:
+        execute(session, "SELECT nextval('invoice_number')")
+
+
+def test_an_archive_of_no_tables_is_not_what_any_database_holds(
+    file: Path, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    elsewhere()
+    some_invoices(1)
+    with pytest.raises(Unusable, match=r"rows in category"):
+        restored(forged(file, tmp_path / "forged", tables=(), files=()))
+
+
+def forged(file: Path, path: Path, **said: object) -> Path:
+    """Write an archive like another, whose manifest says something else."""
+    with open_archive(file) as archive, new_archive(path, now=NOON) as writer:
+        manifest = archive.manifest
+        forgery = manifest.model_copy(update=said)
+        for table in forgery.tables:
+            writer.table(table.name, table.columns, archive.table(table))
+        for each in forgery.files:
+            writer.file(each.name, archive.file(each))
+        writer.finish(forgery)
+    return path

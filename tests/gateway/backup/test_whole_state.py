@@ -141,7 +141,7 @@ def test_what_comes_back_is_what_was_there(
 
     home = elsewhere()
     done = restored(tmp_path / "file")
-    assert (done.loaded, done.aside) == (True, None)
+    assert (done.loaded, done.asides) == (True, ())
     here = settings().database_url
     assert here is not None
     after = the_books(), balances(), every_row(here.get_secret_value())
@@ -298,18 +298,33 @@ def test_a_table_of_somebody_else_is_named_and_left(
     database: str, elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
     some_invoices(1)
-    as_owner(database, "CREATE TABLE theirs (id bigserial, of_ours bigint)")
+    as_owner(
+        database,
+        "CREATE TABLE theirs (id bigserial, of_ours bigint REFERENCES invoice (id))",
+        "CREATE SEQUENCE their_numbers",
+    )
     done = taken(tmp_path / "file")
     assert done.strangers == ("theirs",)
-    assert "theirs_id_seq" not in {each.name for each in done.manifest.sequences}
+    assert [(key.table, key.target) for key in done.foreign_keys] == [("theirs", "invoice")]
+    kept = {each.name for each in done.manifest.sequences}
+    assert not {"theirs_id_seq", "their_numbers"} & kept
     elsewhere()
-    here = settings().database_url
-    assert here is not None
+    url = settings().database_url
+    assert url is not None
+    here = url.get_secret_value()
     as_owner(
-        here.get_secret_value(), "CREATE TABLE theirs (x int)", "INSERT INTO theirs VALUES (1)"
+        here,
+        "CREATE SCHEMA other",
+        "CREATE TABLE theirs (x bigint)",
+        "INSERT INTO theirs VALUES (1)",
+        "CREATE TABLE other.theirs (x bigint REFERENCES payment (id))",
     )
+    pointing = r"The table other\.theirs, which is not Wasl's, has a foreign key to payment"
+    with pytest.raises(Unusable, match=pointing):
+        restored(tmp_path / "file")
+    as_owner(here, "DROP TABLE other.theirs")
     restored(tmp_path / "file")
-    assert rows_of(here.get_secret_value(), "SELECT * FROM theirs") == [(1,)]
+    assert rows_of(here, "SELECT * FROM theirs") == [(1,)]
     assert broken_promises() == []
 
 

@@ -10,6 +10,7 @@ The rules, in the order they are asked:
   the money stays booked, and a person looks.
 - Money that the provider holds is always booked: to its invoice as far as it is due, beyond that
   to the payer's credit, without a known invoice to suspense.
+- A declined try ends an announcement and nothing else: it never takes back money, nor keeps it out.
 - A failure stated after completion means the money is not held: it is taken back like a reversal,
   or never booked if the failure was heard first.
 - Refunds and disputes give back a part, or all, and may come back again: the payment stays booked,
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from gateway.accounts import PAYABLE, SUSPENSE, Posting, account
@@ -35,6 +36,7 @@ from gateway.returns import Return, credit_of, give_back, given_back_minor, rest
 # erase penalties. Wafacash and its like keep a transfer for 45 days.
 PAID_AT_AGE_MAX: Final = timedelta(days=60)
 CLOCK_SKEW_MAX: Final = timedelta(minutes=5)
+BEFORE_ALL_ELSE: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RANK: Final = {
     Statement.PENDING: 0,
@@ -129,6 +131,8 @@ def decide(
         now: The business clock.
     """
     report = _with_what_is_known(payment, report)
+    if report.statement is Statement.DECLINED:
+        return _decline(payment, report)
     newer = _outranks(report, payment)
     if newer and payment.booked_at is None and payment.status is PaymentStatus.REVERSED:
         return _after_early_reversal(payment, invoice, report, now=now)
@@ -157,6 +161,16 @@ def decide(
             payment.status = PaymentStatus(statement.value)
             # So that the payer who looks is told that money is on its way.
             payment.invoice_id = invoice.id if invoice else None
+    return Decision("noted")
+
+
+def _decline(payment: PaymentState, report: PaymentReport) -> Decision:
+    """End an announcement. Dated before all else, so that no statement is too old to follow it."""
+    if payment.status is not PaymentStatus.PENDING:
+        return Decision("repeated")
+    payment.report = report
+    payment.status = PaymentStatus.FAILED
+    payment.stated_at = BEFORE_ALL_ELSE
     return Decision("noted")
 
 

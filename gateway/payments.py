@@ -243,7 +243,7 @@ def _quarantine(batch: Batch, report: Unbookable) -> str:
     if known is not None and known.booked_at is not None:
         # The payment is in the books: what does not fit it is a conflict, whatever it is.
         code, at = ExceptionCode.CONFLICTING_PAYMENT, report.key
-    elif report.statement in {Statement.PENDING, Statement.FAILED}:
+    elif report.statement in {Statement.PENDING, Statement.DECLINED, Statement.FAILED}:
         return "ignored"
     batch.findings.append((at, Finding(code, subject, detail)))
     return "conflicting" if code is ExceptionCode.CONFLICTING_PAYMENT else "quarantined"

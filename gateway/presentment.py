@@ -89,6 +89,14 @@ class PresentedPayment:
     receipt_signed: bytes | None
     """The signed receipt (COSE_Sign1); None while it is being made, or where there is none."""
     returned_minor: int = 0
+    charged_back: bool = False
+    """Whether a dispute took money: what was given back otherwise was refunded."""
+
+    @property
+    def is_refunded(self) -> bool:
+        """Whether what is gone of it went back to the payer by a refund."""
+        booked = self.status is PaymentStatus.BOOKED
+        return booked and self.returned_minor > 0 and not self.charged_back
 
     @property
     def is_gone(self) -> bool:
@@ -250,7 +258,11 @@ _PAYMENTS: Final = """
         number, signed,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a
             WHERE a.payment_id = payment.id AND a.invoice_id = payment.invoice_id), 0)::bigint
-            AS allocated_minor
+            AS allocated_minor,
+        returned_minor > 0 AND EXISTS (SELECT FROM payment_return r
+            WHERE r.provider = payment.provider
+                AND r.provider_payment_id = payment.provider_payment_id
+                AND r.kind = 'dispute' AND r.state = 'given') AS charged_back
     FROM payment LEFT JOIN receipt ON receipt.payment_id = payment.id
     WHERE payment.invoice_id = ANY(:ids) AND status <> 'failed'
     ORDER BY payment.invoice_id, paid_at, payment.id
@@ -297,6 +309,7 @@ def _payment(row: Any) -> PresentedPayment:
         receipt_number=row["number"],
         receipt_signed=row["signed"],
         returned_minor=row["returned_minor"],
+        charged_back=row["charged_back"],
     )
 
 

@@ -61,6 +61,8 @@ class ReceiptRecord:
     """What was given back of it by refunds and disputes."""
     disputed: bool
     """Whether a dispute is open: it may yet be taken back."""
+    refunded: bool
+    """Whether what is gone of it went back to the payer by refunds, and not otherwise."""
     paid_at: datetime
     channel: Channel | None
     standing: ReceiptStanding
@@ -122,6 +124,7 @@ class Verdict:
                 "standing": record.standing,
                 "returned": format_amount(record.amount_minor - record.counted_minor),
                 "disputed": record.disputed,
+                "refunded": record.refunded,
             }
         if key := self.key:
             said |= {"key": key.key_id, "key_retired_at": key.until and key.until.isoformat()}
@@ -309,6 +312,10 @@ _RECORD: Final = """
         EXISTS (SELECT FROM payment_return r WHERE r.provider = payment.provider
             AND r.provider_payment_id = payment.provider_payment_id
             AND r.kind = 'dispute' AND r.outcome IS NULL) AS disputed,
+        payment.status = 'booked' AND payment.returned_minor > 0
+            AND NOT EXISTS (SELECT FROM payment_return r WHERE r.provider = payment.provider
+                AND r.provider_payment_id = payment.provider_payment_id
+                AND r.kind = 'dispute' AND r.state = 'given') AS refunded,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
             AND a.invoice_id = receipt.invoice_id), 0)::bigint AS allocated_minor
     FROM receipt JOIN payment ON payment.id = receipt.payment_id
@@ -329,6 +336,7 @@ def _record(row: Any) -> ReceiptRecord:
         standing=standing_of(row["status"], row["amount_minor"], row["returned_minor"]),
         returned_minor=row["returned_minor"],
         disputed=row["disputed"],
+        refunded=row["refunded"],
         signed=bytes(row["signed"]),
         key_id=row["key_id"],
         issued_at=row["issued_at"],

@@ -16,7 +16,10 @@ class Statement(StrEnum):
     """What the provider says of a payment; an unknown word is `pending`."""
 
     PENDING = "pending"
+    DECLINED = "declined"
+    """One try failed, and what was announced with it. Money that came or comes stays untouched."""
     FAILED = "failed"
+    """No money came, or what came is not held any more."""
     COMPLETED = "completed"
     REVERSED = "reversed"
 

@@ -116,6 +116,8 @@ def _band(record: ReceiptRecord, presentment: Presentment) -> dict[str, Any]:
 
 
 def _what_is_left(record: ReceiptRecord) -> Pair:
+    if record.standing is ReceiptStanding.REVERSED and record.refunded:
+        return say("REFUNDED: the money was given back to you. It proves no payment any more.")
     if record.standing is ReceiptStanding.REVERSED:
         return say("PAYMENT TAKEN BACK: it was reversed, and this receipt proves it no more.")
     return both(
@@ -154,7 +156,10 @@ def _reversal(record: ReceiptRecord) -> dict[str, Any]:
     return {
         "lines": [
             entry(say("Amount received"), record.amount_minor),
-            entry(say("Taken back since"), record.counted_minor - record.amount_minor),
+            entry(
+                say("Refunded to you since") if record.refunded else say("Taken back since"),
+                record.counted_minor - record.amount_minor,
+            ),
         ],
         "total": total(say("Amount that counts"), record.counted_minor),
     }

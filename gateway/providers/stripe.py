@@ -399,11 +399,11 @@ _READERS: Final[Mapping[str, Reader]] = {
     "payment_intent.processing": _intent(Statement.PENDING),
     # Not the end of an intent: the payer may take another card on the same page, and what succeeds
     # later is later in Stripe's own time. It ends what was announced, and nothing more.
-    "payment_intent.payment_failed": _intent(Statement.FAILED),
-    "payment_intent.canceled": _intent(Statement.FAILED),
+    "payment_intent.payment_failed": _intent(Statement.DECLINED),
+    "payment_intent.canceled": _intent(Statement.DECLINED),
     "checkout.session.completed": _session_completed,
     "checkout.session.async_payment_succeeded": _session(Statement.COMPLETED),
-    "checkout.session.async_payment_failed": _session(Statement.FAILED),
+    "checkout.session.async_payment_failed": _session(Statement.DECLINED),
     "checkout.session.expired": _session_expired,
     "charge.refunded": _charge_refunded,
     "charge.refund.updated": _refund,
@@ -419,9 +419,9 @@ _READERS: Final[Mapping[str, Reader]] = {
 
 _STATEMENTS: Final = {
     "payment_intent.processing": Statement.PENDING,
-    "payment_intent.payment_failed": Statement.FAILED,
-    "payment_intent.canceled": Statement.FAILED,
-    "checkout.session.async_payment_failed": Statement.FAILED,
+    "payment_intent.payment_failed": Statement.DECLINED,
+    "payment_intent.canceled": Statement.DECLINED,
+    "checkout.session.async_payment_failed": Statement.DECLINED,
 }
 """Of what cannot be booked; all else is about money that moved."""
 

@@ -252,6 +252,16 @@ def test_money_completed_after_it_was_given_back_is_booked_and_a_person_is_told_
     assert ExceptionCode.CONFLICTING_PAYMENT in till.codes()
 
 
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=3), st.integers(0, 6), st.data())
+def test_a_declined_try_keeps_no_money_out_whenever_it_is_dated(
+    declined: list[int], completed: int, data: st.DataObject
+) -> None:
+    reports = [said(Statement.DECLINED, at) for at in declined] + [said(C, completed)]
+    till = told(an_invoice(), *data.draw(st.permutations(reports)))
+    assert (till.status, till.net_minor()) == (PaymentStatus.BOOKED, DUE)
+    assert till.codes() == []
+
+
 # -- the ordinary cases ---------------------------------------------------------------------------
 
 BOOKED, REVERSED = PaymentStatus.BOOKED, PaymentStatus.REVERSED

@@ -392,12 +392,12 @@ def test_a_payment_is_read_as_it_is_written() -> None:
     [
         ("payment_intent.succeeded", an_intent(), Statement.COMPLETED),
         ("payment_intent.processing", an_intent(), Statement.PENDING),
-        ("payment_intent.payment_failed", an_intent(), Statement.FAILED),
-        ("payment_intent.canceled", an_intent(), Statement.FAILED),
+        ("payment_intent.payment_failed", an_intent(), Statement.DECLINED),
+        ("payment_intent.canceled", an_intent(), Statement.DECLINED),
         ("checkout.session.completed", a_session(), Statement.COMPLETED),
         ("checkout.session.completed", a_session(payment_status="unpaid"), Statement.PENDING),
         ("checkout.session.async_payment_succeeded", a_session(), Statement.COMPLETED),
-        ("checkout.session.async_payment_failed", a_session(), Statement.FAILED),
+        ("checkout.session.async_payment_failed", a_session(), Statement.DECLINED),
     ],
 )
 def test_all_events_of_a_payment_name_it_alike(

@@ -73,12 +73,16 @@ def test_what_was_given_back_in_part_says_so(client: TestClient) -> None:
     assert "Rendu depuis 63,52 DH" in verdict
 
 
-def test_what_was_given_back_whole_is_taken_back(client: TestClient) -> None:
+def test_what_was_given_back_whole_is_said_to_be_refunded(client: TestClient) -> None:
     reference = states.given_back(16352)
-    assert "Paiement annulé" in text_of(client.get(f"/{reference}/receipt"))
+    shown = text_of(client.get(f"/{reference}/receipt"))
+    assert "Paiement remboursé" in shown
+    assert "annulé" not in shown
     page = text_of(client.get(f"/{reference}"))
-    assert "a été annulé : il ne compte plus" in page
+    assert "a été remboursé : l’argent est retourné à celui qui a payé" in page
     assert "Déjà payé" not in page
+    [receipt] = states.receipts_of(reference)
+    assert "son paiement a été remboursé" in text_of(client.get(f"/verify/{receipt.number}"))
 
 
 def test_a_dispute_is_said_beside_a_payment_that_stands(client: TestClient) -> None:

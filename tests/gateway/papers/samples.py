@@ -179,6 +179,7 @@ def a_record(presented: Presentment = PAID, **values: Any) -> ReceiptRecord:
         "allocated_minor": 16352,
         "returned_minor": 0,
         "disputed": False,
+        "refunded": False,
         "paid_at": datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC),
         "channel": Channel.CASH_AGENT,
         "standing": ReceiptStanding.STANDS,

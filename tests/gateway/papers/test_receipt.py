@@ -38,9 +38,10 @@ REDUCED = {
         (a_record(amount_minor=20000, channel=None), PAID),
         (a_record(OPEN, **TAKEN_BACK), OPEN),
         (a_record(PART_PAID, **REDUCED), PART_PAID),
+        (a_record(OPEN, **TAKEN_BACK, returned_minor=16352, refunded=True), OPEN),
         (a_record(CROWDED), CROWDED),
     ],
-    ids=["paid", "part", "more", "reversed", "given back in part", "long names"],
+    ids=["paid", "part", "more", "reversed", "given back in part", "refunded", "long names"],
 )
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "whole"])
 def test_a_receipt_is_one_page_in_both_languages(

@@ -20,11 +20,18 @@ import structlog
 from sqlmodel import Session
 
 from gateway.clock import Clock
-from gateway.db import execute, transaction
+from gateway.db import alone, execute, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState
 from gateway.payments import record_reports
-from gateway.providers import MadePage, PageProvider, PageState, WantedPage, WebhookProvider
+from gateway.providers import (
+    MadePage,
+    PageFailed,
+    PageProvider,
+    PageState,
+    WantedPage,
+    WebhookProvider,
+)
 from gateway.seals import BooksKey
 
 PAGE_LIFE: Final = timedelta(minutes=60)
@@ -36,21 +43,29 @@ REUSED_WITHIN: Final = timedelta(minutes=2)
 
 ATTEMPTS_MAX: Final = 10
 """For one invoice while a page lives: somebody who begins and gives up again and again waits."""
+FAILED_COUNTS: Final = timedelta(minutes=5)
+"""For how long one counts that failed at the provider, which is no fault of the payer's."""
 
 ASK_FIRST_SECONDS: Final = 600
 """When we ask about a page that nobody came back from; its webhook mostly comes first."""
 ASK_BACK_SECONDS: Final = 4
 """The same for a payer who came back and waits."""
 ASK_SECONDS_MAX: Final = 1_800
+ASK_OUTDATED_SECONDS_MAX: Final = 300
+"""The same about a page that asks for what is not due any more: it could be paid by twice."""
 AFTER_EXPIRY_SECONDS: Final = 30
+ABOUT_TO_ASK_SECONDS: Final = 30
+"""For how long the worker's question that is due is waited for, before a payer's press asks."""
 AWAY_SECONDS: Final = 30
 """For how long a provider that did not answer is left alone: runs are rung more often than that."""
+FAILED: Final = "failed"
+"""Why an attempt was closed that the provider answered by an error of its own, for good."""
 NOT_KNOWN: Final = "nobody could be asked"
 """Why an attempt was closed of which we do not know that nothing came by it."""
-ASKING_SECONDS_MAX: Final = 40.0
-"""When a run takes no further attempt; the last one may take as long again."""
-TRIES_EARLY_MAX: Final = 5
-"""How often we ask at once about a page that asks for what is not due any more."""
+ASKING_SECONDS_MAX: Final = 10.0
+"""When a run takes no further attempt: only the questions about the last one may take longer."""
+ASKING: Final = "card_payments.ask_due"
+"""The right of the one run that asks. A second would hold a second worker up, and book nothing."""
 TRIES_HURRIED_MAX: Final = 30
 """How often somebody who loads a page again can have us ask."""
 
@@ -76,6 +91,8 @@ class Attempt:
     closed_because: str | None
     outdated: bool
     """Whether what is due on its invoice is not what its page asks for."""
+    asked_soon: bool
+    """Whether the worker's question about it is due since a moment ago."""
 
     @property
     def is_open(self) -> bool:
@@ -120,7 +137,7 @@ def latest_attempt(session: Session, reference: str) -> Attempt | None:
 
 
 def begin(
-    provider: PageProvider,
+    providers: Mapping[str, WebhookProvider],
     reference: str,
     *,
     due_minor: Callable[[Session], int],
@@ -133,7 +150,8 @@ def begin(
     Opens its own transactions and calls the provider between them.
 
     Args:
-        provider: Who makes the page.
+        providers: Who is switched on. The first that makes pages makes this one; a page that is
+            open already is settled with whoever made it.
         reference: The invoice's.
         due_minor: Reads what is to be paid, in centimes; 0 or less where nothing is.
         language: Of the payer.
@@ -145,6 +163,8 @@ def begin(
             finds it.
         ProviderRefused: The provider makes no page for this.
     """
+    provider = page_provider(providers)
+    assert provider is not None, "asked for a page where nobody makes any"
     for _ in range(3):
         with transaction() as session:
             due = due_minor(session)
@@ -155,7 +175,7 @@ def begin(
         if known is None:
             return Begun(Step.TOO_OFTEN if due > 0 else Step.NOTHING_DUE)
         if known.provider != provider.name or known.amount_minor != due or _ends(known, clock()):
-            if not _settle(provider, known, clock()):
+            if not _settle(providers, known, clock()):
                 return Begun(Step.UNKNOWN)
             continue
         if known.state is AttemptState.SENT and known.page_url:
@@ -168,8 +188,8 @@ def begin(
     raise ProviderAway("the attempt changed under our hands")
 
 
-def give_up(provider: PageProvider, reference: str, *, clock: Clock) -> bool:
-    """Close the open page of an invoice at the provider, and say whether none is open any more.
+def give_up(providers: Mapping[str, WebhookProvider], reference: str, *, clock: Clock) -> bool:
+    """Close the open page of an invoice at its provider, and say whether none is open any more.
 
     Raises:
         ProviderAway: It is not known to be closed.
@@ -179,7 +199,7 @@ def give_up(provider: PageProvider, reference: str, *, clock: Clock) -> bool:
             known = _open_attempt(session, reference)
         if known is None:
             return True
-        if not _settle(provider, known, clock(), because="given up"):
+        if not _settle(providers, known, clock(), because="given up"):
             return False
     return False
 
@@ -213,6 +233,7 @@ def _make(
         SELECT :id, invoice.id, :provider, :due, :language, :now, :expires
         FROM invoice WHERE reference = :reference AND :most > (
             SELECT count(*) FROM payment_attempt WHERE invoice_id = invoice.id AND made_at > :since
+                AND (closed_because IS DISTINCT FROM :failed OR made_at > :lately)
         )
         ON CONFLICT (invoice_id) WHERE state IN ('made', 'sent') DO NOTHING
         """,
@@ -224,6 +245,8 @@ def _make(
             "now": now,
             "expires": now + PAGE_LIFE,
             "since": now - PAGE_LIFE,
+            "failed": FAILED,
+            "lately": now - FAILED_COUNTS,
             "most": ATTEMPTS_MAX,
             "reference": reference,
         },
@@ -246,6 +269,11 @@ def _page(provider: PageProvider, attempt: Attempt, link: str) -> MadePage:
         log.error("page_refused", attempt=attempt.id, reason=str(error))
         _close(attempt, "refused")
         raise
+    except PageFailed as error:
+        # Under this key it will always answer so: the next press takes a new one.
+        log.error("page_failed", attempt=attempt.id, reason=str(error))
+        _close(attempt, FAILED)
+        raise
 
 
 def _sent(attempt: Attempt, made: MadePage) -> bool:
@@ -267,21 +295,29 @@ def _sent(attempt: Attempt, made: MadePage) -> bool:
 
 
 def _settle(
-    provider: PageProvider, attempt: Attempt, now: datetime, because: str = "replaced"
+    providers: Mapping[str, WebhookProvider],
+    attempt: Attempt,
+    now: datetime,
+    because: str = "replaced",
 ) -> bool:
     """Bring an attempt to its end, and say whether it is known that no money comes by it.
 
-    One whose page we never learned of was shown to nobody: it just ends.
+    The provider that made its page is asked. One whose page we never learned of was shown to
+    nobody: it just ends.
     """
     if attempt.state is AttemptState.MADE or attempt.session_id is None:
         _close(attempt, because)
         return True
-    if attempt.provider != provider.name:
+    provider = providers.get(attempt.provider)
+    if not isinstance(provider, PageProvider):
         # Of a provider that was switched off: nobody can be asked, so its page has to run out.
         if now < attempt.expires_at:
             raise ProviderAway(f"the open page is of {attempt.provider}, which is switched off")
         _close(attempt, NOT_KNOWN)
         return True
+    if attempt.asked_soon:
+        # Whoever presses again and again learns it from the worker, and has us ask no more often.
+        return False
     if provider.close_page(attempt.session_id) is PageState.CLOSED:
         _close(attempt, because)
         return True
@@ -314,10 +350,18 @@ def ask_due(
 ) -> int:
     """Ask about attempts whose outcome is not known, and book what is learned; return how many.
 
-    Opens its own transactions and calls providers between them. Any number may run at once: who
-    takes an attempt puts off its next turn, further and further, before he asks. A provider that
-    does not answer is not asked again in this run.
+    Opens its own transactions and calls providers between them. While one asks, all others return
+    at once: providers may be slow, and workers are few. Who takes an attempt puts off its next
+    turn, further and further, before he asks. A provider that does not answer is not asked again
+    in this run.
     """
+    with alone(ASKING) as ours:
+        return _ask_due(providers, key, clock, asks_max) if ours else 0
+
+
+def _ask_due(
+    providers: Mapping[str, WebhookProvider], key: BooksKey, clock: Clock, asks_max: int
+) -> int:
     pages = {name: p for name, p in providers.items() if isinstance(p, PageProvider)}
     if not pages:
         return 0
@@ -363,27 +407,33 @@ def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) 
 def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:
     """Take the attempt that is most due, and put off its next turn.
 
-    One whose page asks for what is no longer due comes before its time: it could be paid twice.
+    One whose page asks for what is no longer due is due at once, whatever was asked before: it
+    could be paid by twice. Whether it has had that turn shows by its next one, which is then no
+    further off than such turns are put off.
     """
     taken = execute(
         session,
-        """
-        UPDATE payment_attempt SET tries = tries + 1, ask_at = clock_timestamp()
-            + make_interval(secs => least(:most, 5 * power(2, least(tries, 20))))
-        WHERE id = (
-            SELECT a.id FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
+        f"""
+        WITH chosen AS (
+            SELECT a.id, {_OUTDATED} AS outdated
+            FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
             WHERE state = 'sent' AND provider = ANY(:providers) AND (
                 ask_at <= clock_timestamp()
-                OR tries < :early
-                    AND (cancelled_at IS NOT NULL
-                        OR a.amount_minor <> invoice.amount_minor - paid_minor)
+                OR {_OUTDATED} AND ask_at > clock_timestamp() + make_interval(secs => greatest(
+                    :away, least(:most_outdated, 5 * power(2, least(tries, 20) - 1))))
             )
             ORDER BY ask_at LIMIT 1 FOR UPDATE OF a SKIP LOCKED
-        ) RETURNING id
+        )
+        UPDATE payment_attempt SET tries = tries + 1, ask_at = clock_timestamp()
+            + make_interval(secs => least(
+                CASE WHEN outdated THEN :most_outdated ELSE :most END,
+                5 * power(2, least(tries, 20))))
+        FROM chosen WHERE payment_attempt.id = chosen.id RETURNING payment_attempt.id
         """,
         {
             "most": ASK_SECONDS_MAX,
-            "early": TRIES_EARLY_MAX,
+            "most_outdated": ASK_OUTDATED_SECONDS_MAX,
+            "away": AWAY_SECONDS,
             "providers": list(providers),
         },
     ).scalar_one_or_none()
@@ -431,16 +481,22 @@ def _open_attempt(session: Session, reference: str) -> Attempt | None:
 
 
 def _one(session: Session, where: str, which: str) -> Attempt | None:
-    row = execute(session, f"{_ATTEMPTS} WHERE {where}", {"which": which}).mappings().first()
+    asked = {"which": which, "soon": ABOUT_TO_ASK_SECONDS}
+    row = execute(session, f"{_ATTEMPTS} WHERE {where}", asked).mappings().first()
     if row is None:
         return None
     values: dict[str, Any] = dict(row)
     return Attempt(**(values | {"state": AttemptState(values["state"])}))
 
 
-_ATTEMPTS: Final = """
+_OUTDATED: Final = (
+    "(cancelled_at IS NOT NULL OR a.amount_minor <> invoice.amount_minor - paid_minor)"
+)
+_ATTEMPTS: Final = f"""
     SELECT a.id, invoice_id, reference, provider, a.amount_minor, language, state, session_id,
         page_url, made_at, expires_at, tries, closed_because,
-        cancelled_at IS NOT NULL OR a.amount_minor <> invoice.amount_minor - paid_minor AS outdated
+        {_OUTDATED} AS outdated,
+        coalesce(ask_at <= clock_timestamp()
+            AND ask_at > clock_timestamp() - make_interval(secs => :soon), false) AS asked_soon
     FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
 """

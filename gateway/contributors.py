@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -188,9 +189,13 @@ def change(
     Raises:
         WrongPerson: Something is wrong with what would result.
     """
+    # First, as an import does: whoever takes two locks takes them in the same order.
+    keep_categories(session, tariff)
     known = (
         execute(
-            session, "SELECT * FROM contributor WHERE id = :id FOR UPDATE", {"id": contributor_id}
+            session,
+            "SELECT * FROM contributor WHERE id = :id FOR NO KEY UPDATE",
+            {"id": contributor_id},
         )
         .mappings()
         .one_or_none()
@@ -198,7 +203,6 @@ def change(
     if known is None:
         return False
     row = read_person({**_as_values(known), **values}, tariff)
-    keep_categories(session, tariff)
     given = dict(zip(TABLE_COLUMNS, row, strict=True))
     if any(known[column] != value for column, value in given.items()):
         columns = [column for column in TABLE_COLUMNS if column != "cnss_number"]
@@ -240,6 +244,8 @@ class _Reader:
 def _person(value: Mapping[str, str], categories: dict[str, bool]) -> Row:
     """Return a person's columns, or raise WrongPerson with the reasons."""
     reader = _Reader()
+    # One text for what is written alike: a chamber finds its region however that was typed.
+    value = {column: unicodedata.normalize("NFC", text) for column, text in value.items()}
     for column in REQUIRED:
         if not value[column]:
             reader.note(column, f"{column} is empty")

@@ -30,6 +30,16 @@ POOL_SIZE: Final = 20
 POOL_OVERFLOW: Final = 20
 CONNECT_SECONDS_MAX: Final = 5
 
+# A machine or a network that vanishes says nothing: a connection to it must not be waited on for
+# the two hours of the system's own. An address may say other figures.
+_PATIENCE: Final = {
+    "connect_timeout": CONNECT_SECONDS_MAX,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
 _engine: Engine | None = None
 
 
@@ -76,11 +86,13 @@ def connect(database_url: str, *, statement_seconds_max: int | None = None) -> E
     """
     global _engine  # noqa: PLW0603 - one database a process is the point
     disconnect()
-    options = "-c timezone=UTC"
+    url = sqlalchemy_url(database_url)
+    given = url.query.get("options", "")
+    options = f"{given if isinstance(given, str) else ' '.join(given)} -c timezone=UTC".strip()
     if statement_seconds_max is not None:
         options += f" -c statement_timeout={statement_seconds_max}s"
     _engine = sa.create_engine(
-        sqlalchemy_url(database_url),
+        url,
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         # What a statement was given may be a person's; an error must not quote it.
@@ -88,7 +100,7 @@ def connect(database_url: str, *, statement_seconds_max: int | None = None) -> E
         # A connection that died with a restarted server is found before work is put on it.
         pool_pre_ping=True,
         connect_args={
-            "connect_timeout": CONNECT_SECONDS_MAX,
+            **{name: value for name, value in _PATIENCE.items() if name not in url.query},
             "options": options,
         },
     )
@@ -119,6 +131,26 @@ def transaction() -> Iterator[Session]:
     """
     with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+@contextmanager
+def alone(what: str) -> Iterator[bool]:
+    """Hold a right that one process at a time can have, and say whether it is ours.
+
+    It is bound to a connection of its own, outside of transactions: it ends with the block, and
+    with the process that is killed in it. Nobody waits for it.
+    """
+    with engine().connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        named = {"what": what}
+        query = "SELECT pg_try_advisory_lock(hashtextextended(:what, 0))"
+        ours = bool(connection.execute(sa.text(query), named).scalar_one())
+        try:
+            yield ours
+        finally:
+            if ours:
+                query = "SELECT pg_advisory_unlock(hashtextextended(:what, 0))"
+                connection.execute(sa.text(query), named)
 
 
 @contextmanager

@@ -146,5 +146,5 @@ def _handled(row: Iterable[Any]) -> Handled:
 
 
 def _happening(what: EventType, handled: Handled) -> Happening:
-    data = {"exception": handled.id, "code": handled.code.value, "subject": handled.subject}
+    data = {"exception": str(handled.id), "code": handled.code.value, "subject": handled.subject}
     return Happening(what, data, payment_id=handled.payment_id)

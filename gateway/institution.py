@@ -81,7 +81,8 @@ def institution() -> Institution:
     try:
         text = _text(chosen)
     except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"WASL_INSTITUTION: {chosen} cannot be read: {error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Unusable(f"WASL_INSTITUTION: {chosen} cannot be read: {reason}.") from None
     read = read_toml(Institution, text, f"{chosen or 'The institution file'}")
     read.code.template()
     return read

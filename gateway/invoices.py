@@ -17,12 +17,13 @@ from gateway.db import execute, transaction
 from gateway.dues import DueLine, principal
 from gateway.errors import Unusable
 from gateway.events import Happening, take_the_end_of_the_feed, tell
-from gateway.models import EventType
+from gateway.models import EventType, Periodicity
 from gateway.money import format_amount
-from gateway.periods import Period
+from gateway.periods import Period, period_of
 from gateway.references import format_reference
 from gateway.tariff import CategoryTariff, Tariff, keep_categories
 
+AHEAD_DAYS_MAX: Final = 366
 CHUNK: Final = 50_000
 """Contributors to a transaction: large enough to be fast, small enough to lose little."""
 
@@ -35,7 +36,7 @@ class IssueResult:
 
     issued: int
     already: int
-    """Owed for the period, and issued before this run."""
+    """Owed for the period, and its days billed before this run."""
     total_minor: int
     """Sum of what this run issued, in centimes."""
 
@@ -60,11 +61,14 @@ def issue_invoices(
     Opens a transaction per chunk of contributors. Killed between or inside chunks and run again,
     it issues what is missing and nothing twice: the database allows one invoice for a person and
     a period. A period is owed from the one that contains `registered_on` to the one that contains
-    `left_on`.
+    `left_on`. Nobody is billed twice for a day: who changed from months to quarters, or back, is
+    left out while an invoice of the other kind that holds days of the period stands.
 
     Raises:
-        Unusable: The tariff has no such category, or the period is not of its kind.
+        Unusable: The tariff has no such category, the period is not of its kind, or it lies more
+            than a year ahead.
     """
+    _refuse_far(period, clock())
     if category is not None:
         categories = [tariff.of(category)]
     else:
@@ -101,7 +105,8 @@ def issue_one(
 ) -> bool:
     """Issue one person's invoice of a period unless there is one; say whether it is new.
 
-    The caller owns the transaction. Nothing is issued to who was not registered then.
+    The caller owns the transaction. Nothing is issued to who was not registered then, nor over a
+    cancelled one.
 
     Args:
         session: Whose transaction it is.
@@ -112,10 +117,40 @@ def issue_one(
         base_minor: The person's base in centimes, if the category has one.
         line: What is owed and why (gateway.dues.principal).
         now: The business clock.
+
+    Raises:
+        Unusable: The period lies more than a year ahead, or days of it are billed already.
     """
+    _refuse_far(period, now)
     price = (base_minor, line, _keep_rule(session, line))
     ids = (contributor_id, contributor_id)
-    return _issue_chunk(session, tariff, category, period, [price], ids, now).issued == 1
+    if _issue_chunk(session, tariff, category, period, [price], ids, now).issued:
+        return True
+    other = execute(
+        session,
+        "SELECT period, reference FROM invoice WHERE contributor_id = :id"
+        " AND period = ANY(:overlapping) AND cancelled_at IS NULL ORDER BY due_on LIMIT 1",
+        {"id": contributor_id, "overlapping": _overlapping(period)},
+    ).one_or_none()
+    if other is not None:
+        raise Unusable(
+            f"Days of {period.code} are billed already by the invoice of {other.period}"
+            f" ({format_reference(other.reference)}): nobody is billed twice for a day."
+        )
+    return False
+
+
+def _refuse_far(period: Period, now: datetime) -> None:
+    if (period.starts_on - day_of(now)).days > AHEAD_DAYS_MAX:
+        raise Unusable(f"{period.code} lies more than a year ahead: issue it when it is nearer.")
+
+
+def _overlapping(period: Period) -> list[str]:
+    """Return the periods of the other kind that hold days of this one."""
+    if period.periodicity is Periodicity.MONTH:
+        return [period_of(period.starts_on, Periodicity.QUARTER).code]
+    year, first = period.starts_on.year, period.starts_on.month
+    return [f"{year}-{month:02}" for month in range(first, first + 3)]
 
 
 def cancel_invoice(session: Session, reference: str, *, because: str, now: datetime) -> None:
@@ -240,6 +275,10 @@ def _keep_rule(session: Session, line: DueLine) -> int:
     return found
 
 
+# One of the period itself bars another for ever, cancelled or not.
+_BILLED: Final = "period = ANY(:billing) AND (period = :period OR cancelled_at IS NULL)"
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     next_id: int
@@ -276,7 +315,7 @@ def _issue_chunk(
                 nextval('invoice_number') AS number, chunk.id, price.amount_minor, price.rule_id
             FROM chunk JOIN price ON :flat OR price.base = chunk.category_base_minor
             WHERE NOT EXISTS (
-                SELECT FROM invoice WHERE contributor_id = chunk.id AND period = :period
+                SELECT FROM invoice WHERE contributor_id = chunk.id AND {_BILLED}
             )
         ), fresh AS (
             INSERT INTO invoice (id, reference, contributor_id, category_code, period, due_on,
@@ -290,8 +329,8 @@ def _issue_chunk(
         )
         SELECT coalesce((SELECT max(id) + 1 FROM chunk), :last + 1),
             (SELECT count(*) FROM missing),
-            (SELECT count(*) FROM chunk JOIN invoice
-                ON contributor_id = chunk.id AND period = :period),
+            (SELECT count(DISTINCT chunk.id) FROM chunk JOIN invoice
+                ON contributor_id = chunk.id AND {_BILLED}),
             (SELECT coalesce(sum(amount_minor), 0)::bigint FROM missing),
             (SELECT min(invoice_id) FROM missing), (SELECT max(invoice_id) FROM missing)
         """,
@@ -305,6 +344,7 @@ def _issue_chunk(
             "amounts": [line.amount_minor for _, line, _ in prices],
             "rules": [rule for _, _, rule in prices],
             "period": period.code,
+            "billing": [period.code, *_overlapping(period)],
             "due_on": period.ends_on,
             "tariff": tariff.version,
             "now": now,

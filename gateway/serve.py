@@ -14,7 +14,6 @@ from gateway import startup
 from gateway.errors import Unusable
 from gateway.logs import configure_logs
 from gateway.services import tell
-from gateway.settings import settings
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 HEAD_SECONDS_MAX: Final = 20.0
@@ -88,13 +87,12 @@ class BoundedHttp(HttpToolsProtocol):
 def main() -> None:
     """Serve until told to stop. The environment says what; see gateway.settings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="the port to listen at (8000)")
     arguments = parser.parse_args()
     configure_logs()
     try:
-        startup.require(settings(), "web")
-        proxies = settings().proxies()
+        proxies = startup.require("web").proxies()
     except Unusable as error:
         tell(str(error))
         sys.exit(2)

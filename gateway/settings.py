@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError, field_validator
@@ -82,11 +83,16 @@ class Settings(BaseSettings):
         listed = [each.strip() for each in trusted_proxies.split(",")]
         for each in listed:
             try:
-                ip_network(each, strict=False)
+                network = ip_network(each, strict=False)
             except ValueError:
                 raise ValueError(
                     f"{each!r} is no address: list them by commas, as 10.0.0.1, or say none"
                 ) from None
+            if network.prefixlen == 0:
+                raise ValueError(
+                    f"{each!r} is everybody, who could then choose the address he is counted by:"
+                    " name the proxy in front"
+                )
         return ",".join(listed)
 
     def proxies(self) -> str | None:
@@ -142,8 +148,49 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        sentences = (
-            f"WASL_{str(wrong['loc'][0]).upper()} is {wrong['input']!r}: {wrong['msg']}."
-            for wrong in error.errors()
-        )
-        raise Unusable(" ".join(sentences)) from None
+        raise Unusable(" ".join(_sentence(wrong) for wrong in error.errors())) from None
+
+
+def readable_settings() -> tuple[Settings, dict[str, str]]:
+    """Return the settings as far as they can be read, and a sentence for each that cannot.
+
+    One that cannot is as if it were not set; its sentence is found by its variable's name.
+    """
+    try:
+        return Settings(), {}
+    except ValidationError as error:
+        wrong = {str(each["loc"][0]): _sentence(each) for each in error.errors()}
+    kept: dict[str, Any] = {name: Settings.model_fields[name].get_default() for name in wrong}
+    return Settings(**kept), {_variable(name): said for name, said in wrong.items()}
+
+
+def in_plain_words(wrong: Mapping[str, Any]) -> str:
+    """Return what a validator says of a value, without its own jargon."""
+    context = wrong.get("ctx", {})
+    match wrong["type"]:
+        case "literal_error":
+            return f"it must be {context['expected']}"
+        case "extra_forbidden":
+            return "there is no such setting"
+        case "missing":
+            return "it is not there"
+        case "value_error":
+            return str(context["error"])
+    return _PLAIN.get(wrong["type"], str(wrong["msg"]).replace("Input should be", "it must be"))
+
+
+_PLAIN: Final = {
+    "list_type": "it must be a list, as [\"…\"]",
+    "string_type": "it must be a text between quotes",
+    "path_type": "it must be the path of a file",
+}
+
+
+def _variable(name: str) -> str:
+    return f"WASL_{name.upper()}"
+
+
+def _sentence(wrong: Mapping[str, Any]) -> str:
+    # An address may bear a password, and what is said ends in logs.
+    value = " is not usable" if "@" in str(wrong["input"]) else f" is {wrong['input']!r}"
+    return f"{_variable(str(wrong['loc'][0]))}{value}: {in_plain_words(wrong)}."

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from cryptography.fernet import Fernet
 from sqlmodel import Session, col, select
 
-from gateway.db import insert_once
+from gateway.db import execute, insert_once
 from gateway.errors import Unusable
 from gateway.models import ApiKey, Role, Staff
 from gateway.secretfiles import read_or_make
@@ -126,13 +127,28 @@ def create_key(
         ApiKey(
             id=key_id,
             role=role,
-            scope=scope and scope.strip(),
+            scope=scope and _as_kept(scope),
             label=label.strip(),
             secret_sha256=_hash(secret),
             created_at=now,
         )
     )
     return f"{_KEY_PREFIX}_{key_id}_{secret}"
+
+
+def is_region(session: Session, scope: str) -> bool:
+    """Say whether any contributor is of a region, as `create_key` keeps it."""
+    found: bool = execute(
+        session,
+        "SELECT EXISTS (SELECT FROM contributor WHERE region = :scope)",
+        {"scope": _as_kept(scope)},
+    ).scalar_one()
+    return found
+
+
+def _as_kept(scope: str) -> str:
+    """Return a scope as the register writes regions: what looks the same is the same."""
+    return unicodedata.normalize("NFC", scope.strip())
 
 
 def list_keys(session: Session) -> list[ApiKey]:

@@ -8,11 +8,14 @@ What is only unwise is said and goes on.
 from __future__ import annotations
 
 import os
+import socket
 import stat
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -20,7 +23,8 @@ from gateway.errors import Unusable
 from gateway.institution import institution
 from gateway.providers.registry import load_providers, unsafe_in_production
 from gateway.services import refuse_in_production, tell
-from gateway.settings import Settings
+from gateway.settings import Settings, readable_settings
+from gateway.settings import settings as read_settings
 
 Program = Literal["up", "web", "worker", "beat"]
 
@@ -28,6 +32,7 @@ CONNECT_SECONDS_MAX: Final = 3
 TOKEN_CHARACTERS_MIN: Final = 16
 
 _GUESSED_FIRST: Final = frozenset({"redis", "valkey", "password", "changeme", "foobared", "secret"})
+_CONTAINER_SECRETS: Final = Path("/run/secrets")
 _TLS: Final = frozenset({"require", "verify-ca", "verify-full"})
 
 
@@ -40,14 +45,14 @@ class Finding:
     """Whether the program must not start."""
 
 
-def require(settings: Settings, program: Program) -> None:
-    """Say what is unwise, and stop before what is wrong or unsafe.
+def require(program: Program) -> Settings:
+    """Say what is unwise, stop before what is wrong or unsafe, and return the settings.
 
     Raises:
         Unusable: Something is. One finding is the error's text; of several each has been written
             to standard error, and the text counts them.
     """
-    found = findings(settings, program)
+    found = findings_here(program)
     for finding in found:
         if not finding.stops:
             tell(f"warning: {finding.sentence}")
@@ -58,6 +63,21 @@ def require(settings: Settings, program: Program) -> None:
         for sentence in stopping:
             tell(sentence)
         raise Unusable(f"{len(stopping)} settings are missing or unsafe: nothing was started.")
+    return read_settings()
+
+
+def findings_here(program: Program) -> list[Finding]:
+    """Return what findings does of this environment; values that mean nothing come first.
+
+    Such a value hides no other finding, save those about the very same variable.
+    """
+    chosen, unreadable = readable_settings()
+    found = [Finding(sentence, stops=True) for sentence in unreadable.values()]
+    return found + [
+        finding
+        for finding in findings(chosen, program)
+        if not any(variable in finding.sentence for variable in unreadable)
+    ]
 
 
 def findings(settings: Settings, program: Program) -> list[Finding]:
@@ -71,6 +91,7 @@ def findings(settings: Settings, program: Program) -> list[Finding]:
         found += [Finding(sentence, stops=False) for sentence in _unwise(settings, program)]
     if program != "beat":
         found += _about_keys(settings)
+        found += _about_providers(settings)
     return sorted(found, key=lambda finding: not finding.stops)
 
 
@@ -90,27 +111,54 @@ def _said(attempt: Callable[[], object]) -> Iterator[str]:
 
 
 def _wrong(settings: Settings, program: Program) -> Iterator[str]:
-    yield from _said(lambda: refuse_in_production(settings))
-    if program != "up" and not _real(settings):
-        yield from _missing_services(settings)
+    if program != "beat":
+        yield from _said(lambda: refuse_in_production(settings))
+    if program == "beat" or (program != "up" and not _real(settings)):
+        yield from _missing_services(settings, program)
+    yield from _wrong_addresses(settings, program)
     yield from _said(settings.business_clock)
-    yield from _said(settings.proxies)
     # The schedule rings bells. It is given neither a home nor secrets, and needs none.
     if program == "beat":
         return
+    yield from _said(settings.proxies)
     yield from _unusable_home(settings.home)
     if not _makes_providers(settings):
         yield from _said(lambda: load_providers(settings))
     yield from _said(institution)
 
 
-def _missing_services(settings: Settings) -> Iterator[str]:
-    for name, url in (
-        ("WASL_DATABASE_URL", settings.database_url),
-        ("WASL_REDIS_URL", settings.redis_url),
-    ):
-        if url is None:
-            yield f"{name} is not set: start this through wasl up, or set it."
+def _missing_services(settings: Settings, program: Program) -> Iterator[str]:
+    if settings.database_url is None and program != "beat":
+        yield "WASL_DATABASE_URL is not set: start this through wasl up, or set it."
+    if settings.redis_url is None:
+        yield "WASL_REDIS_URL is not set: start this through wasl up, or set it."
+
+
+def _wrong_addresses(settings: Settings, program: Program) -> Iterator[str]:
+    """Complain of addresses that mean nothing. They may bear passwords, so none is said back."""
+    database = settings.database_url.get_secret_value() if settings.database_url else None
+    if database is not None and program != "beat":
+        if _hosts(database, {"postgresql", "postgres"}) is None:
+            yield (
+                "WASL_DATABASE_URL is no address of PostgreSQL: give it as"
+                " postgresql://user:password@host:5432/database."
+            )
+    redis = settings.redis_url.get_secret_value() if settings.redis_url else None
+    if redis is not None and not any(_hosts(redis, {"redis", "rediss"}) or [""]):
+        yield "WASL_REDIS_URL is no address of Redis: give it as redis://:password@host:6379/0."
+
+
+def _hosts(address: str, schemes: Set[str]) -> list[str] | None:
+    """Return whom an address names, by commas or nobody; None if it has none of the schemes, or a
+    port that cannot be."""
+    try:
+        parts = urlsplit(address)
+        named = parts.netloc.rpartition("@")[2].split(",")
+        each = [urlsplit(f"//{host}") for host in named]
+        meant = parts.scheme in schemes and all(host.port != 0 for host in each)
+    except ValueError:
+        return None
+    return [host.hostname or "" for host in each] if meant and "://" in address else None
 
 
 def _makes_providers(settings: Settings) -> bool:
@@ -122,11 +170,15 @@ def _makes_providers(settings: Settings) -> bool:
 
 def _unusable_home(home: Path) -> Iterator[str]:
     """Complain of a home that is not there and cannot be made, or where nothing can be written."""
-    nearest = next(path for path in (home, *home.parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    nearest = next(path for path in (home, *home.parents) if os.path.lexists(path))
+    try:
+        # Rights, a file system for reading only, one that is none: trying tells all of it.
+        with TemporaryDirectory(prefix=".wasl-", dir=nearest):
+            pass
+    except OSError as error:
         yield (
-            f"WASL_HOME: {home} cannot be written ({nearest} does not let us): choose a home that"
-            " this user may write to."
+            f"WASL_HOME: {home} cannot be written ({nearest}: {error.strerror}): choose a home"
+            " that this user may write to."
         )
 
 
@@ -150,13 +202,20 @@ def _unsafe(settings: Settings, program: Program) -> Iterator[str]:
 
 
 def _is_here(host: str) -> bool:
-    """Say whether a host is this machine itself."""
+    """Say whether a host is this machine itself, however it is written."""
+    host = host.rstrip(".")
     if not host or host == "localhost" or host.endswith(".localhost") or host.startswith("/"):
         return True
     try:
         address = ip_address(host)
     except ValueError:
-        return False
+        try:
+            # Browsers and systems take more for an address: 127.1, 2130706433, 0.
+            address = IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     return address.is_loopback or address.is_unspecified
 
 
@@ -173,6 +232,26 @@ def _about_keys(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"{path} may be read by {who}: chmod 600 it.", stops)
 
 
+def _about_providers(settings: Settings) -> Iterator[Finding]:
+    """Look at who may read or change the providers file: whoever can may state payments."""
+    path = settings.providers_file
+    try:
+        folder, file = path.parent.stat().st_mode, path.stat().st_mode
+        named = "provider" in tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if not named and not _real(settings):
+        yield Finding(f"{path} names no provider: no delivery will be taken.", stops=False)
+    # Where containers get secrets nobody else is, and their modes are the engine's.
+    if settings.providers is None or path.parent == _CONTAINER_SECRETS:
+        return
+    if folder & stat.S_IXOTH and file & (stat.S_IROTH | stat.S_IWOTH):
+        yield Finding(
+            f"{path} may be read or changed by everybody on this machine: chmod 600 it.",
+            stops=_real(settings),
+        )
+
+
 # -- unwise in production -------------------------------------------------------------------------
 
 
@@ -181,10 +260,23 @@ def _unwise(settings: Settings, program: Program) -> Iterator[str]:
     if program == "beat":
         return
     yield from _about_database(settings)
+    for proxies in (settings.proxies() or "").split(",") if _names_proxies(settings) else ():
+        network = ip_network(proxies, strict=False)
+        if network.num_addresses > 1 and network.is_global:
+            yield (
+                f"WASL_TRUSTED_PROXIES: {proxies} is a network of the Internet, and everybody in it"
+                " may choose the address he is counted by: name the proxy alone."
+            )
     token = settings.metrics_token
-    if token is not None and len(token.get_secret_value()) < TOKEN_CHARACTERS_MIN:
+    if token is None:
+        yield "WASL_METRICS_TOKEN is not set: nobody can read /metrics."
+    elif len(token.get_secret_value()) < TOKEN_CHARACTERS_MIN:
         yield f"WASL_METRICS_TOKEN is shorter than {TOKEN_CHARACTERS_MIN} characters: make one up."
     yield from _about_institution(settings)
+
+
+def _names_proxies(settings: Settings) -> bool:
+    return settings.trusted_proxies not in {"", "none"}
 
 
 def _about_database(settings: Settings) -> Iterator[str]:

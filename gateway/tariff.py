@@ -142,9 +142,14 @@ def tariff() -> Tariff:
 def keep_categories(session: Session, current: Tariff) -> None:
     """Make the category table say what the tariff says. The caller owns the transaction.
 
-    Categories are added and changed, never removed: contributors and invoices point to them.
+    Categories are added and changed, never removed: contributors and invoices point to them. What
+    says so already is only read, so that a long import holds nobody up by it.
     """
+    rows = execute(session, "SELECT code, periodicity, needs_base FROM category")
+    known = {code: (periodicity, needs_base) for code, periodicity, needs_base in rows}
     for category in current.category:
+        if known.get(category.code) == (category.periodicity.value, category.needs_base):
+            continue
         execute(
             session,
             "INSERT INTO category (code, periodicity, needs_base) VALUES (:code, :every, :base)"

@@ -27,7 +27,7 @@ FLUSH_SECONDS_MAX: Final = 2
 """For how long a process that ends waits for a collector: less than it is given to end."""
 
 CALLERS: Final = ("/v1/", "/webhooks/")
-"""Where a caller is a program whose trace we continue. On a page it would be a stranger's word."""
+"""Where a caller is a program whose trace ours is linked to. On a page nobody has one."""
 
 _SPAN: Final = "wasl.span"
 _STATEMENTS: Final = "wasl.statements"
@@ -163,7 +163,8 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on inside a span that is named by its route."""
-        from opentelemetry.trace import SpanKind, StatusCode
+        from opentelemetry.context import Context
+        from opentelemetry.trace import Link, SpanKind, StatusCode, get_current_span
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -176,9 +177,13 @@ class Traced:
                 status = message["status"]
             await send(message)
 
+        said = get_current_span(self._propagator.extract(_traceparent(scope), Context()))
+        named = said.get_span_context()
         with self._tracer.start_as_current_span(
             method,
-            context=self._propagator.extract(_traceparent(scope)),
+            # A trace of our own: whoever calls names his, and neither joins another nor stops ours.
+            context=Context(),
+            links=[Link(named)] if named.is_valid else [],
             kind=SpanKind.SERVER,
             record_exception=False,
             set_status_on_exception=False,

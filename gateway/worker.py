@@ -39,11 +39,13 @@ ASK_PROVIDERS: Final = "gateway.ask_providers"
 FORGET_ANSWERS: Final = "gateway.forget_answers"
 
 
-def _broker() -> str:
-    url = settings().redis_url
-    if url is None:
-        raise Unusable("WASL_REDIS_URL is not set: start the worker through wasl up, or set it.")
-    return url.get_secret_value()
+def _broker() -> str | None:
+    """Return where the bells ring, if that is set: what is wrong is said at a program's start."""
+    try:
+        url = settings().redis_url
+    except Unusable:
+        return None
+    return None if url is None else url.get_secret_value()
 
 
 app = Celery("wasl", broker=_broker())
@@ -89,6 +91,8 @@ assert TASK_SECONDS_MAX < VISIBILITY_SECONDS
 
 def ring(task: str) -> None:
     """Ask for a task now. Raises what the broker raises; the schedule asks again anyway."""
+    if app.conf.broker_url is None:
+        raise Unusable("WASL_REDIS_URL is not set: start this through wasl up, or set it.")
     app.send_task(task, expires=BELL_EXPIRES_SECONDS, retry=False)
 
 
@@ -110,7 +114,7 @@ def _check_beat(**_: Any) -> None:
 def _require(program: startup.Program) -> None:
     """Stop the program before it does anything, unless its settings are as they must be."""
     try:
-        startup.require(settings(), program)
+        startup.require(program)
     except Unusable as error:
         tell(str(error))
         sys.exit(2)

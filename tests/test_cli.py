@@ -90,6 +90,7 @@ def test_the_main_job_by_hand(wasl: Wasl, tmp_path: Path) -> None:
         ([], None),
         (["invoices", "issue"], "--period"),
         (["invoices", "issue", "--period", "2026-13"], "not a period"),
+        (["invoices", "issue", "--period", "2029-01"], "more than a year ahead"),
         (["invoices", "issue", "--period", "2026-11", "--category", "baker"], "baker"),
         (["contributors", "import", "none.csv"], "none.csv cannot be read"),
         (["records", "import", "none.csv"], "none.csv cannot be read"),
@@ -153,8 +154,9 @@ def test_a_database_that_is_away_is_a_sentence_without_its_password(wasl: Wasl) 
 
 
 def test_secrets_are_shown_once_and_only_there(wasl: Wasl) -> None:
-    key = answer(wasl("keys", "create", "--role", "finance", "--json"))["key"]
-    assert key.startswith("wasl_")
+    done = wasl("keys", "create", "--role", "chamber", "--scope", "Atlantis", "--json")
+    assert answer(done)["key"].startswith("wasl_")
+    assert "no contributor is of this region" in done.stderr
     added = answer(wasl("staff", "add", "--role", "chamber", "Amina Tazi", "--json"))
     assert added["name"] == "Amina Tazi"
     assert added["totp"].startswith("otpauth://totp/")

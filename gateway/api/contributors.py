@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from sqlmodel import Session
 
 from gateway import contributors as register
@@ -56,7 +57,29 @@ _Phone = Annotated[
         examples=["+212612345678"],
     ),
 ]
-_Language = Annotated[str, Field(pattern="^(fr|ar)$", examples=["fr"])]
+_Language = Annotated[Literal["fr", "ar"], Field(examples=["fr"])]
+
+WORDS_MAX: Final = 8
+# Spaces and signs that stand in a line.
+_GAP: Final = r"[^\S\u0000-\u001f\u007f-\u009f]"
+_WORD: Final = r"[^\s\u0000-\u001f\u007f-\u009f]+"
+
+
+def _few_words(text: str) -> str:
+    if len(text.split()) > WORDS_MAX:
+        raise ValueError(f"It has at most {WORDS_MAX} words.")
+    return text
+
+
+_Words = Annotated[
+    Line,
+    AfterValidator(_few_words),
+    Field(
+        json_schema_extra={
+            "pattern": rf"^{_GAP}*{_WORD}({_GAP}+{_WORD}){{0,{WORDS_MAX - 1}}}{_GAP}*$"
+        }
+    ),
+]
 
 _EXAMPLE: Final[dict[str, Any]] = {
     "cnss_number": "123456789",
@@ -157,8 +180,10 @@ class ContributorSearch(Body):
     cnss_number: _CnssNumber | None = None
     cin: _Cin | None = None
     phone: _Phone | None = None
-    name: Line | None = Field(
-        None, description="Words of the name in either script; each must occur in it, in any case."
+    name: _Words | None = Field(
+        None,
+        description=f"Up to {WORDS_MAX} words of the name in either script; each must occur in it,"
+        " in any case.",
     )
     cursor: Cursor | None = None
 
@@ -202,7 +227,11 @@ def read_contributor(asked: ThisRequest, contributor_id: IdInPath) -> Contributo
     status_code=201,
     response_model=Contributor,
     **operation(
-        Right.WRITE_CONTRIBUTORS, "contributor_exists", "idempotency_key_reused", body=True
+        Right.WRITE_CONTRIBUTORS,
+        "contributor_exists",
+        "fields_contradict",
+        "idempotency_key_reused",
+        body=True,
     ),
 )
 def enrol_contributor(
@@ -269,8 +298,9 @@ def search_contributors(asked: ThisRequest, body: ContributorSearch) -> Page[Con
     where.equal(cnss_number=body.cnss_number, cin=body.cin and body.cin.upper())
     if body.phone:
         where.equal(phone=register.as_phone(body.phone))
-    for at, word in enumerate((body.name or "").split()):
-        where.add(f"strpos(lower({_NAME}), lower(:word{at})) > 0", **{f"word{at}": word})
+    if body.name:
+        words = [f"%{_SIGNS_OF_LIKE.sub(_ESCAPED, word)}%" for word in set(body.name.split())]
+        where.add(f"lower({_NAME}) LIKE ALL ({_LOWERED})", words=words)
     rows = _rows(where, LIMIT_DEFAULT)
     more = len(rows) > LIMIT_DEFAULT
     shown = rows[:LIMIT_DEFAULT]
@@ -279,6 +309,10 @@ def search_contributors(asked: ThisRequest, body: ContributorSearch) -> Page[Con
 
 
 _NAME: Final = "concat_ws(' ', given_name, family_name, given_name_ar, family_name_ar)"
+# Once for the question, and each person's name once for all words.
+_LOWERED: Final = "ARRAY(SELECT lower(word) FROM unnest(CAST(:words AS text[])) AS word)"
+_SIGNS_OF_LIKE: Final = re.compile(r"[\\%_]")
+_ESCAPED: Final = r"\\\g<0>"
 
 
 def _seen_by(asked: Asked) -> Conditions:

@@ -27,6 +27,11 @@ _EXAMPLE: Final[dict[str, Any]] = {
         "provider_payment_id": "CP-1",
         "reference": "148275036141",
         "amount": "163.52",
+        "returned": "0.00",
+        "currency": "MAD",
+        "channel": "cash_agent",
+        "paid_at": "2026-11-18T11:06:40+00:00",
+        "status": "booked",
     },
 }
 
@@ -58,7 +63,9 @@ class EventFilters(BaseModel):
     """Where to go on, and with what."""
 
     after: Cursor | None = Field(
-        None, description="`next_cursor` of the page before; left out: from the very first event."
+        None,
+        description="`next_cursor` of the page before, with the same `type`; left out: from the"
+        " very first event.",
     )
     type: EventType | None = None
     limit: Limit = LIMIT_DEFAULT
@@ -67,7 +74,8 @@ class EventFilters(BaseModel):
 @router.get("/events", **operation(Right.READ_EVENTS, "bad_cursor"))
 def list_events(asked: ThisRequest, filters: Annotated[EventFilters, Query()]) -> EventPage:
     """Follow what happens: ask again with `next_cursor`, also after an empty page."""
-    bound = binding(asked, "events")
+    # With its type: another one's events before the cursor were passed over, not read.
+    bound = binding(asked, f"events {filters.type}")
     after = read_cursor(filters.after, bound, name="after") if filters.after else 0
     where = _seen_by(asked)
     where.add("event.id > :after", after=after)

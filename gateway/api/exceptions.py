@@ -37,7 +37,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "code": "overpaid",
     "subject": "payment:cashplus/CP-1",
     "state": "open",
-    "detail": {"due": "163.52", "paid": "200.00"},
+    "detail": {"reference": "148275036141", "beyond": "36.48"},
     "payment_id": "7",
     "opened_at": "2026-11-18T11:06:42Z",
     "resolved_at": None,
@@ -110,6 +110,8 @@ def read_exception(exception_id: IdInPath) -> ExceptionRecord:
         Right.RESOLVE_EXCEPTIONS,
         "exception_not_found",
         "exception_resolved",
+        "resolved_by_runs",
+        "delivery_parked",
         "idempotency_key_reused",
         body=True,
     ),
@@ -117,10 +119,15 @@ def read_exception(exception_id: IdInPath) -> ExceptionRecord:
 def resolve_exception(
     asked: ThisRequest, exception_id: IdInPath, body: Resolution, key: IdempotencyKey = None
 ) -> Response:
-    """Close an exception with what was decided; the key is noted beside the reason."""
+    """Close an exception with what was decided; the key is noted beside the reason.
+
+    What runs of reconciliation look for anew, they resolve themselves, and a delivery that is still
+    parked is acted on first: both are refused.
+    """
 
     def act(session: Session) -> Answer:
         number = int(exception_id)
+        _refuse_while_its_cause_stands(session, _read(session, number))
         closed = execute(
             session,
             "UPDATE coded_exception SET resolved_at = :now, resolution = :why"
@@ -140,6 +147,34 @@ def resolve_exception(
         return Answer(resolved)
 
     return once(asked, key, act)
+
+
+RESOLVED_BY_RUNS: Final = frozenset(
+    {
+        ExceptionCode.PAYMENT_WITHOUT_RECORD,
+        ExceptionCode.RECORD_WITHOUT_PAYMENT,
+        ExceptionCode.AMOUNT_DIFFERS,
+        ExceptionCode.AMBIGUOUS_MATCH,
+    }
+)
+"""What every run of reconciliation looks for anew: closed by hand, the next would open it again."""
+
+
+def _refuse_while_its_cause_stands(session: Session, known: ExceptionRecord) -> None:
+    if known.state == "resolved":
+        return
+    if known.code in RESOLVED_BY_RUNS:
+        raise Problem("resolved_by_runs")
+    if known.code is ExceptionCode.PARKED_DELIVERY:
+        provider, _, delivery_id = known.subject.removeprefix("delivery:").partition("/")
+        state = execute(
+            session,
+            "SELECT state FROM webhook_delivery"
+            " WHERE (provider, delivery_id) = (:provider, :delivery_id)",
+            {"provider": provider, "delivery_id": delivery_id},
+        ).scalar_one_or_none()
+        if state == "parked":
+            raise Problem("delivery_parked")
 
 
 def _read(session: Session, number: int) -> ExceptionRecord:

@@ -29,6 +29,7 @@ from gateway.api.schemas import (
     Said,
     example,
     found,
+    refuse_reversed,
 )
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
@@ -177,11 +178,12 @@ class InvoiceFilters(Paged):
     due_to: Day | None = Field(None, description="The last due day.")
 
 
-@router.get("/invoices", **operation(Right.READ_INVOICES, "bad_cursor"))
+@router.get("/invoices", **operation(Right.READ_INVOICES, "bad_cursor", "fields_contradict"))
 def list_invoices(
     asked: ThisRequest, filters: Annotated[InvoiceFilters, Query()], response: Response
 ) -> Page[InvoiceSummary]:
     """List what is owed."""
+    refuse_reversed(filters.due_from, filters.due_to, "due_from", "due_to")
     where = _seen_by(asked)
     where.add("i.id > :after", after=first_after(asked, "invoices", filters))
     where.equal(period=filters.period, region=filters.region)
@@ -220,6 +222,7 @@ def read_invoice(asked: ThisRequest, reference: ReferenceInPath) -> Invoice:
         Right.WRITE_INVOICES,
         "contributor_not_found",
         "nothing_owed",
+        "invoice_cancelled",
         "idempotency_key_reused",
         body=True,
     ),
@@ -381,7 +384,7 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
     The caller owns the transaction.
 
     Raises:
-        Problem: There is no such person, or nothing is owed.
+        Problem: There is no such person, nothing is owed, or the invoice is cancelled.
     """
     person = found(
         execute(
@@ -392,28 +395,28 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
         "contributor_not_found",
     )
     asked_for = {"id": contributor_id, "period": code}
-    known = execute(session, _REFERENCE, asked_for).scalar_one_or_none()
+    known = _standing(session, asked_for)
     if known is not None:
         return known, False
     keep_categories(session, tariff())
     try:
         period, category = parse_period(code), tariff().of(person[0])
         line = principal(tariff(), category, base_minor=person[1], period=period)
+        if not isinstance(line, DueLine):
+            raise Problem("nothing_owed", f"{line.reason}.")
+        is_new = issue_one(
+            session,
+            tariff(),
+            category,
+            period,
+            contributor_id,
+            base_minor=person[1],
+            line=line,
+            now=now,
+        )
     except Unusable as error:
         raise Problem("nothing_owed", str(error)) from None
-    if not isinstance(line, DueLine):
-        raise Problem("nothing_owed", f"{line.reason}.")
-    is_new = issue_one(
-        session,
-        tariff(),
-        category,
-        period,
-        contributor_id,
-        base_minor=person[1],
-        line=line,
-        now=now,
-    )
-    issued = execute(session, _REFERENCE, asked_for).scalar_one_or_none()
+    issued = _standing(session, asked_for)
     if issued is None:
         raise Problem(
             "nothing_owed", "The contributor was not registered then, or had left before."
@@ -421,4 +424,24 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
     return issued, is_new
 
 
-_REFERENCE: Final = "SELECT reference FROM invoice WHERE contributor_id = :id AND period = :period"
+def _standing(session: Session, asked_for: dict[str, Any]) -> str | None:
+    """Return the reference of a person's invoice of a period.
+
+    Raises:
+        Problem: It is cancelled.
+    """
+    row = execute(
+        session,
+        "SELECT reference, cancelled_at FROM invoice"
+        " WHERE contributor_id = :id AND period = :period",
+        asked_for,
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.cancelled_at is not None:
+        raise Problem(
+            "invoice_cancelled",
+            f"The invoice of this period, {row.reference}, was cancelled: it stays so, and its"
+            " contributor is not billed again for the period.",
+        )
+    return str(row.reference)

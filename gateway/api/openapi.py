@@ -29,11 +29,12 @@ codes are at [/docs/problems](/docs/problems).
 
 **Sending again.** Give an `Idempotency-Key` to every POST and PATCH that changes something. The
 very same request under it again does nothing and gets the first answer, with `{REPLAYED}: true`;
-another request under it is refused (409). A request that was refused or failed had no effect and
-leaves its key unused.
+another request under it is refused (409). A request that was refused (4xx) had no effect and leaves
+its key unused; what became of one that failed (5xx) is not known: sending it again finds out.
 
 **Pages.** Lists come oldest first, up to `limit` to a page; `next_cursor` leads to the next, with
-the same filters. The feed of events always gives one: ask again with it later.
+the same filters. A walk may miss what was being written meanwhile; the feed of events does not. It
+always gives a cursor: ask again with it later.
 
 **Limits.** {REQUESTS_PER_MINUTE} requests a minute with one key; `RateLimit-Remaining` and
 `RateLimit-Reset` (seconds) say how it stands. A body has at most 64 KiB.

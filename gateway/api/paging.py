@@ -1,5 +1,8 @@
 """Lists in pages: by the last row seen, never by counting rows; a cursor fits one list only.
 
+A long transaction takes its ids early and is seen late, behind a walk that has passed them; whoever
+must miss nothing follows the feed of events.
+
 A cursor is encrypted, so it tells nobody how many rows there are, and bound to the list, its
 filters and what the key sees, so it cannot be carried elsewhere.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -18,9 +22,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from gateway.api.access import Asked
-from gateway.api.problems import FIELD_CODES, FieldError, Problem
+from gateway.api.problems import FIELD_CODES, OUT_OF_RANGE, FieldError, Problem
 from gateway.secretfiles import read_or_make
 from gateway.settings import settings
 
@@ -29,6 +34,7 @@ LIMIT_MAX: Final = 200
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _ID_BYTES: Final = 8
+_WHOLE: Final = re.compile("-?(0|[1-9][0-9]*)", re.ASCII)
 
 _Item = TypeVar("_Item")
 
@@ -36,11 +42,13 @@ _Item = TypeVar("_Item")
 def _limit(text: object) -> int:
     if isinstance(text, int):
         return text
-    if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 3:
-        number = int(text)
-        if 1 <= number <= LIMIT_MAX and str(number) == text:
-            return number
-    raise ValueError(f"It is a whole number from 1 to {LIMIT_MAX}.")
+    sentence = f"It is a whole number from 1 to {LIMIT_MAX}."
+    if not isinstance(text, str) or not _WHOLE.fullmatch(text):
+        raise ValueError(sentence)
+    # Compared by its length first: a number of a million digits is not worth reading.
+    if len(text) > len(str(LIMIT_MAX)) or not 1 <= int(text) <= LIMIT_MAX:
+        raise PydanticCustomError(OUT_OF_RANGE, "out of range", {"sentence": sentence})
+    return int(text)
 
 
 Limit = Annotated[
@@ -67,7 +75,7 @@ class Paged(BaseModel):
 
 
 class Page(BaseModel, Generic[_Item]):
-    """A page of a list, oldest first: what is added meanwhile comes at the end."""
+    """A page of a list, oldest first. A walk may miss what was being written meanwhile."""
 
     data: list[_Item]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")

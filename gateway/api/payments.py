@@ -24,6 +24,7 @@ from gateway.api.schemas import (
     end_of,
     example,
     found,
+    refuse_reversed,
     start_of,
 )
 from gateway.db import execute, snapshot
@@ -106,11 +107,17 @@ class PaymentTransfer(Said):
 class PaymentReturned(Said):
     """A refund or a dispute, as the provider states it."""
 
-    kind: ReturnKind
+    kind: ReturnKind = Field(
+        description="`refund`: one refund. `refund_total`: the sum of all refunds so far as the"
+        " provider states it; single refunds are in it, so never add it to them. `dispute`: the"
+        " payer's bank takes the money back, or threatens to."
+    )
     return_id: str
     state: ReturnState
     amount: Amount
-    made_at: datetime
+    made_at: datetime = Field(
+        description="When the return was made; of a `refund_total`, when the sum was stated."
+    )
     outcome: str | None
 
 
@@ -162,11 +169,12 @@ class PaymentFilters(Paged):
     contributor: Id | None = None
 
 
-@router.get("/payments", **operation(Right.READ_PAYMENTS, "bad_cursor"))
+@router.get("/payments", **operation(Right.READ_PAYMENTS, "bad_cursor", "fields_contradict"))
 def list_payments(
     asked: ThisRequest, filters: Annotated[PaymentFilters, Query()], response: Response
 ) -> Page[PaymentSummary]:
     """List money that was reported."""
+    refuse_reversed(filters.paid_from, filters.paid_to, "paid_from", "paid_to")
     where = _seen_by(asked)
     where.add("p.id > :after", after=first_after(asked, "payments", filters))
     where.equal(provider=filters.provider, channel=filters.channel, reference=filters.reference)

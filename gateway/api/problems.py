@@ -26,6 +26,8 @@ PROBLEMS_PATH: Final = "/docs/problems"
 LEFTOVER: Final = "nothing of the API"
 """Name of the routes behind all others of the API."""
 AWAY_SECONDS: Final = 60
+ERRORS_MAX: Final = 20
+"""Wrong fields that one problem names."""
 _NAME_CHARS_MAX: Final = 80
 
 
@@ -71,7 +73,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "no_such_address": Kind(
         404,
         "There is nothing at this address",
-        "Compare it with `/docs`; `errors` names a part of it that is not written as it must be.",
+        "Compare it with `/docs`: each part of it must be written as it says there.",
     ),
     "bad_cursor": Kind(
         404,
@@ -121,7 +123,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         409, "Nothing is owed for this period", "`detail` says why: mend the person or the period."
     ),
     "invoice_cancelled": Kind(
-        409, "The invoice is cancelled already", "Nothing is left to do: it stays cancelled."
+        409,
+        "The invoice is cancelled already",
+        "It stays cancelled, and its contributor is not billed again for its period.",
     ),
     "invoice_paid_on": Kind(
         409,
@@ -130,6 +134,16 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "exception_resolved": Kind(
         409, "The exception is resolved already", "Read it: it says why, and by whom."
+    ),
+    "resolved_by_runs": Kind(
+        409,
+        "Runs of reconciliation open and resolve this exception",
+        "Mend what it is about; the next run that does not find it again resolves it.",
+    ),
+    "delivery_parked": Kind(
+        409,
+        "The delivery is still parked",
+        "What it says is in no book: whoever runs this has it acted on first.",
     ),
     "body_too_large": Kind(413, "The body is too large", "Send at most 64 KiB."),
     "not_json": Kind(
@@ -156,13 +170,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "fault": Kind(
         500,
         "Something went wrong on our side",
-        "Nothing was changed. Tell whoever runs this the `X-Request-Id`.",
+        "It is not known whether anything was changed: look, or send it again with the same"
+        " `Idempotency-Key`. Tell whoever runs this the `X-Request-Id`.",
     ),
     "unavailable": Kind(
         503,
         "The database is away or too busy",
-        "Nothing was changed. Try again after `Retry-After` seconds; with the same"
-        " `Idempotency-Key` nothing is done twice.",
+        "It is not known whether anything was changed. Send it again after `Retry-After` seconds;"
+        " with the same `Idempotency-Key` nothing is done twice.",
     ),
 }
 
@@ -205,7 +220,7 @@ class Problem(Exception):
         self.code = code
         self.kind = KINDS[code]
         self.detail = detail or self.kind.todo
-        self.errors = tuple(errors)
+        self.errors = tuple(errors[:ERRORS_MAX])
         self.headers = dict(headers or {})
 
 
@@ -252,16 +267,14 @@ def of_validation(error: RequestValidationError) -> Problem:
     """Return what is wrong with fields as a problem that names each of them."""
     errors = list(error.errors())
     places = {each["loc"][0] for each in errors}
-    for place, code in _BY_PLACE.items():
-        if place in places:
-            named = [_field_error(each) for each in errors if each["loc"][0] == place]
-            return Problem(code, _counted(named), errors=named)
-    named = [_field_error(each) for each in errors]
-    return Problem("invalid_parameter", _counted(named), errors=named)
+    first = next((place for place in _BY_PLACE if place in places), None)
+    shown = [each for each in errors if first is None or each["loc"][0] == first]
+    named = [_field_error(each) for each in shown[:ERRORS_MAX]]
+    return Problem(_BY_PLACE.get(first, "invalid_parameter"), _counted(named), errors=named)
 
 
 # The first place that something is wrong in: what has no address is not looked into further.
-_BY_PLACE: Final = {"path": "no_such_address", "body": "invalid_body"}
+_BY_PLACE: Final[Mapping[str | None, str]] = {"path": "no_such_address", "body": "invalid_body"}
 
 
 def _counted(named: Sequence[FieldError]) -> str:
@@ -290,6 +303,9 @@ def _takes(routes: Sequence[BaseRoute], scope: Scope, method: str) -> bool:
     return any(route.matches(asked)[0] is Match.FULL for route in routes)
 
 
+OUT_OF_RANGE: Final = "out_of_range"
+"""The type of an error of ours; its context's `sentence` says what would be right."""
+
 _BY_TYPE: Final = {
     "missing": "missing",
     "extra_forbidden": "unknown",
@@ -297,8 +313,7 @@ _BY_TYPE: Final = {
     "too_short": "too_short",
     "string_too_long": "too_long",
     "too_long": "too_long",
-    "greater_than_equal": "out_of_range",
-    "less_than_equal": "out_of_range",
+    OUT_OF_RANGE: "out_of_range",
     "enum": "not_one_of",
     "literal_error": "not_one_of",
 }
@@ -325,14 +340,24 @@ def _sentence(error: Mapping[str, Any]) -> str:
             return f"It is one of {bounds['expected']}."
         case "value_error":
             return str(bounds["error"])
+        case kind if kind == OUT_OF_RANGE:
+            return str(bounds["sentence"])
         case "missing":
             return FIELD_CODES["missing"]
         case "extra_forbidden":
             return FIELD_CODES["unknown"]
         case kind if kind.endswith("_type"):
-            return FIELD_CODES["wrong_type"]
+            return _TYPE_SENTENCES.get(kind, FIELD_CODES["wrong_type"])
         case _:
             return FIELD_CODES["malformed"]
+
+
+_TYPE_SENTENCES: Final = {
+    "string_type": "It must be a text, in quotes.",
+    "model_attributes_type": "It must be an object.",
+    "model_type": "It must be an object.",
+    "dict_type": "It must be an object.",
+}
 
 
 def path_of(parts: Iterable[str | int]) -> str:
@@ -368,7 +393,9 @@ class ProblemDetails(BaseModel):
     code: str = Field(json_schema_extra={"enum": list(KINDS)})
     detail: str = Field(description="What is wrong and what to do, in a sentence.")
     instance: str | None = Field(None, description="Names this request, as `X-Request-Id` does.")
-    errors: list[WrongField] = Field(default_factory=list)
+    errors: list[WrongField] = Field(
+        default_factory=list, description=f"At most {ERRORS_MAX} of them."
+    )
 
 
 def documented(codes: Iterable[str]) -> dict[int | str, dict[str, Any]]:

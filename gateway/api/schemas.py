@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import Path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.api.problems import Problem
+from gateway.api.problems import FieldError, Problem
 from gateway.clock import INSTITUTION_ZONE
 from gateway.contributors import TEXT_MAX
 from gateway.csvfiles import read_day
@@ -21,9 +22,7 @@ _LAST_YEAR: Final = 9000
 
 
 class Said(BaseModel):
-    """A part of an answer."""
-
-    model_config = ConfigDict(extra="forbid")
+    """A part of an answer. Fields may be added: no description of ours says that there are none."""
 
 
 class Body(BaseModel):
@@ -34,7 +33,7 @@ class Body(BaseModel):
 
 def example(**values: Any) -> ConfigDict:
     """Return a model's configuration with an example."""
-    return ConfigDict(extra="forbid", json_schema_extra={"examples": [values]})
+    return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 def _as_day(value: object) -> date:
@@ -69,8 +68,17 @@ Reference = Annotated[str, Field(pattern="^[1-9][0-9]{11}$", examples=["14827503
 _TEXT: Final = "[^\\u0000-\\u001f\\u007f-\\u009f]"
 LINE_PATTERN: Final = f"^{_TEXT}*[^\\s\\u0000-\\u001f\\u007f-\\u009f]{_TEXT}*$"
 
-Line = Annotated[str, Field(min_length=1, max_length=TEXT_MAX, pattern=LINE_PATTERN)]
-"""A text of one line; spaces around it are taken off."""
+
+def _as_kept(text: str) -> str:
+    return unicodedata.normalize("NFC", text.strip())
+
+
+Line = Annotated[
+    str,
+    Field(min_length=1, max_length=TEXT_MAX, pattern=LINE_PATTERN),
+    AfterValidator(_as_kept),
+]
+"""A text of one line; spaces around it are taken off, and it is written as the register has it."""
 
 Because = Annotated[
     str,
@@ -165,6 +173,18 @@ class Conditions:
 
     def __str__(self) -> str:
         return " AND ".join(f"({text})" for text in self._texts)
+
+
+def refuse_reversed(first: date | None, last: date | None, *names: str) -> None:
+    """Refuse a span of days that ends before it begins: nothing would ever be in it.
+
+    Raises:
+        Problem: It does; `errors` names both parameters.
+    """
+    if first is not None and last is not None and last < first:
+        sentence = f"{names[0]} is after {names[1]}."
+        errors = [FieldError(name, "contradicts", sentence) for name in names]
+        raise Problem("fields_contradict", f"Mend {' or '.join(names)}: {sentence}", errors=errors)
 
 
 def found(row: Any, code: str) -> Any:

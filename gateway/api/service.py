@@ -35,7 +35,7 @@ class Waiting(Said):
     """What is not done yet."""
 
     deliveries: int = Field(description="Taken in and not acted on.")
-    parked_deliveries: int = Field(description="Given up on: each has an open exception.")
+    parked_deliveries: int = Field(description="Given up on: what they say is in no book.")
     receipts: int = Field(description="Booked payments whose receipt is not signed.")
     open_exceptions: int
 
@@ -168,8 +168,7 @@ _COUNTED: Final = """
     SELECT (SELECT version_num FROM alembic_version) AS revision,
         (SELECT coalesce(max(id), 0) FROM ledger_batch) AS last_batch,
         (SELECT count(*) FROM webhook_delivery WHERE state = 'waiting') AS deliveries,
-        (SELECT count(*) FROM coded_exception
-            WHERE code = 'parked_delivery' AND resolved_at IS NULL) AS parked_deliveries,
+        (SELECT count(*) FROM webhook_delivery WHERE state = 'parked') AS parked_deliveries,
         (SELECT count(*) FROM receipt_due) AS receipts,
         (SELECT count(*) FROM coded_exception WHERE resolved_at IS NULL) AS open_exceptions
 """
@@ -183,9 +182,10 @@ def _providers() -> list[ServiceProvider]:
     """Return the providers of the file that this process has read, with their kinds."""
     try:
         entries = tomllib.loads(settings().providers_file.read_text("utf-8"))["provider"]
-    except (OSError, ValueError, KeyError):
-        entries = []
-    kinds: dict[str, Any] = {entry["name"]: entry["kind"] for entry in entries}
+        kinds: dict[str, Any] = {entry["name"]: entry["kind"] for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        # Somebody may be at it: which providers there are, this process knows.
+        kinds = {}
     return [
         ServiceProvider(name=name, kind=str(kinds.get(name, "unknown")))
         for name in sorted(process.providers())

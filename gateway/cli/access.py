@@ -40,14 +40,32 @@ def keys_create(role: Any, scope: str | None, label: str, as_json: bool) -> None
 
         with transaction() as session:
             key = create_key(session, role, now=now(), scope=scope, label=label)
-        if role in SCOPED and scope is None:
-            what = {"chamber": "region", "provider": "name"}[role.value]
-            click.echo(
-                f"wasl: without --scope this {role.value} sees nobody and nothing: name its {what}"
-                " to have it see its own.",
-                err=True,
-            )
+            warning = _warning(session, role, scope) if role in SCOPED else None
+    if warning is not None:
+        click.echo(f"wasl: {warning}", err=True)
     report({"key": key}, as_json, "{key}")
+
+
+def _warning(session: Any, role: Any, scope: str | None) -> str | None:
+    """Say of a key that sees a part of the whole why it sees nothing, if it does."""
+    from gateway.models import Role
+    from gateway.process import providers
+    from gateway.staff import is_region
+
+    what = {"chamber": "region", "provider": "name"}[role.value]
+    if scope is None:
+        return (
+            f"without --scope this {role.value} sees nobody and nothing: name its {what} to have it"
+            " see its own."
+        )
+    if role is Role.CHAMBER and not is_region(session, scope):
+        return "no contributor is of this region: until one is, the key sees nobody and nothing."
+    if role is Role.PROVIDER and scope.strip() not in (known := providers()):
+        return (
+            "the providers file has no provider of this name: until it has, the key sees nothing."
+            f" It has {', '.join(sorted(known)) or 'none'}."
+        )
+    return None
 
 
 @keys.command("list")

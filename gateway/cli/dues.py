@@ -9,8 +9,6 @@ import click
 from gateway.cli.shared import FILE, counting, database, json_flag, now, report, report_import
 from gateway.errors import Unusable
 
-AHEAD_DAYS_MAX = 366
-
 
 @click.group()
 def contributors() -> None:
@@ -41,15 +39,12 @@ def invoices() -> None:
 @json_flag
 def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
     """Issue a period's invoices; again: nothing twice."""
-    from gateway.clock import day_of
     from gateway.periods import parse_period
     from gateway.tariff import tariff
 
     named, current = parse_period(period), tariff()
     if category is not None:
         current.of(category)
-    if (named.starts_on - day_of(now())).days > AHEAD_DAYS_MAX:
-        raise Unusable(f"{period} lies more than a year ahead: an invoice cannot be taken back.")
     with database(), counting("Issuing invoices") as progress:
         from gateway.invoices import issue_invoices
         from gateway.process import business_clock
@@ -86,7 +81,10 @@ def invoices_notices(file: Path) -> None:
 @click.argument("reference")
 @click.option("--because", required=True, help="Why, for whoever reads it later. No names.")
 def invoices_cancel(reference: str, because: str) -> None:
-    """Take back an invoice that nothing was paid on; for ever."""
+    """Take back an invoice that nothing was paid on; for ever.
+
+    Its contributor is not billed again for the period: no command issues over a cancelled invoice.
+    """
     from gateway.references import read_reference
 
     named = read_reference(reference)

@@ -20,7 +20,13 @@ from gateway.cli.shared import (
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Of this machine; 0 takes any that is free.",
+)
 def up(port: int) -> None:
     """Run all of it in the foreground, until Ctrl-C; prints `ready http://…`."""
     from gateway import startup
@@ -29,7 +35,7 @@ def up(port: int) -> None:
     from gateway.settings import settings
     from gateway.supervisor import up as run_all
 
-    startup.require(settings(), "up")
+    startup.require("up")
     # The sandbox's own file of providers is made here, once, in a home that says who may enter.
     Home(settings().home).prepare()
     load_providers(settings())
@@ -41,9 +47,8 @@ def up(port: int) -> None:
 def check_settings(as_json: bool) -> None:
     """Say what is missing, unsafe or unwise about the settings, without starting anything."""
     from gateway import startup
-    from gateway.settings import settings
 
-    found = startup.findings(settings(), "up")
+    found = startup.findings_here("up")
     stops = any(finding.stops for finding in found)
     if as_json:
         listed = [{"stops": f.stops, "sentence": f.sentence} for f in found]
@@ -68,9 +73,22 @@ def migrate(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--contributors", type=click.IntRange(1, 2_000_000), default=500, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--home", type=click.Path(path_type=Path, file_okay=False), default=None)
+@click.option(
+    "--contributors",
+    type=click.IntRange(1, 2_000_000),
+    default=500,
+    show_default=True,
+    help="How many people it is played with.",
+)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Equal seeds play equal months."
+)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="A folder for it, which is kept; else one that is removed afterwards.",
+)
 @json_flag
 def demo(contributors: int, seed: int, home: Path | None, as_json: bool) -> None:
     """Play the main job from nothing: enrol, issue, collect, book, reconcile."""

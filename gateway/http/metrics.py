@@ -372,10 +372,11 @@ def _counter(name: str, what: str, labels: list[str], values: Mapping[_By, float
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """Return the route. Who may read: whoever bears the token, or this machine if there is none.
+    """Return the route. Who may read: whoever bears the token; in a sandbox without one, this
+    machine.
 
-    Plain answers: 403 for a token that is absent or wrong; 404 where no token is set and the caller
-    is not this machine, or comes through a proxy.
+    Plain answers: 403 for a token that is absent or wrong; 404 where no token is set and it is
+    production, or the caller is not this machine, or comes through a proxy.
     """
     router = APIRouter()
 
@@ -406,6 +407,9 @@ def _refusal(request: Request, chosen: Settings) -> Response | None:
             return None
         return PlainTextResponse("Give the token of WASL_METRICS_TOKEN as a bearer.\n", 403)
     host = request.client.host if request.client else ""
+    # Not every proxy says that it is one: production asks for the token, whoever calls.
+    if chosen.mode == "production":
+        return PlainTextResponse("Not found.\n", 404)
     # A proxy on this machine would lend strangers its address: what came through one is not ours.
     if _is_loopback(host) and not any(name in request.headers for name in _BY_A_PROXY):
         return None

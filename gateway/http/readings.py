@@ -238,7 +238,8 @@ _DELIVERIES: Final = """
     WHERE id > :low AND id <= :high GROUP BY 1, 2, 3
 """
 _PAYMENTS: Final = """
-    SELECT channel, status, count(*), sum(amount_minor), sum(returned_minor) FROM payment
+    SELECT channel, status, count(*), sum(amount_minor),
+        coalesce(sum(returned_minor) FILTER (WHERE status = 'booked'), 0) FROM payment
     WHERE id > :low AND id <= :high GROUP BY 1, 2
 """
 _INVOICES: Final = """

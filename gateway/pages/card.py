@@ -110,13 +110,12 @@ def pay(request: Request, found: Presentment) -> Response:
         fresh = presented(session, found.reference)
         return fresh.due_minor if fresh and fresh.standing in PAYABLE else 0
 
-    provider = page_provider(process.providers())
-    if provider is None:
+    if page_provider(process.providers()) is None:
         return site.missing(request)
 
     def act() -> Response:
         begun = begin(
-            provider,
+            process.providers(),
             found.reference,
             due_minor=due_minor,
             language=site.address_of(request).language,
@@ -131,12 +130,11 @@ def pay(request: Request, found: Presentment) -> Response:
 def stop(request: Request, found: Presentment) -> Response:
     """Close the card page at the provider, so that nothing can be taken by it any more."""
 
-    provider = page_provider(process.providers())
-    if provider is None:
+    if page_provider(process.providers()) is None:
         return site.missing(request)
 
     def act() -> Response:
-        closed = give_up(provider, found.reference, clock=process.business_clock())
+        closed = give_up(process.providers(), found.reference, clock=process.business_clock())
         said = "stopped" if closed else "back"
         return site.redirect(request, f"/{found.reference}", card=said)
 

@@ -11,7 +11,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from gateway.errors import ProviderAway
 from gateway.reports import Report
+
+
+class PageFailed(ProviderAway):
+    """It failed at the provider, which will say so again to the same wish: make another one."""
 
 
 class WebhookProvider(Protocol):
@@ -111,6 +116,7 @@ class PageProvider(WebhookProvider, Protocol):
 
         Raises:
             ProviderAway: Whether there is a page is not known; the same wish may be tried again.
+            PageFailed: There may be a page that nobody will see; the same wish will not find it.
             ProviderRefused: There is no page, and the same wish will not make one.
         """
         ...

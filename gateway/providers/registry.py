@@ -20,7 +20,7 @@ from gateway.providers.standard_webhooks import (
     StandardWebhooksSettings,
 )
 from gateway.secretfiles import read_or_make
-from gateway.settings import Settings
+from gateway.settings import Settings, in_plain_words
 
 Providers = Mapping[str, WebhookProvider]
 Configured = Mapping[str, ConfiguredProvider]
@@ -70,7 +70,8 @@ def load_providers(settings: Settings) -> Configured:
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise Unusable(f"The providers file {path} cannot be read: {error}.") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise Unusable(f"The providers file {path} cannot be read: {reason}.") from None
     return read_providers(text, path.name, live=settings.mode == "production")
 
 
@@ -95,12 +96,21 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Configured:
         Unusable: As load_providers.
     """
     try:
-        entries = tomllib.loads(text).get("provider", [])
+        read = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Unusable(f"{where} is not TOML: {error}.") from None
+    entries = read.pop("provider", [])
+    if read:
+        raise Unusable(
+            f"{where}: {next(iter(read))} is not known: write each provider as a [[provider]]"
+            " table, and its settings below that line."
+        )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unusable(f"{where}: write each provider as a [[provider]] table.")
+    if not entries and live:
+        raise Unusable(f"{where} names no provider: write each as a [[provider]] table.")
     found: dict[str, ConfiguredProvider] = {}
+    owners: dict[str, str] = {}
     for at, entry in enumerate(entries, start=1):
         name = entry.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -110,18 +120,29 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Configured:
             )
         if name in found:
             raise Unusable(f"{where}: two providers are named {name}.")
-        found[name] = _make(name, entry, where, live=live)
+        values = _values(name, entry, where)
+        found[name] = _make(name, entry.get("kind"), values, where, live=live)
+        # A trial may play several providers of the standard kind by one secret.
+        if live or entry.get("kind") != "standard-webhooks":
+            _claim(owners, name, values, where)
     return found
 
 
-def _make(name: str, entry: dict[str, Any], where: str, *, live: bool) -> ConfiguredProvider:
+def _claim(owners: dict[str, str], name: str, values: Mapping[str, Any], where: str) -> None:
+    """Note whose the secrets of an entry are: by two names one delivery is booked twice."""
+    for setting in _FROM_ENVIRONMENT:
+        for secret in _listed(values.get(setting)):
+            plain = str(secret).removeprefix("whsec_").rstrip("=")
+            if (owner := owners.setdefault(plain, name)) != name:
+                raise Unusable(
+                    f"{where}: {owner} and {name} have the same {setting}, and so would book the"
+                    " same money twice: keep one of them."
+                )
+
+
+def _values(name: str, entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings of an entry, with those that variables hold."""
     values = {key: value for key, value in entry.items() if key not in {"name", "kind"}}
-    kind = entry.get("kind")
-    maker = KINDS.get(kind) if isinstance(kind, str) else None
-    if maker is None:
-        raise Unusable(
-            f"{where}, provider {name}: its kind is not one of {', '.join(sorted(KINDS))}."
-        )
     for setting in _FROM_ENVIRONMENT:
         if variable := values.pop(f"{setting}_env", None):
             secret = os.environ.get(str(variable))
@@ -129,12 +150,23 @@ def _make(name: str, entry: dict[str, Any], where: str, *, live: bool) -> Config
                 raise Unusable(f"{where}, provider {name}: the variable {variable} is not set.")
             kept = _listed(values.get(setting)) if setting == "secrets" else None
             values[setting] = secret.strip() if kept is None else [*kept, *secret.split()]
+    return values
+
+
+def _make(
+    name: str, kind: object, values: dict[str, Any], where: str, *, live: bool
+) -> ConfiguredProvider:
+    maker = KINDS.get(kind) if isinstance(kind, str) else None
+    if maker is None:
+        raise Unusable(
+            f"{where}, provider {name}: its kind is not one of {', '.join(sorted(KINDS))}."
+        )
     try:
         return maker(name, values, live)
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
-        raise Unusable(f"{where}, provider {name}, {setting}: {first['msg']}.") from None
+        raise Unusable(f"{where}, provider {name}, {setting}: {in_plain_words(first)}.") from None
     except Unusable as error:
         raise Unusable(f"{where}, provider {name}: {error}.") from None
 

@@ -7,9 +7,12 @@ for each question: nothing is shared between threads, and no connection is left 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -17,7 +20,7 @@ import stripe
 
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.money import CURRENCY
-from gateway.providers import Answer, MadePage, PageState, WantedPage
+from gateway.providers import Answer, MadePage, PageFailed, PageState, WantedPage
 from gateway.providers.stripe import (
     API_BASE,
     PAGES_ORIGIN,
@@ -35,6 +38,13 @@ from gateway.wirejson import UnreadableJson, read_json
 CONNECT_SECONDS_MAX: Final = 3.0
 READ_SECONDS_MAX: Final = 7.0
 RETRIES_MAX: Final = 1
+CALL_SECONDS_MAX: Final = 12.0
+"""For one question with all its tries: the client bounds each silence, and not their sum."""
+SLOW_SECONDS: Final = 3.0
+AWAY_SECONDS: Final = 30.0
+"""For how long nobody else waits for a Stripe that kept one waiting so long and did not answer."""
+KEY_IN_USE_SECONDS_MAX: Final = 6.0
+KEY_IN_USE_PAUSE_SECONDS: Final = 0.4
 REFUNDS_MAX: Final = 100
 
 # Its debug lines hold whole answers, and so whatever the payer typed there.
@@ -60,6 +70,10 @@ _UNPAID: Final = {
 Call = Callable[[stripe.StripeClient], Any]
 
 
+class KeyInUse(ProviderAway):
+    """Somebody else, by a second click, is asking the same at this moment."""
+
+
 class StripePages(Stripe):
     """Stripe with a key to ask it by."""
 
@@ -70,6 +84,7 @@ class StripePages(Stripe):
         self._key = settings.api_key
         own = PAGES_ORIGIN if settings.api_base == API_BASE else settings.api_base
         self._origin = _origin(settings.pages_origin or own)
+        self._away_until = 0.0
 
     @property
     def pages_origin(self) -> str:
@@ -79,7 +94,16 @@ class StripePages(Stripe):
     def make_page(self, wanted: WantedPage) -> MadePage:
         """Make a Checkout page for one payment, or find the one made before (see PageProvider)."""
         options: Any = {"idempotency_key": wanted.attempt_id}
-        made = self._said(lambda client: client.v1.checkout.sessions.create(_wish(wanted), options))
+        until = time.monotonic() + KEY_IN_USE_SECONDS_MAX
+        while True:
+            try:
+                made = self._said(lambda c: c.v1.checkout.sessions.create(_wish(wanted), options))
+                break
+            except KeyInUse:
+                # The other one's answer will be ours.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(KEY_IN_USE_PAUSE_SECONDS)
         session_id, url = text(made, "id"), made.get("url")
         if session_id is None or not isinstance(url, str) or not is_trusted_address(url):
             raise ProviderAway("it made a page without an id, or an address that is not https")
@@ -159,20 +183,50 @@ class StripePages(Stripe):
         Raises:
             ProviderAway, ProviderRefused: Nothing else, whatever the library raises.
         """
+        began = time.monotonic()
+        if began < self._away_until:
+            raise ProviderAway("Stripe gave no answer a moment ago: it is left alone")
         try:
-            with self._client() as client:
-                said = call(client).last_response
+            said = self._within(CALL_SECONDS_MAX, call)
             read = read_json(said.body.encode())
         except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
             word = error.code or type(error).__name__
             raise ProviderRefused(f"Stripe says no: {word}") from None
         except UnreadableJson as error:
             raise ProviderAway(f"Stripe's answer cannot be read: {error}") from None
+        except stripe.APIError as error:
+            raise _of_its_own(error) from None
         except Exception as error:  # noqa: BLE001 - all that a network and a library can do
+            if time.monotonic() - began >= SLOW_SECONDS:
+                self._away_until = time.monotonic() + AWAY_SECONDS
             raise ProviderAway(f"Stripe gives no answer: {type(error).__name__}") from None
         if not isinstance(read, dict):
             raise ProviderAway("Stripe's answer is not an object")
         return read
+
+    def _within(self, seconds: float, call: Call) -> Any:
+        """Return the answer to a call; who is slower than `seconds` is waited for no longer.
+
+        Raises what the library raises, and TimeoutError.
+        """
+        found: list[Any] = []
+
+        def ask() -> None:
+            try:
+                with self._client() as client:
+                    found.append(call(client).last_response)
+            except Exception as error:  # noqa: BLE001 - raised below, in the thread that asked
+                found.append(error)
+
+        # Beside, since an answer that comes byte by byte keeps within every timeout of the client.
+        asking = threading.Thread(target=ask, name="asking-stripe", daemon=True)
+        asking.start()
+        asking.join(seconds)
+        if not found:
+            raise TimeoutError
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
 
     @contextmanager
     def _client(self) -> Iterator[stripe.StripeClient]:
@@ -186,6 +240,18 @@ class StripePages(Stripe):
             )
         finally:
             http.close()  # type: ignore[no-untyped-call]
+
+
+def _of_its_own(error: stripe.APIError) -> ProviderAway:
+    """Return what an answer means that is neither done nor refused."""
+    if error.http_status == HTTPStatus.CONFLICT:
+        return KeyInUse("Stripe is at the same question already")
+    said = {str(name).lower(): value for name, value in (error.headers or {}).items()}
+    replayed = said.get("idempotent-replayed") == "true"
+    if error.http_status == HTTPStatus.INTERNAL_SERVER_ERROR or replayed:
+        # It keeps the first answer to a key, errors of its own among them.
+        return PageFailed(f"Stripe failed: {error.http_status}")
+    return ProviderAway(f"Stripe gives no answer: {error.http_status or type(error).__name__}")
 
 
 def _wish(wanted: WantedPage) -> Any:

@@ -9,6 +9,7 @@ No card is asked for and no money moves.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import hmac
 import html
@@ -80,6 +81,10 @@ class Faults:
     """Calls to come that are carried out and not answered."""
     away: bool = False
     """Whether every call is answered by 503."""
+    failures: int = 0
+    """Calls under a key to come that are answered by 500, which is kept under it."""
+    slow: float = 0.0
+    """Seconds that a call under a key takes; who asks the same meanwhile is answered by 409."""
 
 
 @dataclass
@@ -95,6 +100,8 @@ class World:
     """Sessions, intents, charges, refunds and disputes by id."""
     answers: dict[str, tuple[str, int, Params]] = field(default_factory=dict)
     """By idempotency key: what was asked, and what was answered."""
+    asking: set[str] = field(default_factory=set)
+    """Idempotency keys of calls that are not answered yet."""
     events: list[Params] = field(default_factory=list)
 
     def now(self) -> int:
@@ -439,7 +446,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, given: Params) -> None:
         path = [part for part in urlsplit(self.path).path.split("/") if part]
+        if self._is_in_use():
+            wrong = "There is another request in progress that uses this Idempotent Key."
+            kind, code = "invalid_request_error", "idempotency_key_in_use"
+            self._json(409, {"error": {"type": kind, "code": code, "message": wrong}})
+            return
         with self.server.world.lock:
+            self.server.world.asking.discard(self._key())
             if path[:1] == ["c"] and len(path) == 2:
                 self._page(path[1], given.get("do", ""))
             elif path[:1] == ["_control"]:
@@ -449,18 +462,31 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._json(404, {"error": {"message": "There is nothing here."}})
 
+    def _key(self) -> str:
+        return self.headers.get("Idempotency-Key") or ""
+
+    def _is_in_use(self) -> bool:
+        """Take as long as the faults will have it; say whether somebody else is at this key."""
+        world, key = self.server.world, self._key()
+        if not key or not world.faults.slow:
+            return False
+        with world.lock:
+            if key in world.asking:
+                return True
+            if key not in world.answers:
+                world.asking.add(key)
+        time.sleep(world.faults.slow)
+        return False
+
     def _tried(self, call: Callable[[], Params]) -> tuple[int, Params]:
         try:
             return 200, call()
         except Wrong as error:
-            code = "idempotency_key_in_use" if error.kind == "idempotency_error" else None
-            return error.status, {
-                "error": {"type": error.kind, "message": str(error), "code": code}
-            }
+            return error.status, {"error": {"type": error.kind, "message": str(error)}}
 
     def _api(self, path: list[str], given: Params) -> None:
         world = self.server.world
-        if not self.headers.get("Authorization", "").startswith(("Bearer sk_", "Bearer rk_")):
+        if not self._has_key():
             wrong = {"type": "invalid_request_error", "message": "You did not provide an API key."}
             self._json(401, {"error": wrong})
             return
@@ -468,11 +494,24 @@ class Handler(BaseHTTPRequestHandler):
             self._json(503, {"error": {"type": "api_error", "message": "We are away."}})
             return
         status, said = self._tried(lambda: self._once(path, given))
+        if "_failed" in said:
+            self._json(500, {"error": {"type": "api_error", "message": "Something went wrong."}})
+            return
         if world.faults.lost_answers:
             world.faults.lost_answers -= 1
             self.close_connection = True
             return
         self._json(status, _shown(said))
+
+    def _has_key(self) -> bool:
+        """Say whether a caller bears a key, as a bearer or as the name of Basic (curl -u sk_…:)."""
+        scheme, _, said = self.headers.get("Authorization", "").partition(" ")
+        if scheme == "Basic":
+            try:
+                said = base64.b64decode(said).decode("ascii").partition(":")[0]
+            except ValueError:
+                return False
+        return scheme in {"Basic", "Bearer"} and said.startswith(("sk_", "rk_"))
 
     def _once(self, path: list[str], given: Params) -> Params:
         """Carry a call out, or say again what was said to it under the same key."""
@@ -481,6 +520,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._call(path, given)
         asked = json.dumps([path, given], sort_keys=True)
         known = self.server.world.answers.get(key)
+        if known is None and self.server.world.faults.failures:
+            self.server.world.faults.failures -= 1
+            known = self.server.world.answers[key] = (asked, 500, {"_failed": True})
         if known is None:
             # What is refused is not kept: the key may be used again.
             said = json.loads(json.dumps(self._call(path, given)))
@@ -612,7 +654,7 @@ def _sheet(content: str) -> bytes:
 def main() -> None:
     """Serve until told to stop."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8420)
+    parser.add_argument("--port", type=int, default=8420, help="of this machine (8420)")
     parser.add_argument("--webhook", required=True, help="where events are posted")
     parser.add_argument("--secret", required=True, help="what they are signed by: whsec_…")
     parser.add_argument("--lose", type=float, default=0.0, help="share of events never delivered")

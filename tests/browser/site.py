@@ -321,19 +321,17 @@ def _book(references: Mapping[str, str]) -> PaymentReport:
 
 def _begin_cards(references: Mapping[str, str], address: str) -> None:
     """Send payers to the card page, and have one of them give up."""
-    provider = card_payments.page_provider(process.providers())
-    assert provider is not None
     clock = process.business_clock()
     for name in ("card begun", "card awaited", "card given up"):
         card_payments.begin(
-            provider,
+            process.providers(),
             references[name],
             due_minor=lambda _: _DUE_MINOR,
             language="fr",
             link=f"{address}/{references[name]}",
             clock=clock,
         )
-    card_payments.give_up(provider, references["card given up"], clock=clock)
+    card_payments.give_up(process.providers(), references["card given up"], clock=clock)
 
 
 def _a_payment(reference: str, **values: Any) -> PaymentReport:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stripe
 
 from gateway import process
 from gateway.card_payments import (
+    ASKING,
     ATTEMPTS_MAX,
+    FAILED,
     NOT_KNOWN,
     PAGE_LIFE,
     TRIES_HURRIED_MAX,
@@ -27,11 +30,11 @@ from gateway.card_payments import (
     latest_attempt,
     page_provider,
 )
-from gateway.db import execute, snapshot, transaction
+from gateway.db import alone, execute, snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState
 from gateway.presentment import present
-from gateway.providers import MadePage, WantedPage
+from gateway.providers import MadePage, PageFailed, WantedPage, WebhookProvider
 from gateway.providers.stripe_pages import StripePages
 from gateway.settings import settings
 from gateway.simulators.stripe import World
@@ -55,7 +58,8 @@ from webhooks.inbox import drain
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)
     with standing_in() as server:
         yield server.world
 
@@ -65,21 +69,31 @@ def reference(database: str) -> str:
     return some_invoices()[0]
 
 
-def pay(pages: StripePages, reference: str, *, now: datetime = NOON, language: str = "fr") -> Begun:
-    """Press the button."""
+def pay(
+    pages: StripePages,
+    reference: str,
+    *others: StripePages,
+    now: datetime = NOON,
+    language: str = "fr",
+) -> Begun:
+    """Press the button, where the first makes pages, and others may have made some."""
 
     def due_minor(session: Any) -> int:
         found = present(session, reference, now=now, validity_months=12)
         return found.due_minor if found else 0
 
     return begin(
-        pages,
+        named(pages, *others),
         reference,
         due_minor=due_minor,
         language=language,
         link=f"https://amo.example.ma/{reference}",
         clock=lambda: now,
     )
+
+
+def named(*pages: StripePages) -> dict[str, WebhookProvider]:
+    return {each.name: each for each in pages}
 
 
 def attempt(reference: str) -> Attempt:
@@ -97,8 +111,7 @@ def ask(pages: StripePages, *, now: datetime = NOON, hurry: bool = True) -> int:
                 session,
                 "UPDATE payment_attempt SET ask_at = '2000-01-01' WHERE ask_at > '2000-01-02'",
             )
-    providers = {"stripe": pages}
-    return ask_due(providers, key=process.signing_key(), clock=lambda: now, asks_max=10)
+    return ask_due(named(pages), key=process.signing_key(), clock=lambda: now, asks_max=10)
 
 
 def deliver(pages: StripePages, world: World, *kinds: str) -> None:
@@ -245,18 +258,18 @@ def test_giving_up_is_true_only_if_stripe_says_so(world: World, reference: str) 
     pay(pages, reference)
     world.faults.away = True
     with pytest.raises(ProviderAway):
-        give_up(pages, reference, clock=lambda: NOON)
+        give_up(named(pages), reference, clock=lambda: NOON)
     assert attempt(reference).state is AttemptState.SENT
     world.faults.away = False
-    assert give_up(pages, reference, clock=lambda: NOON)
+    assert give_up(named(pages), reference, clock=lambda: NOON)
     assert (attempt(reference).state, attempt(reference).closed_because) == (
         AttemptState.CLOSED,
         "given up",
     )
-    assert give_up(pages, reference, clock=lambda: NOON), "there is none any more"
+    assert give_up(named(pages), reference, clock=lambda: NOON), "there is none any more"
     pay(pages, reference)
     world.pay(sessions(world)[1])
-    assert not give_up(pages, reference, clock=lambda: NOON)
+    assert not give_up(named(pages), reference, clock=lambda: NOON)
     assert ask(pages, hurry=False) == 1
     paid_once(reference)
 
@@ -358,7 +371,7 @@ def test_somebody_who_begins_and_gives_up_again_and_again_waits(
     pages = pages_of(world)
     for _ in range(ATTEMPTS_MAX):
         assert pay(pages, reference).step is Step.PAGE
-        give_up(pages, reference, clock=lambda: NOON)
+        give_up(named(pages), reference, clock=lambda: NOON)
     assert pay(pages, reference) == Begun(Step.TOO_OFTEN)
     later = NOON + PAGE_LIFE + timedelta(seconds=1)
     world.clock = lambda: later
@@ -443,10 +456,75 @@ def test_the_page_of_what_was_paid_in_another_way_is_closed(world: World, refere
     assert ask(pages, hurry=False) == 1
     assert attempt(reference).state is AttemptState.SENT
     world.faults.away = False
-    assert ask(pages, hurry=False) == 1
+    assert ask(pages, hurry=False) == 0, "Stripe is left alone for a while"
+    assert ask(pages) == 1
     assert sessions(world)[0]["status"] == "expired"
     assert attempt(reference).closed_because == "outdated"
     assert ask(pages, hurry=False) == 0
+
+
+def test_whatever_was_asked_before_the_page_of_what_was_paid_is_closed_at_once(
+    world: World, reference: str
+) -> None:
+    pages = pages_of(world)
+    pay(pages, reference)
+    for _ in range(8):
+        assert ask(pages) == 1, "somebody waits, and the page is open"
+    record(a_report(reference))
+    assert ask(pages, hurry=False) == 1
+    assert sessions(world)[0]["status"] == "expired"
+
+
+def test_one_asks_and_the_others_do_not_wait(world: World, reference: str) -> None:
+    pages = pages_of(world)
+    pay(pages, reference)
+    with alone(ASKING) as ours:
+        assert ours
+        with alone(ASKING) as also:
+            assert not also
+        assert ask(pages) == 0
+    assert ask(pages) == 1
+
+
+def test_the_page_of_another_provider_is_settled_with_that_one(world: World, reference: str) -> None:
+    """Two make pages: what the one made is never closed, or forgotten, without asking it."""
+    pages = pages_of(world)
+    other = StripePages("other", pages._settings, live=False)
+    pay(pages, reference)
+    world.pay(sessions(world)[0])
+    late = NOON + PAGE_LIFE
+    assert pay(other, reference, pages, now=late) == Begun(Step.UNKNOWN)
+    assert not give_up(named(other, pages), reference, clock=lambda: late)
+    assert ask(pages, now=late, hurry=False) == 1
+    paid_once(reference)
+
+
+def test_an_error_that_stripe_keeps_ends_the_attempt_and_the_next_press_finds_a_page(
+    world: World, reference: str
+) -> None:
+    pages = pages_of(world)
+    world.faults.failures = 1
+    with pytest.raises(PageFailed):
+        pay(pages, reference)
+    assert attempt(reference).closed_because == FAILED
+    assert pay(pages, reference).step is Step.PAGE
+    assert len(sessions(world)) == 1
+
+
+def test_who_gives_up_a_used_page_again_and_again_has_stripe_asked_once(
+    world: World, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = pages_of(world)
+    pay(pages, reference)
+    world.pay(sessions(world)[0])
+    asked: list[str] = []
+    close = pages.close_page
+    monkeypatch.setattr(pages, "close_page", lambda page: asked.append(page) or close(page))
+    for _ in range(5):
+        assert not give_up(named(pages), reference, clock=lambda: NOON)
+    assert len(asked) == 1
+    assert ask(pages, hurry=False) == 1
+    paid_once(reference)
 
 
 def test_a_page_that_was_paid_though_nothing_was_due_is_booked_as_paid_twice(

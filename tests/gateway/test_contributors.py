@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.contributors import import_contributors
+from gateway.contributors import change, import_contributors
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from gateway.tariff import tariff
@@ -106,6 +107,23 @@ def test_counts_add_up_and_a_large_file_is_read(database: str, tmp_path: Path) -
     assert answer["read"] == 20_000
     assert answer["loaded"] + answer["unchanged"] + len(answer["rejected"]) == answer["read"]
     assert answer["rejected"][0]["line"] == 7_002
+
+
+def test_what_is_written_alike_is_one_text(database: str, tmp_path: Path) -> None:
+    line = GOOD.replace("Fatima", unicodedata.normalize("NFD", "Zoé"))
+    load(tmp_path, [line])
+    assert stored()[0]["given_name"] == unicodedata.normalize("NFC", "Zoé")
+
+
+def test_a_change_holds_up_no_invoice_and_no_import(database: str, tmp_path: Path) -> None:
+    load(tmp_path, [GOOD])
+    (person,) = stored()
+    with transaction() as session:
+        assert change(session, person["id"], {"region": "Oriental"}, tariff(), now=NOON)
+        with transaction() as other:
+            execute(other, "SELECT FROM category FOR UPDATE NOWAIT")
+            # As the key of an invoice's contributor is looked at.
+            execute(other, "SELECT FROM contributor FOR KEY SHARE NOWAIT")
 
 
 def test_a_missing_column_is_a_sentence(database: str, tmp_path: Path) -> None:

@@ -83,6 +83,25 @@ def test_a_wrong_question_gets_a_sentence(database: str, period: str, category: 
         issue(period, category)
 
 
+def test_who_changed_from_months_to_quarters_is_not_billed_twice(database: str) -> None:
+    with transaction() as session:
+        a_contributor(session)
+        a_contributor(session, category_code="cpu", category_base_minor=60_000)
+    assert (issue("2026-10").issued, issue("2026-11").issued) == (1, 1)
+    with transaction() as session:
+        execute(
+            session, "UPDATE contributor SET category_code = 'cpu', category_base_minor = 60000"
+        )
+    assert issue("2026-Q4").as_json() == {"issued": 1, "already": 1, "total": "390.00"}
+    assert issue("2027-Q1").issued == 2
+
+
+def test_a_far_period_is_refused(database: str) -> None:
+    assert issue("2027-11").issued == 0
+    with pytest.raises(Unusable, match="more than a year ahead"):
+        issue("2027-12")
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invoices, "CHUNK", 7)

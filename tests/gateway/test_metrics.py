@@ -232,6 +232,15 @@ def test_who_may_read(
     assert (status == 200) == ("wasl_" in answer.text.replace("WASL_", ""))
 
 
+def test_production_without_a_token_shows_its_numbers_to_nobody() -> None:
+    here = Request(
+        {"type": "http", "client": ("127.0.0.1", 1), "headers": [], "path": "/metrics"}
+    )
+    for mode, status in (("production", 404), ("sandbox", None)):
+        refused = _refusal(here, Settings.model_validate({"mode": mode}))
+        assert (refused.status_code if refused else None) == status
+
+
 # -- at what cost ---------------------------------------------------------------------------------
 
 

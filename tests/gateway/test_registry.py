@@ -61,6 +61,7 @@ def test_a_secret_may_come_from_a_variable(monkeypatch: pytest.MonkeyPatch) -> N
         (GOOD.replace('"standard-webhooks"', "[1]"), "its kind is not one of"),
         (GOOD.replace(f'["{SECRET}"]', "5"), "secrets"),
         (GOOD.replace(f'secrets = ["{SECRET}"]', ""), "neither"),
+        (GOOD + "\n[providers]\n", "providers is not known"),
         (GOOD + 'public_keys = ["whpk_AAAA"]', "32 bytes"),
     ],
 )
@@ -68,3 +69,25 @@ def test_an_entry_that_cannot_be_used_is_named(text: str, word: str) -> None:
     with pytest.raises(Unusable, match=word) as refused:
         read_providers(text, "providers.toml")
     assert SECRET not in str(refused.value)
+
+
+def test_one_secret_under_two_names_would_book_twice() -> None:
+    stripe = (
+        '[[provider]]\nname = "{}"\nkind = "stripe"\nsecrets = ["whsec_{}"]\n'
+        'api_key = "sk_test_{}"\n'
+    )
+    read_providers(stripe.format("a", "a" * 12, "12345") + stripe.format("b", "b" * 12, "6789"), "f")
+    for secret, key in (("a", "6789"), ("b", "12345")):
+        both = stripe.format("a", "a" * 12, "12345") + stripe.format("b", secret * 12, key)
+        with pytest.raises(Unusable, match="a and b have the same"):
+            read_providers(both, "f")
+    both = GOOD + GOOD.replace('name = "', 'name = "other-')
+    with pytest.raises(Unusable, match="have the same secrets") as raised:
+        read_providers(both, "f", live=True)
+    assert SECRET not in str(raised.value)
+
+
+def test_production_without_a_provider_is_refused() -> None:
+    with pytest.raises(Unusable, match="names no provider"):
+        read_providers("", "f", live=True)
+    assert read_providers("", "f") == {}

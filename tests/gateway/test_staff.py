@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from gateway.staff import (
     add_staff,
     create_key,
     holder_of,
+    is_region,
     list_keys,
     revoke_key,
     sealing_key,
     sign_in,
 )
-from tests.factories import NOON
+from tests.factories import NOON, a_contributor
 
 
 def test_a_person_signs_in_with_all_three(database: str, home: Path) -> None:
@@ -102,11 +104,15 @@ def test_a_revoked_key_opens_nothing(database: str) -> None:
 
 def test_a_key_has_a_scope_and_a_label(database: str) -> None:
     with transaction() as session:
-        key = create_key(session, Role.CHAMBER, now=NOON, scope=" Oriental ", label=" Oujda ")
+        a_contributor(session, region="Fès")
+        decomposed = unicodedata.normalize("NFD", " Fès ")
+        key = create_key(session, Role.CHAMBER, now=NOON, scope=decomposed, label=" Oujda ")
     with transaction() as session:
         holder = holder_of(session, key)
         assert holder is not None
-        assert (holder.scope, holder.label) == ("Oriental", "Oujda")
+        assert (holder.scope, holder.label) == ("Fès", "Oujda")
+        assert is_region(session, decomposed)
+        assert not is_region(session, "Oriental")
         (listed,) = list_keys(session)
         assert (listed.id, listed.role, listed.revoked_at) == (holder.id, Role.CHAMBER, None)
 

@@ -13,15 +13,18 @@ from typing import Any, get_args
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import sql
 
+from gateway.cli.running import check_settings
+from gateway.cli.shared import Refused
 from gateway.errors import Unusable
 from gateway.institution import institution
 from gateway.migrate import newest
 from gateway.providers.registry import load_providers, read_providers, unsafe_in_production
 from gateway.services import Services
 from gateway.settings import Settings, settings
-from gateway.startup import Finding, Program, findings, require
+from gateway.startup import Finding, Program, findings, findings_here, require
 from tests.factories import SECRET
 
 GOOD_SECRET = (
@@ -56,6 +59,7 @@ def production(home: Path, tmp_path: Path) -> Callable[..., Settings]:
             "WASL_PROVIDERS": providers_file(tmp_path, GOOD_SECRET),
             "WASL_INSTITUTION": house,
             "WASL_TRUSTED_PROXIES": "none",
+            "WASL_METRICS_TOKEN": "an-uncommon-word-of-ours",
             "WASL_DATABASE_URL": "postgresql://wasl:x@127.0.0.1:1/wasl",
             "WASL_REDIS_URL": "redis://127.0.0.1:1/0",
         }
@@ -87,7 +91,8 @@ def test_good_settings_are_passed_over_in_silence(
     production: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for program in get_args(Program):
-        require(production(), program)
+        production()
+        require(program)
     assert capsys.readouterr() == ("", "")
 
 
@@ -101,12 +106,21 @@ def test_good_settings_are_passed_over_in_silence(
         ({"base_url": "https://127.0.0.1:8000"}, "WASL_BASE_URL is https://127.0.0.1:8000"),
         ({"base_url": "https://localhost"}, "WASL_BASE_URL is https://localhost"),
         ({"base_url": "https://[::1]"}, "WASL_BASE_URL is https://[::1]"),
+        ({"base_url": "https://localhost."}, "WASL_BASE_URL is https://localhost."),
+        ({"base_url": "https://127.1"}, "WASL_BASE_URL is https://127.1"),
+        ({"base_url": "https://0"}, "WASL_BASE_URL is https://0"),
+        ({"base_url": "https://[::ffff:127.0.0.1]"}, "WASL_BASE_URL is https://[::ffff:"),
+        ({"database_url": "mysql://w:x@127.0.0.1/w"}, "WASL_DATABASE_URL is no address"),
+        ({"database_url": "postgresql://w:x@127.0.0.1:xx/w"}, "WASL_DATABASE_URL is no address"),
+        ({"redis_url": "127.0.0.1:6379"}, "WASL_REDIS_URL is no address"),
+        ({"redis_url": "redis://:x@127.0.0.1:xx/0"}, "WASL_REDIS_URL is no address"),
         ({"base_url": None}, "WASL_BASE_URL is http://127.0.0.1:8000"),
         ({"trusted_proxies": None}, "WASL_TRUSTED_PROXIES is not set"),
         ({"providers": None}, "set WASL_PROVIDERS"),
         ({"providers": "/nowhere/at.all"}, "/nowhere/at.all cannot be read"),
         ({"institution": "/nowhere/at.all"}, "WASL_INSTITUTION: /nowhere/at.all"),
         ({"home": "/dev/null/wasl"}, "WASL_HOME: /dev/null/wasl cannot be written"),
+        ({"home": "/proc/wasl"}, "WASL_HOME: /proc/wasl cannot be written"),
     ],
 )
 def test_what_production_refuses(
@@ -118,7 +132,7 @@ def test_what_production_refuses(
     assert sentence.endswith(".")
     assert "\n" not in sentence
     with pytest.raises(Unusable) as raised:
-        require(chosen, "web")
+        require("web")
     assert str(raised.value) == sentence
 
 
@@ -156,9 +170,9 @@ def test_a_sandboxs_secrets_are_known_wherever_they_are_copied_to(
 def test_all_of_it_is_said_at_once(
     production: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = production(base_url="http://here", trusted_proxies=None, clock="=2026-11-18T11:06:40Z")
+    production(base_url="http://here", trusted_proxies=None, clock="=2026-11-18T11:06:40Z")
     with pytest.raises(Unusable, match="3 settings are missing or unsafe: nothing was started"):
-        require(chosen, "web")
+        require("web")
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3
     for name in ("WASL_BASE_URL", "WASL_TRUSTED_PROXIES", "WASL_CLOCK"):
@@ -174,6 +188,56 @@ def test_values_that_mean_nothing_are_all_named(monkeypatch: pytest.MonkeyPatch)
     settings.cache_clear()
     assert "WASL_MODE is 'holiday'" in str(raised.value)
     assert "WASL_BASE_URL is 'ftp://there'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mode", "holiday", "WASL_MODE is 'holiday': it must be 'sandbox' or 'production'."),
+        ("trusted_proxies", "0.0.0.0/0", "is everybody"),
+        ("trusted_proxies", "10.0.0.1, ::/0", "is everybody"),
+        ("base_url", "https://wasl:geheim@amo.example.ma", "WASL_BASE_URL is not usable: give an"),
+    ],
+)
+def test_a_value_that_means_nothing_hides_nothing_else(
+    production: Callable[..., Settings], tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    secret = providers_file(tmp_path, SECRET)
+    production(providers=secret, clock="noon")
+    os.environ[f"WASL_{name.upper()}"] = value
+    first, *others = [finding.sentence for finding in findings_here("web")]
+    assert said in first
+    assert "geheim" not in first
+    assert "rror" not in first
+    assert any("WASL_CLOCK" in sentence for sentence in others)
+    assert not any(f"WASL_{name.upper()}" in sentence for sentence in others)
+
+
+def test_who_only_rings_needs_nothing_but_redis(production: Callable[..., Settings]) -> None:
+    needless = {"database_url": None, "trusted_proxies": None, "home": "/dev/null/x"}
+    assert sentences(production(**needless), "beat", stops=True) == []
+    (said,) = sentences(production(**needless, redis_url=None), "beat", stops=True)
+    assert "WASL_REDIS_URL is not set" in said
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o622])
+def test_a_providers_file_that_others_may_read_or_change(
+    production: Callable[..., Settings], tmp_path: Path, mode: int
+) -> None:
+    path = providers_file(tmp_path, GOOD_SECRET)
+    path.chmod(mode)
+    assert findings(production(providers=path), "web") == []
+    tmp_path.chmod(0o755)
+    (said,) = findings(production(providers=path), "web")
+    assert said == Finding(
+        f"{path} may be read or changed by everybody on this machine: chmod 600 it.", stops=True
+    )
+
+
+def test_a_sandbox_without_a_provider_is_told(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.toml").write_text("")
+    (said,) = findings(Settings(home=home, providers=tmp_path / "none.toml"), "up")
+    assert (said.stops, "names no provider" in said.sentence) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +277,8 @@ def test_keys_that_others_may_read(
         ({"redis_url": "redis://192.0.2.1/0"}, "no password"),
         ({"redis_url": "redis://:redis@192.0.2.1/0"}, "guessed first"),
         ({"metrics_token": "short"}, "WASL_METRICS_TOKEN is shorter"),
+        ({"metrics_token": None}, "WASL_METRICS_TOKEN is not set"),
+        ({"trusted_proxies": "10.0.0.0/8, 93.184.0.0/16"}, "93.184.0.0/16 is a network"),
         ({"institution": None}, "WASL_INSTITUTION is not set"),
         (
             {"institution": Path(__file__).parents[2] / "gateway/institution.toml"},
@@ -231,7 +297,8 @@ def test_what_is_only_unwise_is_said_and_goes_on(
         raise psycopg.OperationalError
 
     monkeypatch.setattr(psycopg, "connect", away)
-    require(production(**changed), "web")
+    production(**changed)
+    require("web")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("wasl: warning: ")
     assert said in line
@@ -290,6 +357,7 @@ def test_a_program_that_must_not_start_says_why_and_ends(
     load_providers(Settings(home=sandbox))
     production(
         base_url="http://127.0.0.1:8000",
+        redis_url=None,
         clock="=2026-11-18T11:06:40Z",
         providers=sandbox / "providers.toml",
     )
@@ -305,7 +373,7 @@ def test_a_program_that_must_not_start_says_why_and_ends(
     assert "Traceback" not in done.stderr
     # The schedule is given neither keys nor secrets, so it looks at none.
     secrets = [] if "beat" in program else ["Provider cashplus: a secret was made by a sandbox"]
-    for said in ("WASL_BASE_URL", "WASL_CLOCK", *secrets):
+    for said in ("WASL_BASE_URL", "WASL_CLOCK", "WASL_REDIS_URL", *secrets):
         assert sum(said in line for line in done.stderr.splitlines()) == 1
 
 
@@ -323,8 +391,12 @@ def test_settings_can_be_checked_without_starting_anything(
     production: Callable[..., Settings],
 ) -> None:
     production()
-    done = wasl("check-settings", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"ok": True, "findings": []})
+    checked = CliRunner().invoke(check_settings, ["--json"])
+    assert (checked.exception, json.loads(checked.stdout)) == (None, {"ok": True, "findings": []})
+    os.environ["WASL_MODE"] = "holiday"
+    checked = CliRunner().invoke(check_settings, ["--json"])
+    assert isinstance(checked.exception, Refused)
+    assert json.loads(checked.stdout)["findings"][0]["stops"]
     production(clock="=2026-11-18T11:06:40Z", metrics_token="short")
     done = wasl("check-settings", "--json")
     said = json.loads(done.stdout)

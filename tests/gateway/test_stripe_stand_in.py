@@ -11,12 +11,13 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import httpx
 import pytest
 import stripe
 
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import ReturnKind, ReturnState
-from gateway.providers import PageState, WantedPage
+from gateway.providers import PageFailed, PageState, WantedPage, stripe_pages
 from gateway.providers.stripe import Stripe, StripeSettings
 from gateway.providers.stripe_pages import StripePages
 from gateway.reports import (
@@ -28,12 +29,13 @@ from gateway.reports import (
     Unbookable,
 )
 from gateway.simulators.stripe import Server, World
-from tests.factories import NOON, PATIENCE_SECONDS
+from tests.factories import NOON, PATIENCE_SECONDS, at_once
 from tests.stand_in import SECRET, pages_of, standing_in
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)
     with standing_in() as server:
         yield server.world
 
@@ -87,6 +89,44 @@ def test_an_answer_that_is_lost_is_found_again(world: World) -> None:
     assert not isinstance(raised.value, ProviderRefused)
     made = pages_of(world).make_page(wanted())
     assert [made.session_id] == [s["id"] for s in world.all("checkout.session")]
+
+
+def test_two_who_ask_the_same_at_once_get_one_page(world: World) -> None:
+    world.faults.slow = 0.3
+    pages = [pages_of(world) for _ in range(2)]
+    made = at_once(*[lambda each=each: each.make_page(wanted()) for each in pages])
+    assert made[0] == made[1]
+    assert len(world.all("checkout.session")) == 1
+
+
+def test_an_error_that_is_kept_under_a_key_is_told_apart(world: World) -> None:
+    pages = pages_of(world)
+    world.faults.failures = 1
+    for _ in range(2):
+        with pytest.raises(PageFailed):
+            pages.make_page(wanted())
+    assert pages.make_page(wanted(attempt_id="wasl_2")).session_id
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stripe_pages, "CALL_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(stripe_pages, "SLOW_SECONDS", 0.1)
+    pages = pages_of(world)
+    world.faults.slow = 1.0
+    with pytest.raises(ProviderAway, match="TimeoutError"):
+        pages.make_page(wanted())
+    # Nobody else waits for it, for a while.
+    world.faults.slow = 0.0
+    with pytest.raises(ProviderAway, match="left alone"):
+        pages.ask("cs_1", received_at=NOON)
+
+
+def test_the_stand_in_takes_a_key_as_curl_gives_it(world: World) -> None:
+    for user, status in (("sk_test_1234", 404), ("nobody", 401)):
+        answer = httpx.get(f"{world.address}/v1/refunds/re_1", auth=(user, ""))
+        assert answer.status_code == status
 
 
 def test_what_stripe_refuses_is_told_apart_from_its_being_away(world: World) -> None:
@@ -151,7 +191,7 @@ def test_a_payment_that_failed_after_its_page_was_finished_ends_the_attempt(worl
     assert answer.state is PageState.CLOSED
     failed, lapsed = answer.reports
     assert isinstance(failed, PaymentReport)
-    assert failed.statement is Statement.FAILED
+    assert failed.statement is Statement.DECLINED
     assert isinstance(lapsed, AttemptLapsed)
 
 
@@ -341,7 +381,7 @@ def test_the_stand_in_tells_what_the_product_understands(hearing: Hearing) -> No
         told = len(server.world.events)
         heard = hearing.wait_for(told)
     payments = [r for r in heard if isinstance(r, PaymentReport)]
-    assert sorted(r.statement for r in payments) == ["completed", "completed", "failed"]
+    assert sorted(r.statement for r in payments) == ["completed", "completed", "declined"]
     assert {r.key for r in payments} == {("stripe", intent)}
     returns = [r for r in heard if isinstance(r, ReturnReport)]
     assert sorted((r.kind.value, r.state.value, r.outcome) for r in returns if r.outcome) == [

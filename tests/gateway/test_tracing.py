@@ -177,7 +177,7 @@ def texts_of(sent: ExportTraceServiceRequest) -> str:
     return "\n".join(found)
 
 
-def test_a_program_that_calls_goes_on_with_its_trace(
+def test_the_trace_of_a_program_that_calls_is_linked_and_never_joined(
     web: Callable[[], TestClient], collector: Collector
 ) -> None:
     reference = some_invoices(1)[0]
@@ -185,14 +185,17 @@ def test_a_program_that_calls_goes_on_with_its_trace(
         client.post(
             "/webhooks/cashplus",
             content=b"{}",
-            headers={"traceparent": CALLER, "tracestate": f"his={reference}"},
+            # His «do not sample» is about his own.
+            headers={"traceparent": f"{CALLER[:-2]}00", "tracestate": f"his={reference}"},
         )
         client.post("/webhooks/cashplus", content=b"{}", headers={"traceparent": "nonsense"})
     spans = [s for s in collector.spans() if s.name == "POST /webhooks/{provider}"]
     _, trace, parent, _ = CALLER.split("-")
-    told = [s for s in spans if s.trace_id.hex() == trace]
-    assert [s.parent_span_id.hex() for s in told] == [parent]
-    assert [s.trace_state for s in spans] == ["", ""]
+    links = [(link.trace_id.hex(), link.span_id.hex()) for s in spans for link in s.links]
+    assert links == [(trace, parent)]
+    assert not any(link.trace_state for s in spans for link in s.links)
+    assert [(s.parent_span_id, s.trace_state) for s in spans] == [(b"", ""), (b"", "")]
+    assert trace not in {s.trace_id.hex() for s in spans}
     assert len(spans) == 2
 
 

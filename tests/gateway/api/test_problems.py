@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from gateway import db
+from gateway.api import body
 from gateway.api.access import MAY
-from gateway.api.problems import FIELD_CODES, KINDS
+from gateway.api.problems import ERRORS_MAX, FIELD_CODES, KINDS, path_of
 from gateway.db import execute, transaction
 from gateway.models import Role
 from gateway.services import Services
@@ -84,6 +86,8 @@ UNREADABLE_BODIES = [
     (b'{"family_name": "a\\u0000b"}', "unreadable_body", {"family_name": "malformed"}),
     (b'{"a": ["\\ud800"]}', "unreadable_body", {"a[0]": "malformed"}),
     (b'{"\\udfff": 1}', "unreadable_body", {"\ufffd": "malformed"}),
+    (b'{"a": ' + b"[" * 60 + b"]" * 60 + b"}", "unreadable_body", None),
+    (b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}", "invalid_body", None),
     (b"1" * 500, "invalid_body", {"body": "wrong_type"}),
     (b"[]", "invalid_body", {"body": "wrong_type"}),
     (b"{}", "invalid_body", dict.fromkeys(PERSON, "missing")),
@@ -103,6 +107,19 @@ def test_a_body_that_cannot_be_read(program: ProgramOf) -> None:
             assert fields_of(said) == fields
 
 
+def test_a_body_full_of_faults_is_not_followed_to_its_end(
+    program: ProgramOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[object] = []
+    monkeypatch.setattr(body, "path_of", lambda at: followed.append(at) or path_of(at))
+    caller = program()
+    wrong = caller.post("/contributors", {"a": ["\x00"] * 2_000})
+    unknown = caller.post("/contributors", {f"field{n}": n for n in range(2_000)})
+    for answer in (wrong, unknown):
+        assert len(problem_of(answer)["errors"]) == ERRORS_MAX
+    assert len(followed) == ERRORS_MAX
+
+
 WRONG_FIELDS: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"family_nam": "x"}, {"family_nam": "unknown"}),
     ({"cnss_number": "77"}, {"cnss_number": "malformed"}),
@@ -112,6 +129,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"family_name": "El\nIdrissi"}, {"family_name": "malformed"}),
     ({"family_name": "x" * 121}, {"family_name": "too_long"}),
     ({"category": "baker"}, {"category": "not_one_of"}),
+    ({"language": "en"}, {"language": "not_one_of"}),
     ({"category": "cpu"}, {"category_base": "contradicts"}),
     ({"category_base": 420.5}, {"category_base": "wrong_type"}),
     ({"category_base": "4,20"}, {"category_base": "malformed"}),
@@ -133,12 +151,25 @@ def test_a_field_that_is_wrong_is_named_and_its_value_is_not_repeated(program: P
         for value in [*PERSON.values(), *changed.values()]:
             if len(str(value)) > 3 and value not in {"artisan-untaxed", "cpu"}:
                 assert str(value) not in text
+    said = problem_of(caller.post("/contributors", {**PERSON, "cnss_number": 123456789}))
+    assert said["errors"][0]["detail"] == "It must be a text, in quotes."
 
 
 WRONG_ADDRESSES = [
     ("/invoices?statu=open&limit=1", "unknown_parameter", {"statu": "unknown"}),
     ("/me?x", "unknown_parameter", {"x": "unknown"}),
-    ("/invoices?limit=0", "invalid_parameter", {"limit": "malformed"}),
+    ("/invoices?limit=0", "invalid_parameter", {"limit": "out_of_range"}),
+    ("/invoices?limit=201", "invalid_parameter", {"limit": "out_of_range"}),
+    (
+        "/invoices?due_from=2026-11-02&due_to=2026-11-01",
+        "fields_contradict",
+        {"due_from": "contradicts", "due_to": "contradicts"},
+    ),
+    (
+        "/payments?paid_from=2026-11-02&paid_to=2026-11-01",
+        "fields_contradict",
+        {"paid_from": "contradicts", "paid_to": "contradicts"},
+    ),
     ("/invoices?limit=1.0", "invalid_parameter", {"limit": "malformed"}),
     ("/invoices?limit=1&limit=2", "invalid_parameter", {"limit": "repeated"}),
     ("/invoices?region=", "invalid_parameter", {"region": "too_short"}),
@@ -175,7 +206,8 @@ def test_headers_that_are_wrong(program: ProgramOf) -> None:
         "invalid_parameter",
         {"Idempotency-Key": "malformed"},
     )
-    for media_type in ("text/plain", "application/json; charset=utf-16", "", "x"):
+    long = 'application/json; a="' + ";" * 300
+    for media_type in ("text/plain", "application/json; charset=utf-16", "", "x", long):
         answer = caller.ask(
             "POST", "/contributors", content=b"{}", headers={"Content-Type": media_type}
         )

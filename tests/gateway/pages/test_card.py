@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stripe
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -27,7 +28,8 @@ from tests.stand_in import providers_file, sessions, standing_in
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.01)
     with standing_in() as server:
         yield server.world
 

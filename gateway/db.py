@@ -140,8 +140,7 @@ def alone(what: str) -> Iterator[bool]:
     It is bound to a connection of its own, outside of transactions: it ends with the block, and
     with the process that is killed in it. Nobody waits for it.
     """
-    with engine().connect() as connection:
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+    with engine().execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         named = {"what": what}
         query = "SELECT pg_try_advisory_lock(hashtextextended(:what, 0))"
         ours = bool(connection.execute(sa.text(query), named).scalar_one())

@@ -180,7 +180,7 @@ def in_plain_words(wrong: Mapping[str, Any]) -> str:
 
 
 _PLAIN: Final = {
-    "list_type": "it must be a list, as [\"…\"]",
+    "list_type": 'it must be a list, as ["…"]',
     "string_type": "it must be a text between quotes",
     "path_type": "it must be the path of a file",
 }

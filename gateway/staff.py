@@ -10,6 +10,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,6 @@ LABEL_MAX: Final = 120
 SCOPED: Final = (Role.CHAMBER, Role.PROVIDER)
 """Roles that see a part of the whole."""
 _PASSWORDS: Final = PasswordHasher()
-# Checked when there is no such person, so that the time taken does not tell who exists.
-_NOBODY: Final = _PASSWORDS.hash(secrets.token_urlsafe())
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def sign_in(
     """
     person = session.exec(select(Staff).where(Staff.name == name)).one_or_none()
     try:
-        _PASSWORDS.verify(person.password_hash if person else _NOBODY, password)
+        _PASSWORDS.verify(person.password_hash if person else _nobody(), password)
     except (VerificationError, InvalidHashError):
         return None
     if person is None:
@@ -186,6 +185,12 @@ def holder_of(session: Session, bearer: str) -> ApiKey | None:
     expected = known.secret_sha256 if known else bytes(32)
     right = hmac.compare_digest(_hash(secret), expected)
     return known if right and known is not None and known.revoked_at is None else None
+
+
+@cache
+def _nobody() -> str:
+    """Return what is checked when there is no such person: the time taken tells not who exists."""
+    return _PASSWORDS.hash(secrets.token_urlsafe())
 
 
 def _hash(secret: str) -> bytes:

@@ -137,12 +137,12 @@ def _missing_services(settings: Settings, program: Program) -> Iterator[str]:
 def _wrong_addresses(settings: Settings, program: Program) -> Iterator[str]:
     """Complain of addresses that mean nothing. They may bear passwords, so none is said back."""
     database = settings.database_url.get_secret_value() if settings.database_url else None
-    if database is not None and program != "beat":
-        if _hosts(database, {"postgresql", "postgres"}) is None:
-            yield (
-                "WASL_DATABASE_URL is no address of PostgreSQL: give it as"
-                " postgresql://user:password@host:5432/database."
-            )
+    asked = database is not None and program != "beat"
+    if asked and _hosts(database or "", {"postgresql", "postgres"}) is None:
+        yield (
+            "WASL_DATABASE_URL is no address of PostgreSQL: give it as"
+            " postgresql://user:password@host:5432/database."
+        )
     redis = settings.redis_url.get_secret_value() if settings.redis_url else None
     if redis is not None and not any(_hosts(redis, {"redis", "rediss"}) or [""]):
         yield "WASL_REDIS_URL is no address of Redis: give it as redis://:password@host:6379/0."

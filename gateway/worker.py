@@ -102,8 +102,11 @@ def _our_logs(**_: Any) -> None:
 
 
 @celeryd_init.connect
-def _check_worker(**_: Any) -> None:
+def _check_worker(instance: Any = None, **_: Any) -> None:
     _require("worker")
+    if instance is not None:
+        # Its banner is no line of a log that is JSON by lines.
+        instance.quiet = True
 
 
 @beat_init.connect

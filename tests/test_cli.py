@@ -90,7 +90,6 @@ def test_the_main_job_by_hand(wasl: Wasl, tmp_path: Path) -> None:
         ([], None),
         (["invoices", "issue"], "--period"),
         (["invoices", "issue", "--period", "2026-13"], "not a period"),
-        (["invoices", "issue", "--period", "2029-01"], "more than a year ahead"),
         (["invoices", "issue", "--period", "2026-11", "--category", "baker"], "baker"),
         (["contributors", "import", "none.csv"], "none.csv cannot be read"),
         (["records", "import", "none.csv"], "none.csv cannot be read"),

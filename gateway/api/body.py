@@ -21,6 +21,8 @@ BYTES_MAX: Final = 64 * 1024
 SECONDS_MAX: Final = 10.0
 DEPTH_MAX: Final = 50
 """Objects and lists within each other: no body of ours has more than two."""
+FIELDS_MAX: Final = 100
+"""In one object: naming thousands that are not known would hold up everybody else."""
 _CONTENT_TYPE_CHARS_MAX: Final = 200
 _WRONG: Final = re.compile("[\x00\ud800-\udfff]")
 
@@ -126,6 +128,9 @@ def _wrong_places(value: object, at: tuple[str | int, ...]) -> Iterator[tuple[st
         case str() if has_wrong_characters(value):
             yield at or ("body",)
         case dict():
+            if len(value) > FIELDS_MAX:
+                sentence = f"It has more than {FIELDS_MAX} fields in one object."
+                raise Problem("unreadable_body", sentence)
             for name, inner in value.items():
                 if has_wrong_characters(name):
                     yield (*at, name)

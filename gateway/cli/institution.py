@@ -39,8 +39,20 @@ def reconcile(period: str | None, as_json: bool) -> None:
         from reconciliation.runs import reconcile as run
 
         result = run(period=period, now=now(), progress=progress)
+        compared = _has_records()
     answer = result.as_json()
     report(answer, as_json, "Run {run}: {matched} matched, {open} open.")
     if not as_json:
         for code, count in answer["exceptions"].items():
             click.echo(f"  {code}: {count}")
+        if not compared:
+            click.echo(
+                "No records were imported yet: wasl records import FILE gives the other side."
+            )
+
+
+def _has_records() -> bool:
+    from gateway.db import execute, snapshot
+
+    with snapshot() as session:
+        return bool(execute(session, "SELECT EXISTS (SELECT FROM institution_record)").scalar())

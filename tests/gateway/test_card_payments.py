@@ -34,7 +34,7 @@ from gateway.db import alone, execute, snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState
 from gateway.presentment import present
-from gateway.providers import MadePage, PageFailed, WantedPage, WebhookProvider
+from gateway.providers import MadePage, PageFailed, PageState, WantedPage, WebhookProvider
 from gateway.providers.stripe_pages import StripePages
 from gateway.settings import settings
 from gateway.simulators.stripe import World
@@ -486,7 +486,9 @@ def test_one_asks_and_the_others_do_not_wait(world: World, reference: str) -> No
     assert ask(pages) == 1
 
 
-def test_the_page_of_another_provider_is_settled_with_that_one(world: World, reference: str) -> None:
+def test_the_page_of_another_provider_is_settled_with_that_one(
+    world: World, reference: str
+) -> None:
     """Two make pages: what the one made is never closed, or forgotten, without asking it."""
     pages = pages_of(world)
     other = StripePages("other", pages._settings, live=False)
@@ -519,7 +521,12 @@ def test_who_gives_up_a_used_page_again_and_again_has_stripe_asked_once(
     world.pay(sessions(world)[0])
     asked: list[str] = []
     close = pages.close_page
-    monkeypatch.setattr(pages, "close_page", lambda page: asked.append(page) or close(page))
+
+    def counted(page: str) -> PageState:
+        asked.append(page)
+        return close(page)
+
+    monkeypatch.setattr(pages, "close_page", counted)
     for _ in range(5):
         assert not give_up(named(pages), reference, clock=lambda: NOON)
     assert len(asked) == 1

@@ -6,28 +6,33 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fastapi import APIRouter, FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlmodel import Session
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from gateway import ledger, process
 from gateway.db import execute, snapshot, transaction
 from gateway.http import metrics, readings
-from gateway.http.metrics import Refreshed
+from gateway.http.metrics import Refreshed, _refusal
 from gateway.http.readings import Balances, count_totals, read_standing
 from gateway.models import ExceptionCode
 from gateway.providers.registry import SANDBOX_PROVIDERS
-from gateway.settings import settings
+from gateway.reports import Statement
+from gateway.settings import Settings, settings
 from tests.factories import (
     NOON,
     PATIENCE_SECONDS,
     a_delivery,
     a_desk,
     a_report,
+    a_return,
     an_event,
     at_once,
     record,
@@ -233,9 +238,7 @@ def test_who_may_read(
 
 
 def test_production_without_a_token_shows_its_numbers_to_nobody() -> None:
-    here = Request(
-        {"type": "http", "client": ("127.0.0.1", 1), "headers": [], "path": "/metrics"}
-    )
+    here = Request({"type": "http", "client": ("127.0.0.1", 1), "headers": [], "path": "/metrics"})
     for mode, status in (("production", 404), ("sandbox", None)):
         refused = _refusal(here, Settings.model_validate({"mode": mode}))
         assert (refused.status_code if refused else None) == status
@@ -253,6 +256,15 @@ def test_totals_counted_in_ranges_are_those_of_one_look(
     assert count_totals({"cashplus"}) == at_one_look
     assert sum(at_one_look.deliveries.values()) == 8
     assert count_totals(set()).deliveries.keys() != at_one_look.deliveries.keys()
+
+
+def test_what_went_back_is_told_of_payments_that_stand(database: str) -> None:
+    gone, stands = (a_report(reference) for reference in some_invoices(2))
+    for report in (gone, stands):
+        record(report, a_return(report.provider_payment_id, 5_000))
+    later = NOON + timedelta(hours=1)
+    record(replace(gone, statement=Statement.REVERSED, stated_at=later), now=later)
+    assert dict(count_totals(["cashplus"]).returned_minor) == {"cash_agent": 5_000}
 
 
 def test_balances_followed_step_by_step_are_those_of_the_books(

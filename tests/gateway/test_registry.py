@@ -76,7 +76,9 @@ def test_one_secret_under_two_names_would_book_twice() -> None:
         '[[provider]]\nname = "{}"\nkind = "stripe"\nsecrets = ["whsec_{}"]\n'
         'api_key = "sk_test_{}"\n'
     )
-    read_providers(stripe.format("a", "a" * 12, "12345") + stripe.format("b", "b" * 12, "6789"), "f")
+    read_providers(
+        stripe.format("a", "a" * 12, "12345") + stripe.format("b", "b" * 12, "6789"), "f"
+    )
     for secret, key in (("a", "6789"), ("b", "12345")):
         both = stripe.format("a", "a" * 12, "12345") + stripe.format("b", secret * 12, key)
         with pytest.raises(Unusable, match="a and b have the same"):

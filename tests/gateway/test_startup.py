@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import psycopg
 import pytest
+from celery.signals import celeryd_init
 from click.testing import CliRunner
 from psycopg import sql
 
-from gateway.cli.running import check_settings
+from gateway.cli.running import check_settings, migrate
 from gateway.cli.shared import Refused
 from gateway.errors import Unusable
 from gateway.institution import institution
@@ -415,10 +417,19 @@ def test_the_database_is_migrated_by_a_command(
         connection.execute("CREATE SCHEMA public")
         monkeypatch.setenv("WASL_DATABASE_URL", database)
         monkeypatch.setenv("WASL_REDIS_URL", services.redis_url)
+        settings.cache_clear()
         for _ in range(2):
-            done = wasl("migrate", "--json")
-            assert done.returncode == 0, done.stderr
+            done = CliRunner().invoke(migrate, ["--json"], catch_exceptions=False)
             assert json.loads(done.stdout) == {"revision": newest()}
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (
             newest(),
         )
+
+
+def test_the_workers_log_begins_with_no_banner(production: Callable[..., Settings]) -> None:
+    production()
+    from gateway import worker
+
+    begun = SimpleNamespace(quiet=False)
+    celeryd_init.send(sender="worker", instance=begun, conf=worker.app.conf, options={})
+    assert begun.quiet

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.bodies import BodyCutOff, BodyTooLarge, BodyTooSlow, take_body
 from gateway.clock import Clock
 from gateway.errors import BadSignature
 from gateway.providers.registry import Providers
@@ -64,21 +64,11 @@ def webhook_route(providers: Providers, intake: Intake, clock: Clock) -> Route:
 
 async def _body(request: Request) -> bytes | Response:
     """Return the body, or the answer to one that is too large or does not come."""
-    too_large = _answer(413, f"A body has at most {BODY_BYTES_MAX} bytes.", Connection="close")
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdecimal() and int(length[:12]) > BODY_BYTES_MAX:
-        return too_large
-    chunks: list[bytes] = []
-    size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    return too_large
-                chunks.append(chunk)
-    except TimeoutError:
+        return await take_body(request, bytes_max=BODY_BYTES_MAX, seconds_max=BODY_SECONDS_MAX)
+    except BodyTooLarge:
+        return _answer(413, f"A body has at most {BODY_BYTES_MAX} bytes.", Connection="close")
+    except BodyTooSlow:
         return _answer(408, "The body did not come in time.", Connection="close")
-    except ClientDisconnect:
+    except BodyCutOff:
         return _answer(400, "The body was cut off.")
-    return b"".join(chunks)

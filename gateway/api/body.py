@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import Counter
@@ -11,10 +10,10 @@ from itertools import islice
 from typing import Any, Final
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 from starlette.types import Message as Piece
 
 from gateway.api.problems import ERRORS_MAX, FIELD_CODES, FieldError, Problem, path_of
+from gateway.bodies import BodyCutOff, BodyTooLarge, BodyTooSlow, take_body
 from gateway.wirejson import UnreadableJson, read_json
 
 BYTES_MAX: Final = 64 * 1024
@@ -60,24 +59,14 @@ def has_wrong_characters(text: str) -> bool:
 
 
 async def _taken(request: Request) -> bytes:
-    too_large = Problem("body_too_large", headers={"Connection": "close"})
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdecimal() and int(length[:12]) > BYTES_MAX:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
     try:
-        async with asyncio.timeout(SECONDS_MAX):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BYTES_MAX:
-                    raise too_large
-                chunks.append(chunk)
-    except TimeoutError:
+        return await take_body(request, bytes_max=BYTES_MAX, seconds_max=SECONDS_MAX)
+    except BodyTooLarge:
+        raise Problem("body_too_large", headers={"Connection": "close"}) from None
+    except BodyTooSlow:
         raise Problem("body_too_slow", headers={"Connection": "close"}) from None
-    except ClientDisconnect:
+    except BodyCutOff:
         raise Problem("unreadable_body", "The body was cut off.") from None
-    return b"".join(chunks)
 
 
 def _says_json(content_type: str) -> bool:

@@ -187,7 +187,7 @@ def _unusable_home(home: Path) -> Iterator[str]:
 
 def _unsafe(settings: Settings, program: Program) -> Iterator[str]:
     parts = urlsplit(settings.base_url)
-    if parts.scheme != "https" or _is_here(parts.hostname or ""):
+    if parts.scheme != "https":
         yield (
             f"WASL_BASE_URL is {settings.base_url}: in production it is the public https address"
             " that codes and receipts bear."
@@ -240,15 +240,17 @@ def _about_providers(settings: Settings) -> Iterator[Finding]:
         named = "provider" in tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return
-    if not named and not _real(settings):
+    if not named:
         yield Finding(f"{path} names no provider: no delivery will be taken.", stops=False)
     # Where containers get secrets nobody else is, and their modes are the engine's.
     if settings.providers is None or path.parent == _CONTAINER_SECRETS:
         return
     if folder & stat.S_IXOTH and file & (stat.S_IROTH | stat.S_IWOTH):
+        changed = bool(file & stat.S_IWOTH)
+        may = "changed" if changed else "read"
         yield Finding(
-            f"{path} may be read or changed by everybody on this machine: chmod 600 it.",
-            stops=_real(settings),
+            f"{path} may be {may} by everybody on this machine: chmod 600 it.",
+            stops=changed and _real(settings),
         )
 
 
@@ -259,6 +261,11 @@ def _unwise(settings: Settings, program: Program) -> Iterator[str]:
     yield from _about_redis(settings)
     if program == "beat":
         return
+    if _is_here(urlsplit(settings.base_url).hostname or ""):
+        yield (
+            f"WASL_BASE_URL is {settings.base_url}, which is this machine: the codes on papers open"
+            " nowhere else."
+        )
     yield from _about_database(settings)
     for proxies in (settings.proxies() or "").split(",") if _names_proxies(settings) else ():
         network = ip_network(proxies, strict=False)

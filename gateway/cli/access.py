@@ -123,7 +123,10 @@ def staff() -> None:
 @click.argument("name")
 @json_flag
 def staff_add(role: Any, name: str, as_json: bool) -> None:
-    """Add a person; the password and the second factor are shown once."""
+    """Add a person; the password and the second factor are shown once.
+
+    The pages to sign in to are not there yet.
+    """
     with database():
         from gateway.db import transaction
         from gateway.settings import settings

@@ -107,8 +107,6 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Configured:
         )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unusable(f"{where}: write each provider as a [[provider]] table.")
-    if not entries and live:
-        raise Unusable(f"{where} names no provider: write each as a [[provider]] table.")
     found: dict[str, ConfiguredProvider] = {}
     owners: dict[str, str] = {}
     for at, entry in enumerate(entries, start=1):

@@ -46,16 +46,13 @@ class Finding:
 
 
 def require(program: Program) -> Settings:
-    """Say what is unwise, stop before what is wrong or unsafe, and return the settings.
+    """Stop before what is wrong or unsafe, else say what is unwise, and return the settings.
 
     Raises:
         Unusable: Something is. One finding is the error's text; of several each has been written
             to standard error, and the text counts them.
     """
     found = findings_here(program)
-    for finding in found:
-        if not finding.stops:
-            tell(f"warning: {finding.sentence}")
     stopping = [finding.sentence for finding in found if finding.stops]
     if len(stopping) == 1:
         raise Unusable(stopping[0])
@@ -63,6 +60,8 @@ def require(program: Program) -> Settings:
         for sentence in stopping:
             tell(sentence)
         raise Unusable(f"{len(stopping)} settings are missing or unsafe: nothing was started.")
+    for finding in found:
+        tell(f"warning: {finding.sentence}")
     return read_settings()
 
 

@@ -76,12 +76,12 @@ def load_providers(settings: Settings) -> Configured:
 
 
 def unsafe_in_production(providers: Configured) -> list[str]:
-    """Return what of the providers is good for trying out only, a sentence each."""
-    return [
-        f"Provider {name}: {reason}."
-        for name in providers
-        for reason in providers[name].unsafe_in_production()
-    ]
+    """Return what of the providers is good for trying out only: a sentence for each reason."""
+    named: dict[str, list[str]] = {}
+    for name in providers:
+        for reason in dict.fromkeys(providers[name].unsafe_in_production()):
+            named.setdefault(reason, []).append(name)
+    return [f"Provider {', '.join(names)}: {reason}." for reason, names in named.items()]
 
 
 def read_providers(text: str, where: str, *, live: bool = False) -> Configured:

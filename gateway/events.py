@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlmodel import Session
 
-from gateway.db import execute, insert_all
-from gateway.models import Event, EventType
+from gateway.db import execute
+from gateway.models import EventType
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,21 @@ def tell(session: Session, happenings: Sequence[Happening], *, now: datetime) ->
             "type": each.type.value,
             "invoice_id": each.invoice_id,
             "payment_id": each.payment_id,
-            "data": json.dumps(dict(each.data)),
-            "happened_at": now,
+            "data": dict(each.data),
         }
         for each in happenings
     ]
-    insert_all(session, Event, rows)
+    # One text for all rows: an array for each column took three times as long.
+    execute(
+        session,
+        """
+        INSERT INTO event (type, invoice_id, payment_id, data, happened_at)
+        SELECT type, invoice_id, payment_id, data, :now
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+            AS told (type text, invoice_id bigint, payment_id bigint, data jsonb)
+        """,
+        {"rows": json.dumps(rows), "now": now},
+    )
 
 
 def take_the_end_of_the_feed(session: Session) -> None:

@@ -218,9 +218,9 @@ _INVOICES: Final = (
         "an invoice's status is what its amounts imply",
         """
         SELECT 'invoice ' || id || ' (' || reference || ')' FROM invoice
-        WHERE status <> CASE WHEN paid_minor = 0 THEN 'open'
-            WHEN paid_minor < amount_minor THEN 'part_paid' ELSE 'paid' END
-            OR paid_minor NOT BETWEEN 0 AND amount_minor
+        WHERE status <> CASE WHEN owed_minor = 0 THEN 'cleared' WHEN paid_minor = 0 THEN 'open'
+            WHEN paid_minor < owed_minor THEN 'part_paid' ELSE 'paid' END
+            OR paid_minor NOT BETWEEN 0 AND owed_minor
         """,
     ),
 )

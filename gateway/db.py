@@ -251,6 +251,11 @@ def minor(**options: Any) -> Any:
     return Field(sa_type=sa.BigInteger, **options)
 
 
+def share(**options: Any) -> Any:
+    """An exact share from 0 to 1, to four places."""
+    return Field(sa_type=sa.Numeric(5, 4), **options)
+
+
 def instant(**options: Any) -> Any:
     """An aware instant, kept in UTC."""
     return Field(sa_type=sa.DateTime(timezone=True), **options)

@@ -319,9 +319,9 @@ def _issue_chunk(
             )
         ), fresh AS (
             INSERT INTO invoice (id, reference, contributor_id, category_code, period, due_on,
-                amount_minor, tariff, issued_at)
+                amount_minor, owed_minor, tariff, issued_at)
             SELECT invoice_id, wasl_reference(number, (SELECT key FROM reference_key)), id,
-                :category, :period, :due_on, amount_minor, :tariff, :now
+                :category, :period, :due_on, amount_minor, amount_minor, :tariff, :now
             FROM missing
         ), lines AS (
             INSERT INTO invoice_line (invoice_id, position, kind, amount_minor, rule_id)

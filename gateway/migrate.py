@@ -86,6 +86,7 @@ _JUDGING: Final = (
     "0002_the_database_is_the_last_judge",
     "0003_papers_and_receipts",
     "0004_cards_returns_and_the_api",
+    "0005_dues_in_full",
 )
 """The migrations that made triggers; the newest knows what is in force after it."""
 

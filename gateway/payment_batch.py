@@ -308,8 +308,8 @@ def _write_invoices(session: Session, batch: Batch) -> None:
             session,
             """
             UPDATE invoice SET paid_minor = p.paid_minor,
-                status = CASE WHEN p.paid_minor = 0 THEN 'open'
-                    WHEN p.paid_minor < amount_minor THEN 'part_paid' ELSE 'paid' END
+                status = CASE WHEN owed_minor = 0 THEN 'cleared' WHEN p.paid_minor = 0 THEN 'open'
+                    WHEN p.paid_minor < owed_minor THEN 'part_paid' ELSE 'paid' END
             FROM unnest(CAST(:ids AS bigint[]), CAST(:paid AS bigint[])) AS p (id, paid_minor)
             WHERE invoice.id = p.id
             """,

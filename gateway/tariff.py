@@ -6,7 +6,9 @@ to be guessed (a gap in the bands, a category without a first period) is refused
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, Self
@@ -36,6 +38,13 @@ class Smig(Sourced):
 
     since: date = Field(alias="from")
     hourly: Exact
+
+
+class Penalty(Sourced):
+    """The share of the unpaid principal that each month adds from the month after the due one."""
+
+    since: date = Field(alias="from")
+    rate: Exact
 
 
 class Indexation(Sourced):
@@ -108,6 +117,7 @@ class Tariff(Strict):
     hours_per_month: Figure
     rounding: Sourced
     rate: Figure
+    penalty: tuple[Penalty, ...] = Field(min_length=1)
     smig: tuple[Smig, ...] = Field(min_length=1)
     category: tuple[CategoryTariff, ...] = Field(min_length=1)
 
@@ -122,6 +132,20 @@ class Tariff(Strict):
                 return category
         known = ", ".join(category.code for category in self.category)
         raise Unusable(f"The tariff has no category {code!r}: it has {known}.")
+
+    def penalty_rates(self, code: str) -> Callable[[date], Decimal]:
+        """Return the penalty rule of a category, as gateway.balances takes it.
+
+        Raises:
+            Unusable: The tariff has no such category.
+        """
+        self.of(code)
+
+        def rate(month: date) -> Decimal:
+            in_force = [each for each in self.penalty if each.since <= month]
+            return max(in_force, key=lambda each: each.since).rate if in_force else Decimal(0)
+
+        return rate
 
 
 def read_tariff(text: str) -> Tariff:

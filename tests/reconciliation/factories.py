@@ -73,6 +73,7 @@ def an_invoice(
         period=period,
         due_on=date(2026, 11, 30),
         amount_minor=amount_minor,
+        owed_minor=amount_minor,
         tariff="test",
         issued_at=NOW,
     )

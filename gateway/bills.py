@@ -1,0 +1,74 @@
+"""Read the facts about invoices that gateway.balances decides by. Decide and lock nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.balances import Bill, Claim, Note, Relief
+from gateway.clock import day_of
+from gateway.db import execute
+from gateway.models import LineKind
+
+
+def read_bills(session: Session, invoice_ids: Sequence[int]) -> dict[int, Bill]:
+    """Return the bills of these invoices, with all notes and reliefs, ended ones too."""
+    ids = {"ids": list(invoice_ids)}
+    notes: dict[int, list[Note]] = {}
+    for row in execute(session, _NOTES, ids).mappings():
+        kind, due_on = LineKind(row["kind"]), row["due_on"]
+        note = Note(kind, row["amount_minor"], row["noted_on"], due_on)
+        notes.setdefault(row["invoice_id"], []).append(note)
+    reliefs: dict[int, list[Relief]] = {}
+    for row in execute(session, _RELIEFS, ids).mappings():
+        reliefs.setdefault(row["invoice_id"], []).append(_relief(row))
+    rows = execute(
+        session,
+        "SELECT id, amount_minor, due_on, cancelled_at IS NOT NULL FROM invoice"
+        " WHERE id = ANY(:ids)",
+        ids,
+    )
+    return {
+        at: Bill(amount_minor, due_on, notes.get(at, ()), reliefs.get(at, ()), cancelled)
+        for at, amount_minor, due_on, cancelled in rows
+    }
+
+
+def read_claims(session: Session, invoice_ids: Sequence[int]) -> dict[int, list[Claim]]:
+    """Return what of which payment pays these invoices now, by the payments' ids and days.
+
+    Those of one day in the order in which we heard of them. What lies in the payers' credit is no
+    claim here: gateway.placing moves it.
+    """
+    found: dict[int, list[Claim]] = {}
+    for row in execute(session, _CLAIMS, {"ids": list(invoice_ids)}).mappings():
+        claim = Claim(row["payment_id"], day_of(row["paid_at"]), row["amount_minor"])
+        found.setdefault(row["invoice_id"], []).append(claim)
+    return found
+
+
+def _relief(row: Any) -> Relief:
+    return Relief(
+        granted_on=row["granted_on"],
+        principal_rate=row["principal_rate"],
+        penalty_rate=row["penalty_rate"],
+        fee_rate=row["fee_rate"],
+        stops_penalty=row["stops_penalty"],
+        ended_on=row["ended_on"],
+    )
+
+
+_NOTES: Final = (
+    "SELECT invoice_id, kind, amount_minor, due_on, noted_on FROM invoice_note"
+    " WHERE invoice_id = ANY(:ids) ORDER BY id"
+)
+_RELIEFS: Final = "SELECT * FROM invoice_relief WHERE invoice_id = ANY(:ids) ORDER BY id"
+_CLAIMS: Final = """
+    SELECT a.invoice_id, a.payment_id, p.paid_at, sum(a.amount_minor)::bigint AS amount_minor
+    FROM allocation a JOIN payment p ON p.id = a.payment_id
+    WHERE a.invoice_id = ANY(:ids)
+    GROUP BY a.invoice_id, a.payment_id, p.paid_at HAVING sum(a.amount_minor) > 0
+    ORDER BY a.invoice_id, p.paid_at, a.payment_id
+"""

@@ -111,6 +111,9 @@ class Balance:
     """What it comes to if no more time goes by: as `Invoice.owed_minor`."""
     penalty_months: int
     """How many months have added to the penalty."""
+    payable_by: date | None
+    """The first day by which some of the principal that is unpaid was or is to be paid; None
+    where none is unpaid."""
     placed: tuple[Placed, ...]
     left: dict[Hashable, int] = field(default_factory=dict)
     """What of each claim nothing here needs."""
@@ -144,7 +147,7 @@ def balance(bill: Bill, claims: Iterable[Claim], rates: Rates, on: date) -> Bala
     """
     if bill.cancelled:
         left = {claim.key: claim.amount_minor for claim in claims if claim.paid_on <= on}
-        return Balance(0, 0, 0, {}, 0, dict.fromkeys(Component, 0), 0, 0, (), left)
+        return Balance(0, 0, 0, {}, 0, dict.fromkeys(Component, 0), 0, 0, None, (), left)
     account = _Account(bill, rates, on)
     events: list[tuple[date, int, Relief | _Charge | Claim]] = [
         *((r.granted_on, 1, r) for r in account.reliefs),
@@ -249,9 +252,20 @@ class _Account:
             due=due,
             owed_minor=owed,
             penalty_months=self._months,
+            payable_by=self._payable_by(),
             placed=tuple(self._placed),
             left=dict(self._left),
         )
+
+    def _payable_by(self) -> date | None:
+        """Return the day of the first charge that is not wholly paid: money pays the oldest."""
+        principal = self._parts[Component.PRINCIPAL]
+        covered = principal.paid + principal.remitted
+        for charge in sorted(self.charges, key=lambda each: each.due_on):
+            covered -= charge.amount_minor
+            if covered < 0:
+                return charge.due_on
+        return None
 
 
 def _charges(charges: list[_Charge], notes: Iterable[Note]) -> list[_Charge]:

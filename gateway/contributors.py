@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
@@ -16,6 +16,9 @@ from sqlmodel import Session
 from gateway.csvfiles import BadLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
 from gateway.money import UnreadableAmount, format_amount, parse_amount
+from gateway.registers.numbers import cin_is_usual, cnss_number_checks, read_ice
+from gateway.registers.phones import phone_is_possible, read_phone
+from gateway.registers.places import Place, as_region, read_place
 from gateway.tariff import Tariff, keep_categories
 
 # The person's own columns in the order of the file's description; also the table's order.
@@ -35,6 +38,8 @@ COLUMNS: Final = (
     "chamber",
     "registered_on",
     "left_on",
+    "commune",
+    "ice",
 )
 TABLE_COLUMNS: Final = tuple(
     {"category": "category_code", "category_base": "category_base_minor"}.get(column, column)
@@ -43,14 +48,13 @@ TABLE_COLUMNS: Final = tuple(
 REQUIRED: Final = ("cnss_number", "family_name", "given_name", "category", "registered_on")
 TEXT_MAX: Final = 120
 PROGRESS_LINES: Final = 5_000
+WARNINGS_MAX: Final = 1_000
+"""How many an import lists; all are counted."""
 
 _CNSS = re.compile(r"[0-9]{9}", re.ASCII)
-# One or two letters and up to six digits by habit; foreigners' and old papers differ, and a person
-# must not stay without cover for the shape of a number that nobody here checks.
+# Foreigners' and old papers differ from the usual shape, and a person must not stay without cover
+# for the shape of a number that nobody here checks: beyond this, odd ones are warned of.
 _CIN = re.compile(r"[A-Z0-9]{2,12}", re.ASCII)
-_PHONE_MOROCCO = re.compile(r"(?:\+212|00212|0)([5-8][0-9]{8})", re.ASCII)
-_PHONE_ELSEWHERE = re.compile(r"\+[1-9][0-9]{7,14}", re.ASCII)
-
 
 Row = tuple[object, ...]
 
@@ -61,6 +65,27 @@ class Wrong:
 
     column: str
     reason: str
+
+
+@dataclass(slots=True)
+class EnrolmentResult(ImportResult):
+    """What became of a file's lines, and what is odd about those that were taken."""
+
+    warned: int = 0
+    warnings: list[BadLine] = field(default_factory=list)
+    """The first WARNINGS_MAX, by line; they name no personal value."""
+
+    def warn(self, line: int, odd: Sequence[Wrong]) -> None:
+        """Count what is odd about a line, and keep it while there is room."""
+        self.warned += len(odd)
+        room = WARNINGS_MAX - len(self.warnings)
+        self.warnings.extend(BadLine(line, each.reason) for each in odd[:room])
+
+    def as_json(self) -> dict[str, Any]:
+        # Without arguments `super` knows not this class: slots made it anew.
+        said = ImportResult.as_json(self)
+        listed = [{"line": odd.line, "reason": odd.reason} for odd in self.warnings]
+        return {**said, "warnings": listed, "warned": self.warned}
 
 
 class WrongPerson(ValueError):
@@ -83,7 +108,7 @@ class Enrolled(StrEnum):
 
 def import_contributors(
     path: Path, tariff: Tariff, *, now: datetime, progress: Callable[[int], None] = lambda _: None
-) -> ImportResult:
+) -> EnrolmentResult:
     """Enrol the people of a file, or bring them up to date; the same file again changes nothing.
 
     Opens one transaction: a crash leaves the register as it was. Flat in memory.
@@ -91,7 +116,7 @@ def import_contributors(
     Raises:
         Unusable: The file cannot be read, or its header lacks a column.
     """
-    result = ImportResult()
+    result = EnrolmentResult()
     with transaction() as session:
         keep_categories(session, tariff)
         execute(
@@ -106,13 +131,14 @@ def import_contributors(
         )
         _set_repeats_aside(session, result)
         _merge(session, result)
+        respell_regions(session)
     return result
 
 
 def _rows(
     path: Path,
     tariff: Tariff,
-    result: ImportResult,
+    result: EnrolmentResult,
     now: datetime,
     progress: Callable[[int], None],
 ) -> Iterator[Row]:
@@ -126,10 +152,29 @@ def _rows(
             result.rejected.append(line)
             continue
         try:
-            yield (line.number, *_person(line.values, categories), now)
+            row, odd = _person(line.values, categories)
         except ValueError as error:
             result.rejected.append(BadLine(line.number, str(error)))
+            continue
+        if odd:
+            result.warn(line.number, odd)
+        yield (line.number, *row, now)
     progress(result.read)
+
+
+def respell_regions(session: Session) -> None:
+    """Write the regions of people who were enrolled by an older version as all others are.
+
+    What a chamber sees goes by them. The caller owns the transaction.
+    """
+    written = execute(session, "SELECT DISTINCT region FROM contributor WHERE region IS NOT NULL")
+    for region in sorted(written.scalars()):
+        if (kept := as_region(region)) != region:
+            execute(
+                session,
+                "UPDATE contributor SET region = :kept WHERE region = :region",
+                {"kept": kept, "region": region},
+            )
 
 
 def enrol(
@@ -221,7 +266,24 @@ def read_person(values: Mapping[str, str], tariff: Tariff) -> Row:
     Raises:
         WrongPerson: Something is wrong, with all of it.
     """
-    return _person(values, {category.code: category.needs_base for category in tariff.category})
+    return _person(values, _needs_base(tariff))[0]
+
+
+def warnings_of(known: Mapping[Any, Any], tariff: Tariff) -> list[Wrong]:
+    """Return what is odd about an enrolled person, as an import would say it.
+
+    Args:
+        known: The person's row of the table.
+        tariff: Whose categories there are.
+    """
+    try:
+        return _person(_as_values(known), _needs_base(tariff))[1]
+    except WrongPerson as error:
+        return list(error.wrong)  # enrolled by an older version's rules
+
+
+def _needs_base(tariff: Tariff) -> dict[str, bool]:
+    return {category.code: category.needs_base for category in tariff.category}
 
 
 @dataclass(slots=True)
@@ -241,8 +303,8 @@ class _Reader:
             return None
 
 
-def _person(value: Mapping[str, str], categories: dict[str, bool]) -> Row:
-    """Return a person's columns, or raise WrongPerson with the reasons."""
+def _person(value: Mapping[str, str], categories: dict[str, bool]) -> tuple[Row, list[Wrong]]:
+    """Return a person's columns and what is odd about them, or raise WrongPerson."""
     reader = _Reader()
     # One text for what is written alike: a chamber finds its region however that was typed.
     value = {column: unicodedata.normalize("NFC", text) for column, text in value.items()}
@@ -270,14 +332,16 @@ def _person(value: Mapping[str, str], categories: dict[str, bool]) -> Row:
         left_on = reader.read("left_on", lambda: _day("left_on", value["left_on"]))
     if left_on is not None and registered_on is not None and left_on < registered_on:
         reader.note("left_on", "left_on is before registered_on")
-    phone = reader.read("phone", lambda: as_phone(value["phone"]))
+    phone = reader.read("phone", lambda: read_phone(value["phone"]))
+    ice = reader.read("ice", lambda: read_ice(value["ice"])) if value["ice"] else None
     needed = categories.get(category, False)
     base = reader.read(
         "category_base", lambda: _base(value["category_base"], category, needed=needed)
     )
     if reader.wrong:
         raise WrongPerson(reader.wrong)
-    return (
+    place = read_place(value["region"], value["province"], value["commune"], value["chamber"])
+    row = (
         value["cnss_number"],
         cin or None,
         value["family_name"],
@@ -288,12 +352,27 @@ def _person(value: Mapping[str, str], categories: dict[str, bool]) -> Row:
         language or None,
         category,
         base,
-        value["region"] or None,
-        value["province"] or None,
-        value["chamber"] or None,
+        place.region,
+        place.province,
+        place.chamber,
         registered_on,
         left_on,
+        place.commune,
+        ice,
     )
+    return row, _odd(value["cnss_number"], cin, phone, place)
+
+
+def _odd(cnss_number: str, cin: str, phone: str | None, place: Place) -> list[Wrong]:
+    """Return what may be a mistake, and is no reason to leave anybody without cover."""
+    odd = [Wrong(column, reason) for column, reason in place.warnings]
+    if not cnss_number_checks(cnss_number):
+        odd.append(Wrong("cnss_number", "cnss_number does not verify by the rule of 2006"))
+    if cin and not cin_is_usual(cin):
+        odd.append(Wrong("cin", "cin is not one or two letters and up to six digits"))
+    if phone is not None and not phone_is_possible(phone):
+        odd.append(Wrong("phone", "phone has no length that its country uses"))
+    return odd
 
 
 def _as_values(known: Mapping[Any, Any]) -> dict[str, str]:
@@ -309,22 +388,6 @@ def _day(column: str, text: str) -> date:
     if day is None:
         raise ValueError(f"{column} is not a day written as 2026-01-31")
     return day
-
-
-def as_phone(text: str) -> str | None:
-    """Return a telephone number as it is kept, with its country code; None for an empty text.
-
-    Raises:
-        ValueError: It is neither Moroccan nor international.
-    """
-    compact = re.sub(r"[ .()-]", "", text)
-    if not compact:
-        return None
-    if found := _PHONE_MOROCCO.fullmatch(compact):
-        return f"+212{found[1]}"
-    if _PHONE_ELSEWHERE.fullmatch(compact):
-        return compact
-    raise ValueError("phone is neither a Moroccan number nor one with its country code")
 
 
 def _base(text: str, category: str, *, needed: bool) -> int | None:
@@ -368,7 +431,8 @@ def _set_repeats_aside(session: Session, result: ImportResult) -> None:
 def _merge(session: Session, result: ImportResult) -> None:
     columns = (
         "cin, family_name, given_name, family_name_ar, given_name_ar, phone, language,"
-        " category_code, category_base_minor, region, province, chamber, registered_on, left_on"
+        " category_code, category_base_minor, region, province, chamber, registered_on, left_on,"
+        " commune, ice"
     )
     given, known = _of("excluded", columns), _of("known", columns)
     total: int = execute(session, "SELECT count(*) FROM incoming").scalar_one()

@@ -1,6 +1,7 @@
 """What is owed for a period, and why: pure functions of the tariff.
 
-Rates are exact decimals; there is one rounding, half up to the centime, at the end of a line.
+A period is charged by what is in force on its first day. Rates are exact decimals; there is one
+rounding, as the tariff says, at the end of a line.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TypeVar
+from decimal import Decimal
 
 from gateway.errors import Unusable
+from gateway.figures import Sourced, in_force
 from gateway.models import LineKind
-from gateway.money import format_amount, round_to_minor
+from gateway.money import format_amount
 from gateway.periods import Period
-from gateway.tariff import Band, CategoryTariff, DatedFigure, Smig, Tariff
-
-_Dated = TypeVar("_Dated", DatedFigure, Smig)
+from gateway.tariff import Band, CategoryTariff, Scale, Tariff, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def principal(
         period: A period of the category's periodicity.
 
     Raises:
-        Unusable: The period is of the wrong kind, or a base is needed and absent.
+        Unusable: The period is of the wrong kind, a base is needed and absent, or it is outside
+            every band of the scale in force.
     """
     if period.periodicity is not category.periodicity:
         raise Unusable(
@@ -61,62 +62,88 @@ def principal(
         )
     if period.starts_on < category.first_period.starts_on:
         return NotOwed(f"{category.code} is owed from {category.first_period.code} on")
-    if category.scale is None:
-        return _share_of_smig(tariff, category, period.starts_on)
+    if not category.scale:
+        coefficient = in_force(category.coefficient, period.starts_on)
+        return _share_of_smig(tariff, category, period.starts_on, coefficient.value, coefficient)
+    scale = in_force(category.scale, period.starts_on)
     if base_minor is None:
-        raise Unusable(f"{category.code} needs a base: the {category.scale.base}.")
-    band = next(band for band in category.scale.band if band.holds(base_minor))
+        raise Unusable(f"{category.code} needs a base: the {scale.base}.")
+    band = scale.band_of(base_minor)
+    if band is None:
+        raise Unusable(
+            f"{category.code}, {period.code}: a {scale.base} of {format_amount(base_minor)} is"
+            " outside every band."
+        )
+    if band.coefficient is not None:
+        return _share_of_smig(
+            tariff, category, period.starts_on, band.coefficient, band, _Step.of(scale, band)
+        )
+    assert band.amount is not None, "a band without a price"
+    step = _Step.of(scale, band)
     return DueLine(
         LineKind.PRINCIPAL,
         band.amount,
-        f"{category.code}: fixed amount, {category.scale.base} {_range(category, band)}",
+        f"{category.code}: fixed amount, {step.words}",
         band.source,
         band.verified,
-        _edge(category, band),
+        {"form": f"band-{step.form}", "base": step.base, "edge": step.edge},
     )
 
 
-def _share_of_smig(tariff: Tariff, category: CategoryTariff, day: date) -> DueLine:
-    coefficient = _in_force(category.coefficient, day)
-    wage_day = day if tariff.indexation.follows_smig else category.first_period.starts_on
-    smig = _in_force(tariff.smig, wage_day)
-    exact = coefficient.value * smig.hourly * tariff.hours_per_month.value * tariff.rate.value
-    figures = (coefficient, smig, tariff.rate, tariff.hours_per_month, tariff.indexation)
-    percent = f"{(tariff.rate.value * 100).normalize():f}"
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A band in words. `form` is below, up-to, above or from; `edge` is in dirhams."""
+
+    form: str
+    base: str
+    edge: str
+
+    @staticmethod
+    def of(scale: Scale, band: Band) -> _Step:
+        if band.below is not None:
+            form, edge = "below", band.below
+        elif band.up_to is not None:
+            form, edge = "up-to", band.up_to
+        else:
+            before = scale.band[-2]
+            form, edge = ("above" if before.below is None else "from"), before.edge or 0
+        return _Step(form, scale.base, format_amount(edge))
+
+    @property
+    def words(self) -> str:
+        return f"{self.base} {self.form.replace('-', ' ')} {self.edge}"
+
+
+def _share_of_smig(
+    tariff: Tariff,
+    category: CategoryTariff,
+    day: date,
+    coefficient: Decimal,
+    by: Sourced,
+    step: _Step | None = None,
+) -> DueLine:
+    indexation = in_force(tariff.indexation, day)
+    smig = in_force(
+        tariff.smig, day if indexation.follows_smig else category.first_period.starts_on
+    )
+    rate, hours = in_force(tariff.rate, day), in_force(tariff.hours_per_month, day)
+    rounding = in_force(tariff.rounding, day)
+    exact = coefficient * smig.hourly * hours.value * rate.value
+    figures = (by, smig, rate, hours, indexation)
+    percent = f"{(rate.value * 100).normalize():f}"
+    facts = {
+        "form": f"share-{step.form}" if step else "share-of-smig",
+        "coefficient": str(coefficient),
+        "smig": str(smig.hourly),
+        "hours": str(hours.value),
+        "rate": percent,
+    }
     return DueLine(
         LineKind.PRINCIPAL,
-        round_to_minor(exact),
-        f"{category.code}: {coefficient.value} × SMIG {smig.hourly}/h"
-        f" × {tariff.hours_per_month.value} h × {percent} %",
-        "; ".join(figure.source for figure in figures),
-        all(figure.verified for figure in (*figures, tariff.rounding)),
-        {
-            "form": "share-of-smig",
-            "coefficient": str(coefficient.value),
-            "smig": str(smig.hourly),
-            "hours": str(tariff.hours_per_month.value),
-            "rate": percent,
-        },
+        rounding.round(exact),
+        f"{category.code}: {coefficient} × SMIG {smig.hourly}/h × {hours.value} h × {percent} %"
+        + (f", {step.words}" if step else ""),
+        joined(figure.source for figure in figures),
+        all(figure.verified for figure in (*figures, rounding)),
+        facts | ({"base": step.base, "edge": step.edge} if step else {}),
     )
-
-
-def _in_force(figures: tuple[_Dated, ...], day: date) -> _Dated:
-    return max((f for f in figures if f.since <= day), key=lambda f: f.since)
-
-
-def _range(category: CategoryTariff, band: Band) -> str:
-    edge = _edge(category, band)
-    words = {"band-below": "below", "band-up-to": "up to", "band-above": "above"}
-    return f"{words[edge['form']]} {edge['edge']}"
-
-
-def _edge(category: CategoryTariff, band: Band) -> dict[str, str]:
-    scale = category.scale
-    assert scale is not None
-    if band.below is not None:
-        form, edge = "band-below", band.below
-    elif band.up_to is not None:
-        form, edge = "band-up-to", band.up_to
-    else:
-        form, edge = "band-above", scale.band[-2].up_to or 0
-    return {"form": form, "base": scale.base, "edge": format_amount(edge)}

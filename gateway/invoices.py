@@ -13,12 +13,13 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from gateway.clock import day_of
-from gateway.db import execute, transaction
+from gateway.db import execute, snapshot, transaction
 from gateway.dues import DueLine, principal
 from gateway.errors import Unusable
 from gateway.events import Happening, take_the_end_of_the_feed, tell
 from gateway.models import EventType, Periodicity
 from gateway.money import format_amount
+from gateway.owing import CHANGED, owing_of
 from gateway.periods import Period, period_of
 from gateway.references import format_reference
 from gateway.tariff import CategoryTariff, Tariff, keep_categories
@@ -188,24 +189,32 @@ def cancel_invoice(session: Session, reference: str, *, because: str, now: datet
     tell(session, [told], now=now)
 
 
-def write_notices(path: Path) -> int:
+def write_notices(path: Path, *, now: datetime) -> int:
     """Write what a payer must know to pay each unpaid invoice as CSV; return how many there are.
 
-    Opens one transaction. The CNSS number tells the payer's own software whose notice it is.
+    Opens one snapshot. The amount is what paying on the day of `now` settles, penalty and fees
+    included. The CNSS number tells the payer's own software whose notice it is.
     """
-    with transaction() as session, path.open("w", encoding="utf-8", newline="") as file:
+    with snapshot() as session, path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow(["reference", "amount", "cnss_number", "period", "due_on"])
         rows = execute(
             session,
-            "SELECT reference, amount_minor - paid_minor, cnss_number, period, due_on"
-            " FROM invoice JOIN contributor ON contributor.id = contributor_id"
-            " WHERE status <> 'paid' AND cancelled_at IS NULL ORDER BY cnss_number, period",
+            "SELECT i.id, reference, i.category_code, period, amount_minor, owed_minor, paid_minor,"
+            f" i.status, due_on, cancelled_at, cnss_number, {CHANGED} AS changed"
+            " FROM invoice i JOIN contributor ON contributor.id = contributor_id"
+            " WHERE i.status IN ('open', 'part_paid') AND cancelled_at IS NULL"
+            " ORDER BY cnss_number, period",
         )
         count = 0
-        for reference, due_minor, cnss_number, period, due_on in rows.yield_per(5_000):
-            out.writerow([reference, format_amount(due_minor), cnss_number, period, due_on])
-            count += 1
+        for some in rows.mappings().partitions(5_000):
+            owing = owing_of(session, some, day_of(now))
+            for row in some:
+                due = owing[row["id"]]
+                amount = format_amount(due.due_minor)
+                day = due.payable_by
+                out.writerow([row["reference"], amount, row["cnss_number"], row["period"], day])
+            count += len(some)
     return count
 
 

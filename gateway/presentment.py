@@ -1,7 +1,8 @@
 """What an invoice looks like to the person who pays it: one reading for pages, papers and answers.
 
 A page, a notice and an agent's screen must never tell three stories, so they all show a
-`Presentment`, read here in one query each and judged by one pure function.
+`Presentment`, read here in a few queries for any number of invoices. What is due on a day is
+decided by gateway.balances; where an invoice stands, by one pure function.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlmodel import Session
 from gateway.clock import day_of
 from gateway.db import execute
 from gateway.models import Channel, LineKind, PaymentStatus
+from gateway.owing import CHANGED, Owing, PresentedLine, owing_of
 
 
 class Standing(StrEnum):
@@ -30,24 +32,11 @@ class Standing(StrEnum):
     PART_PAID = "part_paid"
     """Something is paid, something still due, in time."""
     PAID = "paid"
+    CLEARED = "cleared"
+    """Nothing is owed any more and nothing was paid: all of it was credited or remitted."""
     EXPIRED = "expired"
     """Its reference is too old to pay by: a new notice says what is due now."""
     CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class PresentedLine:
-    """One reason for a part of the amount."""
-
-    kind: LineKind
-    amount_minor: int
-    """Signed centimes."""
-    rule: str
-    """As the tariff said it, in one language."""
-    facts: Mapping[str, str]
-    """The figures of the rule by name; `form` says which sentence they fill (gateway.dues)."""
-    source: str
-    verified: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +96,19 @@ class PresentedPayment:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedPayment:
+    """What of a payment for another reference pays this invoice: from the payer's credit, or paid
+    together with other invoices. Neither its reference nor its receipt is told: whoever has this
+    reference need not have that one."""
+
+    amount_minor: int
+    paid_at: datetime
+    channel: Channel | None
+    together: bool
+    """Whether a reference for several invoices was quoted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Presentment:
     """An invoice as its payer sees it. Amounts in centimes, days in Casablanca."""
 
@@ -116,10 +118,14 @@ class Presentment:
     period: str
     standing: Standing
     amount_minor: int
+    """As it was issued."""
+    total_minor: int
+    """What it comes to today, paid or not: the sum of its lines; 0 if it is cancelled."""
     paid_minor: int
     due_minor: int
-    """What paying now would settle; 0 for an invoice that is paid or cancelled."""
+    """What paying today would settle, penalty and fees included; 0 where nothing is due."""
     due_on: date
+    """By when what is unpaid was or is to be paid; of a settled one, as it was issued."""
     expires_on: date
     """The last day on which the reference can be paid by."""
     issued_at: datetime
@@ -127,7 +133,17 @@ class Presentment:
     lines: tuple[PresentedLine, ...]
     person: Person
     payments: tuple[PresentedPayment, ...]
-    """Oldest first; announced, booked and reversed ones. Failed ones are left out."""
+    """That quoted its reference, oldest first; announced, booked and reversed ones. Failed ones
+    are left out."""
+    carried: tuple[CarriedPayment, ...] = ()
+    """What else pays it, oldest first."""
+    penalty_minor: int = 0
+    """What lateness has added so far, before remissions."""
+    valid_until: date | None = None
+    """The last day on which paying `due_minor` settles it: the next day it grows. None where it
+    does not grow."""
+    in_plan: bool = False
+    """Whether an instalment plan spreads it, which stops the penalty while it is kept."""
 
     @property
     def announced(self) -> tuple[PresentedPayment, ...]:
@@ -147,18 +163,18 @@ class Presentment:
 
 def standing_of(
     *,
-    amount_minor: int,
+    due_minor: int,
     paid_minor: int,
     due_on: date,
     expires_on: date,
     cancelled: bool,
     today: date,
 ) -> Standing:
-    """Return where an invoice stands on a day. Pure."""
+    """Return where an invoice stands on a day. Pure. Amounts in centimes, due as of that day."""
     if cancelled:
         return Standing.CANCELLED
-    if paid_minor >= amount_minor:
-        return Standing.PAID
+    if due_minor == 0:
+        return Standing.PAID if paid_minor else Standing.CLEARED
     if today > expires_on:
         return Standing.EXPIRED
     if today > due_on:
@@ -200,57 +216,96 @@ def present_many(
     now: datetime,
     validity_months: int,
 ) -> list[Presentment]:
-    """Return the invoices that a condition on `invoice` selects; three queries for any number."""
+    """Return the invoices that a condition on `invoice` selects.
+
+    Three queries for any number of them, and as many again where some were paid late, changed
+    since they were issued, or paid by what came for another reference.
+    """
     rows = execute(session, _INVOICES.format(which=which), parameters).mappings().all()
     ids = [row["id"] for row in rows]
     lines = _by_invoice(session, _LINES, ids)
     payments = _by_invoice(session, _PAYMENTS, ids)
     today = day_of(now)
-    presented = []
-    for row in rows:
-        expires_on = expiry_of(row["due_on"], validity_months)
-        standing = standing_of(
-            amount_minor=row["amount_minor"],
-            paid_minor=row["paid_minor"],
-            due_on=row["due_on"],
-            expires_on=expires_on,
-            cancelled=row["cancelled_at"] is not None,
+    owing = owing_of(session, rows, today)
+    elsewhere = [row["id"] for row in rows if _paid_elsewhere(row, payments)]
+    carried = _by_invoice(session, _CARRIED, elsewhere) if elsewhere else {}
+    return [
+        _presentment(
+            row,
+            owing[row["id"]],
+            issued=[_line(each) for each in lines.get(row["id"], ()) if _is_known(each, today)],
+            payments=tuple(_payment(each) for each in payments.get(row["id"], ())),
+            carried=tuple(_carried(each) for each in carried.get(row["id"], ())),
             today=today,
+            validity_months=validity_months,
         )
-        settled = standing in {Standing.PAID, Standing.CANCELLED}
-        presented.append(
-            Presentment(
-                invoice_id=row["id"],
-                reference=row["reference"],
-                category=row["category_code"],
-                period=row["period"],
-                standing=standing,
-                amount_minor=row["amount_minor"],
-                paid_minor=row["paid_minor"],
-                due_minor=0 if settled else row["amount_minor"] - row["paid_minor"],
-                due_on=row["due_on"],
-                expires_on=expires_on,
-                issued_at=row["issued_at"],
-                cancelled_at=row["cancelled_at"],
-                lines=tuple(_line(line) for line in lines.get(row["id"], ())),
-                person=_person(row),
-                payments=tuple(_payment(payment) for payment in payments.get(row["id"], ())),
-            )
-        )
-    return presented
+        for row in rows
+    ]
 
 
-_INVOICES: Final = """
-    SELECT i.id, reference, i.category_code, period, amount_minor, paid_minor, due_on, issued_at,
-        cancelled_at, family_name, given_name, family_name_ar, given_name_ar, cnss_number, region
-    FROM (SELECT * FROM invoice WHERE {which}) AS i
+def _presentment(
+    row: Any,
+    owing: Owing,
+    *,
+    issued: list[PresentedLine],
+    payments: tuple[PresentedPayment, ...],
+    carried: tuple[CarriedPayment, ...],
+    today: date,
+    validity_months: int,
+) -> Presentment:
+    cancelled = row["cancelled_at"] is not None
+    lines = (*issued, *owing.lines)
+    due_on = owing.payable_by
+    expires_on = expiry_of(due_on, validity_months)
+    return Presentment(
+        invoice_id=row["id"],
+        reference=row["reference"],
+        category=row["category_code"],
+        period=row["period"],
+        standing=standing_of(
+            due_minor=owing.due_minor,
+            paid_minor=row["paid_minor"],
+            due_on=due_on,
+            expires_on=expires_on,
+            cancelled=cancelled,
+            today=today,
+        ),
+        amount_minor=row["amount_minor"],
+        total_minor=0 if cancelled else sum(line.amount_minor for line in lines),
+        paid_minor=row["paid_minor"],
+        due_minor=owing.due_minor,
+        due_on=due_on,
+        expires_on=expires_on,
+        issued_at=row["issued_at"],
+        cancelled_at=row["cancelled_at"],
+        lines=lines,
+        person=_person(row),
+        payments=payments,
+        carried=carried,
+        penalty_minor=owing.penalty_minor,
+        valid_until=owing.valid_until,
+        in_plan=owing.in_plan,
+    )
+
+
+_INVOICES: Final = f"""
+    SELECT i.id, reference, i.category_code, period, amount_minor, owed_minor, paid_minor, status,
+        due_on, issued_at, cancelled_at, family_name, given_name, family_name_ar, given_name_ar,
+        cnss_number, region,
+        {CHANGED} AS changed
+    FROM (SELECT * FROM invoice WHERE {{which}}) AS i
     JOIN contributor ON contributor.id = i.contributor_id ORDER BY i.id
 """
 
 _LINES: Final = """
-    SELECT invoice_id, kind, amount_minor, rule, facts, source, verified
-    FROM invoice_line JOIN rule ON rule.id = rule_id
-    WHERE invoice_id = ANY(:ids) ORDER BY invoice_id, position
+    SELECT invoice_id, 1 AS part, position AS place, kind, amount_minor, rule, facts, source,
+        verified, NULL::date AS noted_on, NULL AS because
+    FROM invoice_line JOIN rule ON rule.id = rule_id WHERE invoice_id = ANY(:ids)
+    UNION ALL
+    SELECT invoice_id, 2, invoice_note.id, kind, amount_minor, rule, facts, source,
+        verified, noted_on, because
+    FROM invoice_note JOIN rule ON rule.id = rule_id WHERE invoice_id = ANY(:ids)
+    ORDER BY invoice_id, part, place
 """
 
 _PAYMENTS: Final = """
@@ -268,6 +323,24 @@ _PAYMENTS: Final = """
     ORDER BY payment.invoice_id, paid_at, payment.id
 """
 
+_CARRIED: Final = """
+    SELECT a.invoice_id, p.id, p.paid_at, p.channel, p.bundle_id IS NOT NULL AS together,
+        sum(a.amount_minor)::bigint AS amount_minor
+    FROM allocation a JOIN payment p ON p.id = a.payment_id
+    WHERE a.invoice_id = ANY(:ids) AND p.invoice_id IS DISTINCT FROM a.invoice_id
+    GROUP BY a.invoice_id, p.id HAVING sum(a.amount_minor) > 0
+    ORDER BY a.invoice_id, p.paid_at, p.id
+"""
+
+
+def _paid_elsewhere(row: Any, payments: Mapping[int, Sequence[Any]]) -> bool:
+    own = sum(payment["allocated_minor"] for payment in payments.get(row["id"], ()))
+    return bool(row["paid_minor"] != own)
+
+
+def _is_known(line: Any, today: date) -> bool:
+    return line["noted_on"] is None or line["noted_on"] <= today
+
 
 def _by_invoice(session: Session, query: str, ids: Sequence[int]) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
@@ -284,6 +357,8 @@ def _line(row: Any) -> PresentedLine:
         facts=row["facts"],
         source=row["source"],
         verified=row["verified"],
+        noted_on=row["noted_on"],
+        because=row["because"],
     )
 
 
@@ -310,6 +385,15 @@ def _payment(row: Any) -> PresentedPayment:
         receipt_signed=row["signed"],
         returned_minor=row["returned_minor"],
         charged_back=row["charged_back"],
+    )
+
+
+def _carried(row: Any) -> CarriedPayment:
+    return CarriedPayment(
+        amount_minor=row["amount_minor"],
+        paid_at=row["paid_at"],
+        channel=Channel(row["channel"]) if row["channel"] else None,
+        together=row["together"],
     )
 
 

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     institution: Path | None = None
     """The file of who collects, as printed; unset means the one that is shipped."""
 
+    tariff: Path | None = None
+    """The file of what the law asks; unset means the one that is shipped."""
+
     trusted_proxies: str = ""
     """Addresses, by commas, whose `X-Forwarded-For` names the client; `none`: nobody's does."""
 

@@ -23,6 +23,7 @@ from sqlmodel import Session, col, select
 from gateway.db import execute, insert_once
 from gateway.errors import Unusable
 from gateway.models import ApiKey, Role, Staff
+from gateway.registers.places import as_region
 from gateway.secretfiles import read_or_make
 
 _STAFF_KEY_FILE: Final = "staff.key"
@@ -126,7 +127,7 @@ def create_key(
         ApiKey(
             id=key_id,
             role=role,
-            scope=scope and _as_kept(scope),
+            scope=scope and _as_kept(scope, role),
             label=label.strip(),
             secret_sha256=_hash(secret),
             created_at=now,
@@ -140,14 +141,14 @@ def is_region(session: Session, scope: str) -> bool:
     found: bool = execute(
         session,
         "SELECT EXISTS (SELECT FROM contributor WHERE region = :scope)",
-        {"scope": _as_kept(scope)},
+        {"scope": as_region(scope)},
     ).scalar_one()
     return found
 
 
-def _as_kept(scope: str) -> str:
-    """Return a scope as the register writes regions: what looks the same is the same."""
-    return unicodedata.normalize("NFC", scope.strip())
+def _as_kept(scope: str, role: Role) -> str:
+    """Return a scope as the register writes regions, or providers' names without spaces around."""
+    return as_region(scope) if role is Role.CHAMBER else unicodedata.normalize("NFC", scope.strip())
 
 
 def list_keys(session: Session) -> list[ApiKey]:

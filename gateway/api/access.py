@@ -16,6 +16,7 @@ from gateway.db import snapshot
 from gateway.models import Role
 from gateway.pages.clients import client_of
 from gateway.process import business_clock
+from gateway.registers.places import as_region
 from gateway.staff import holder_of
 
 
@@ -125,7 +126,11 @@ def recognise(request: Request) -> Caller:
         if seconds := seconds_after_unknown_key(client_of(request)):
             raise Problem("too_many_unknown_keys", headers={"Retry-After": str(seconds)})
         raise Problem("unknown_key")
-    return Caller(key.id, key.label, key.role, key.scope)
+    # A key of before this version may have its region spelt otherwise than the register.
+    is_chambers = key.role is Role.CHAMBER and key.scope is not None
+    return Caller(
+        key.id, key.label, key.role, as_region(key.scope or "") if is_chambers else key.scope
+    )
 
 
 def refuse_without(caller: Caller, right: Right) -> None:

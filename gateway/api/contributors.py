@@ -43,6 +43,8 @@ from gateway.api.schemas import (
 from gateway.contributors import Enrolled, WrongPerson
 from gateway.db import execute, snapshot
 from gateway.money import format_amount
+from gateway.registers.phones import read_phone
+from gateway.registers.places import read_place
 from gateway.tariff import tariff
 
 router: APIRouter = new_router("contributors")
@@ -55,6 +57,14 @@ _Phone = Annotated[
         pattern=r"^((00212|0)[5-8][0-9]{8}|\+[1-9][0-9]{7,14})$",
         description="Moroccan, or with its country code.",
         examples=["+212612345678"],
+    ),
+]
+_Ice = Annotated[
+    str,
+    Field(
+        pattern="^[0-9]{15}$",
+        description="Fifteen digits; the whole modulo 97 is 0.",
+        examples=["001234567000062"],
     ),
 ]
 _Language = Annotated[Literal["fr", "ar"], Field(examples=["fr"])]
@@ -97,6 +107,8 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "chamber": "Chambre d'artisanat Casablanca-Settat",
     "registered_on": "2022-01-31",
     "left_on": None,
+    "commune": "06.141.01.0",
+    "ice": None,
 }
 
 
@@ -121,7 +133,26 @@ class Contributor(Said):
     chamber: str | None
     registered_on: date = Field(description="The period that holds it is the first owed.")
     left_on: date | None = Field(description="The period that holds it is the last owed.")
+    commune: str | None = Field(description="Code of the High Commission for Planning.")
+    ice: str | None = Field(description="Common identifier of the business: fifteen digits.")
     changed_at: datetime
+
+
+class Warned(Said):
+    """What may be a mistake; nobody is refused for it."""
+
+    model_config = example(field="province", detail="province is not in the region.")
+
+    field: str
+    detail: str
+
+
+class KeptContributor(Contributor):
+    """A contributor as it was kept, and what may be a mistake."""
+
+    model_config = example(id="1042", **_EXAMPLE, changed_at="2026-11-18T11:06:40Z", warnings=[])
+
+    warnings: list[Warned]
 
 
 class _Optional(Body):
@@ -137,6 +168,10 @@ class _Optional(Body):
     province: Line | None = None
     chamber: Line | None = None
     left_on: Day | None = None
+    commune: Line | None = Field(
+        None, description="Its name, or its code; kept as the code where it is known."
+    )
+    ice: _Ice | None = None
 
 
 class NewContributor(_Optional):
@@ -204,10 +239,12 @@ def list_contributors(
     """List who is enrolled."""
     where = _seen_by(asked)
     where.add("id > :after", after=first_after(asked, "contributors", filters))
+    # As the register writes them, however they are written here.
+    place = read_place(filters.region or "", filters.province or "", "", filters.chamber or "")
     where.equal(
-        region=filters.region,
-        province=filters.province,
-        chamber=filters.chamber,
+        region=place.region,
+        province=place.province,
+        chamber=place.chamber,
         category_code=filters.category,
     )
     rows = _rows(where, filters.limit)
@@ -225,7 +262,7 @@ def read_contributor(asked: ThisRequest, contributor_id: IdInPath) -> Contributo
 @router.post(
     "/contributors",
     status_code=201,
-    response_model=Contributor,
+    response_model=KeptContributor,
     **operation(
         Right.WRITE_CONTRIBUTORS,
         "contributor_exists",
@@ -248,14 +285,14 @@ def enrol_contributor(
             raise Problem("contributor_exists")
         address = f"{PREFIX}/contributors/{contributor_id}"
         status = 201 if became is Enrolled.NEW else 200
-        return Answer(_read(session, contributor_id), status, {"Location": address})
+        return Answer(_kept(session, contributor_id), status, {"Location": address})
 
     return once(asked, key, act)
 
 
 @router.patch(
     "/contributors/{id}",
-    response_model=Contributor,
+    response_model=KeptContributor,
     **operation(
         Right.WRITE_CONTRIBUTORS,
         "contributor_not_found",
@@ -280,7 +317,7 @@ def change_contributor(
             raise _contradiction(error) from None
         if not there:
             raise Problem("contributor_not_found")
-        return Answer(_read(session, number))
+        return Answer(_kept(session, number))
 
     return once(asked, key, act)
 
@@ -297,7 +334,7 @@ def search_contributors(asked: ThisRequest, body: ContributorSearch) -> Page[Con
     where.add("id > :after", after=read_cursor(body.cursor, bound) if body.cursor else 0)
     where.equal(cnss_number=body.cnss_number, cin=body.cin and body.cin.upper())
     if body.phone:
-        where.equal(phone=register.as_phone(body.phone))
+        where.equal(phone=read_phone(body.phone))
     if body.name:
         words = [f"%{_SIGNS_OF_LIKE.sub(_ESCAPED, word)}%" for word in set(body.name.split())]
         where.add(f"lower({_NAME}) LIKE ALL ({_LOWERED})", words=words)
@@ -333,9 +370,12 @@ def _rows(where: Conditions, limit: int) -> list[Any]:
         )
 
 
-def _read(session: Session, contributor_id: int) -> Contributor:
-    row = execute(session, "SELECT * FROM contributor WHERE id = :id", {"id": contributor_id})
-    return _said(row.mappings().one())
+def _kept(session: Session, contributor_id: int) -> KeptContributor:
+    found = execute(session, "SELECT * FROM contributor WHERE id = :id", {"id": contributor_id})
+    row = found.mappings().one()
+    odd = register.warnings_of(row, tariff())
+    warnings = [Warned(field=each.column, detail=f"{each.reason}.") for each in odd]
+    return KeptContributor(**_said(row).model_dump(), warnings=warnings)
 
 
 def _said(row: Any) -> Contributor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Final
 
@@ -40,7 +41,8 @@ from gateway.invoices import cancel_invoice, issue_one
 from gateway.models import Channel, LineKind, PaymentStatus
 from gateway.money import CURRENCY, format_amount
 from gateway.periods import parse_period
-from gateway.presentment import Presentment, Standing, expiry_of, present, standing_of
+from gateway.presentment import Presentment, Standing, present_ids
+from gateway.registers.places import as_region
 from gateway.settings import settings
 from gateway.tariff import keep_categories, tariff
 
@@ -49,7 +51,8 @@ router: APIRouter = new_router("invoices")
 _STATUS: Final = (
     "`open`: nothing paid, in time. `part_paid`: something paid, in time. `late`: the due day has"
     " passed and something is due. `expired`: late for so long that its reference takes no money"
-    " on pages and papers. `paid`. `cancelled`."
+    " on pages and papers. `paid`. `cleared`: nothing is owed any more and nothing was paid, as all"
+    " of it was credited or remitted. `cancelled`."
 )
 
 _EXAMPLE: Final[dict[str, Any]] = {
@@ -59,14 +62,24 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "period": "2026-11",
     "status": "open",
     "amount": "163.52",
+    "owed": "163.52",
     "paid": "0.00",
     "due": "163.52",
+    "due_until": "2026-11-30",
     "currency": "MAD",
     "due_on": "2026-11-30",
     "expires_on": "2027-11-30",
     "issued_at": "2026-11-01T08:00:00Z",
     "cancelled_at": None,
     "cancelled_because": None,
+}
+
+_LATE: Final[dict[str, Any]] = {
+    **_EXAMPLE,
+    "status": "late",
+    "owed": "219.67",
+    "due": "219.67",
+    "due_until": "2026-12-31",
 }
 
 
@@ -80,11 +93,21 @@ class InvoiceSummary(Said):
     category: str
     period: str
     status: Standing = Field(description=_STATUS)
-    amount: Amount
+    amount: Amount = Field(description="As it was issued.")
+    owed: Amount = Field(
+        description="What it comes to today, with what was credited, charged and remitted since,"
+        " and with the penalty so far: `paid` and `due` together, and the sum of the lines."
+    )
     paid: Amount
-    due: Amount = Field(description="What paying now would settle.")
+    due: Amount = Field(description="What paying today would settle.")
+    due_until: date | None = Field(
+        description="The last day on which that settles it: the next day a penalty is added. Null:"
+        " it does not grow."
+    )
     currency: Currency = CURRENCY
-    due_on: date
+    due_on: date = Field(
+        description="By when what is unpaid was or is to be paid; of a settled one, as issued."
+    )
     expires_on: date
     issued_at: datetime
     cancelled_at: datetime | None
@@ -92,14 +115,21 @@ class InvoiceSummary(Said):
 
 
 class InvoiceLine(Said):
-    """One reason for a part of the amount."""
+    """One reason for a part of what is owed."""
 
-    kind: LineKind
+    kind: LineKind = Field(
+        description="`principal`: as issued. `adjustment`, `fee`: noted since. `penalty`: so far."
+        " `remission`: what was remitted of it."
+    )
     amount: Amount
     rule: str
     facts: dict[str, str] = Field(description="The figures of the rule, by name.")
     source: str
     verified: bool = Field(description="Whether the source of every figure was seen.")
+    noted_on: date | None = Field(
+        description="When it was added to the invoice; null for what was issued, and the penalty."
+    )
+    because: str | None = Field(description="What made a note necessary; null for other lines.")
 
 
 class InvoicePayment(Said):
@@ -114,6 +144,15 @@ class InvoicePayment(Said):
     receipt_number: str | None
 
 
+class InvoiceCarried(Said):
+    """What of a payment for another reference pays it: from the payer's credit, or together."""
+
+    amount: Amount
+    channel: Channel | None
+    paid_at: datetime
+    together: bool = Field(description="Whether a reference for several invoices was quoted.")
+
+
 class InvoiceLinks(Said):
     """Where its payer sees it."""
 
@@ -122,10 +161,10 @@ class InvoiceLinks(Said):
 
 
 class Invoice(InvoiceSummary):
-    """An invoice with its lines and payments."""
+    """An invoice with its lines and payments. Its lines sum to `owed`, unless it is cancelled."""
 
     model_config = example(
-        **_EXAMPLE,
+        **_LATE,
         tariff="2026-09",
         lines=[
             {
@@ -135,9 +174,32 @@ class Invoice(InvoiceSummary):
                 "facts": {"form": "share-of-smig", "coefficient": "0.75"},
                 "source": "décret 2.22.222",
                 "verified": False,
-            }
+                "noted_on": None,
+                "because": None,
+            },
+            {
+                "kind": "adjustment",
+                "amount": "54.51",
+                "rule": "accounts-simplified: 1 × SMIG 17.92/h × 191 h × 6.37 %",
+                "facts": {"form": "share-of-smig", "coefficient": "1"},
+                "source": "décret 2.22.222",
+                "verified": False,
+                "noted_on": "2026-12-03",
+                "because": "Keeps accounts since 1 November",
+            },
+            {
+                "kind": "penalty",
+                "amount": "1.64",
+                "rule": "1 % of the unpaid principal for each month that has begun",
+                "facts": {"form": "penalty", "rate": "1", "months": "1"},
+                "source": "AMO: 1 % per month overdue",
+                "verified": False,
+                "noted_on": None,
+                "because": None,
+            },
         ],
         payments=[],
+        carried=[],
         links={
             "page": "https://pay.example.ma/148275036141",
             "pdf": "https://pay.example.ma/148275036141.pdf",
@@ -146,7 +208,8 @@ class Invoice(InvoiceSummary):
 
     tariff: str = Field(description="The version that priced it.")
     lines: list[InvoiceLine]
-    payments: list[InvoicePayment]
+    payments: list[InvoicePayment] = Field(description="That quoted its reference.")
+    carried: list[InvoiceCarried]
     links: InvoiceLinks
 
 
@@ -186,7 +249,7 @@ def list_invoices(
     refuse_reversed(filters.due_from, filters.due_to, "due_from", "due_to")
     where = _seen_by(asked)
     where.add("i.id > :after", after=first_after(asked, "invoices", filters))
-    where.equal(period=filters.period, region=filters.region)
+    where.equal(period=filters.period, region=filters.region and as_region(filters.region))
     if filters.contributor:
         where.equal(contributor_id=int(filters.contributor))
     if filters.due_from:
@@ -201,10 +264,17 @@ def list_invoices(
             session,
             f"{_SUMMARIES} WHERE {where} ORDER BY i.id LIMIT :rows",
             {**where.parameters, "rows": filters.limit + 1},
-        ).mappings()
-        return paged(
-            asked, "invoices", filters, list(rows), lambda row: _summary(row, asked), response
         )
+        read = list(rows.mappings())
+        shown = {each.invoice_id: each for each in _present(session, asked, read)}
+    page = paged(
+        asked, "invoices", filters, read, lambda row: _summary(row, shown[row["id"]]), response
+    )
+    if filters.status:
+        # The database lets through a few more than have the status (_HAS_STATUS): such a page is
+        # shorter, and the list goes on all the same.
+        page.data = [each for each in page.data if each.status is filters.status]
+    return page
 
 
 @router.get("/invoices/{reference}", **operation(Right.READ_INVOICES, "invoice_not_found"))
@@ -274,23 +344,25 @@ def cancel(
     return once(asked, key, act)
 
 
-# What `standing_of` says, as the database can select by it; a test holds the two together.
-_UNSETTLED: Final = "cancelled_at IS NULL AND i.status <> 'paid'"
+# What `standing_of` says, as the database can select by it; a test holds the two together. Which
+# day an invoice is late after follows from its notes too, and there the database lets through more.
+_UNSETTLED: Final = "cancelled_at IS NULL AND i.status IN ('open', 'part_paid')"
+_CHARGED: Final = (
+    "EXISTS (SELECT FROM invoice_note n WHERE n.invoice_id = i.id AND n.due_on IS NOT NULL)"
+)
 _EXPIRY: Final = "CAST(due_on + make_interval(months => :months) AS date)"
 _HAS_STATUS: Final = {
     Standing.CANCELLED: "cancelled_at IS NOT NULL",
     Standing.PAID: "cancelled_at IS NULL AND i.status = 'paid'",
-    Standing.EXPIRED: f"{_UNSETTLED} AND {_EXPIRY} < :today",
-    Standing.LATE: f"{_UNSETTLED} AND due_on < :today AND {_EXPIRY} >= :today",
-    Standing.PART_PAID: "cancelled_at IS NULL AND i.status = 'part_paid' AND due_on >= :today"
-    f" AND {_EXPIRY} >= :today",
-    Standing.OPEN: "cancelled_at IS NULL AND i.status = 'open' AND due_on >= :today"
-    f" AND {_EXPIRY} >= :today",
+    Standing.CLEARED: "cancelled_at IS NULL AND i.status = 'cleared'",
+    Standing.EXPIRED: f"{_UNSETTLED} AND ({_EXPIRY} < :today OR {_CHARGED})",
+    Standing.LATE: f"{_UNSETTLED} AND (due_on < :today AND {_EXPIRY} >= :today OR {_CHARGED})",
+    Standing.PART_PAID: f"{_UNSETTLED} AND paid_minor > 0 AND (due_on >= :today OR {_CHARGED})",
+    Standing.OPEN: f"{_UNSETTLED} AND paid_minor = 0 AND (due_on >= :today OR {_CHARGED})",
 }
 
 _SUMMARIES: Final = """
-    SELECT i.id, reference, contributor_id, i.category_code, period, amount_minor, paid_minor,
-        due_on, issued_at, cancelled_at, cancelled_because, tariff
+    SELECT i.id, reference, contributor_id, cancelled_because, tariff
     FROM invoice i JOIN contributor ON contributor.id = contributor_id
 """
 
@@ -302,31 +374,28 @@ def _seen_by(asked: Asked) -> Conditions:
     return where
 
 
-def _summary(row: Any, asked: Asked) -> InvoiceSummary:
-    expires_on = expiry_of(row["due_on"], institution().validity.months)
-    status = standing_of(
-        amount_minor=row["amount_minor"],
-        paid_minor=row["paid_minor"],
-        due_on=row["due_on"],
-        expires_on=expires_on,
-        cancelled=row["cancelled_at"] is not None,
-        today=day_of(asked.now),
-    )
-    settled = status in {Standing.PAID, Standing.CANCELLED}
-    due_minor = 0 if settled else row["amount_minor"] - row["paid_minor"]
+def _present(session: Session, asked: Asked, rows: Sequence[Any]) -> list[Presentment]:
+    months = institution().validity.months
+    ids = [row["id"] for row in rows]
+    return present_ids(session, ids, now=asked.now, validity_months=months)
+
+
+def _summary(row: Any, presented: Presentment) -> InvoiceSummary:
     return InvoiceSummary(
-        reference=row["reference"],
+        reference=presented.reference,
         contributor_id=str(row["contributor_id"]),
-        category=row["category_code"],
-        period=row["period"],
-        status=status,
-        amount=format_amount(row["amount_minor"]),
-        paid=format_amount(row["paid_minor"]),
-        due=format_amount(due_minor),
-        due_on=row["due_on"],
-        expires_on=expires_on,
-        issued_at=row["issued_at"],
-        cancelled_at=row["cancelled_at"],
+        category=presented.category,
+        period=presented.period,
+        status=presented.standing,
+        amount=format_amount(presented.amount_minor),
+        owed=format_amount(presented.total_minor),
+        paid=format_amount(presented.paid_minor),
+        due=format_amount(presented.due_minor),
+        due_until=presented.valid_until,
+        due_on=presented.due_on,
+        expires_on=presented.expires_on,
+        issued_at=presented.issued_at,
+        cancelled_at=presented.cancelled_at,
         cancelled_because=row["cancelled_because"],
     )
 
@@ -336,15 +405,22 @@ def _read(session: Session, asked: Asked, reference: str) -> Invoice:
     where.equal(reference=reference)
     rows = execute(session, f"{_SUMMARIES} WHERE {where}", where.parameters).mappings()
     row = found(rows.one_or_none(), "invoice_not_found")
-    months = institution().validity.months
-    presented = present(session, reference, now=asked.now, validity_months=months)
-    assert presented is not None
+    [presented] = _present(session, asked, [row])
     link = settings().payer_link(reference)
     return Invoice(
-        **_summary(row, asked).model_dump(),
+        **_summary(row, presented).model_dump(),
         tariff=row["tariff"],
         lines=_lines(presented),
         payments=_payments(presented),
+        carried=[
+            InvoiceCarried(
+                amount=format_amount(each.amount_minor),
+                channel=each.channel,
+                paid_at=each.paid_at,
+                together=each.together,
+            )
+            for each in presented.carried
+        ],
         links=InvoiceLinks(page=link, pdf=f"{link}.pdf"),
     )
 
@@ -358,6 +434,8 @@ def _lines(presented: Presentment) -> list[InvoiceLine]:
             facts=dict(line.facts),
             source=line.source,
             verified=line.verified,
+            noted_on=line.noted_on,
+            because=line.because,
         )
         for line in presented.lines
     ]

@@ -71,7 +71,7 @@ def invoices_notices(file: Path) -> None:
         from gateway.invoices import write_notices
 
         try:
-            count = write_notices(file)
+            count = write_notices(file, now=now())
         except OSError as error:
             raise Unusable(f"{file} cannot be written: {error.strerror}.") from None
     click.echo(f"{count} notices written to {file}.")

@@ -26,6 +26,7 @@ from gateway.models import PrintRun
 from gateway.papers.notice import PAGES_MAX, PAYABLE, notice_pdf
 from gateway.periods import parse_period
 from gateway.presentment import present_ids
+from gateway.registers.places import as_region
 from gateway.secretfiles import sync_folder, write_privately
 from gateway.settings import Settings
 
@@ -92,6 +93,7 @@ def order(
         Unusable: The period, category or region is none, or the folder cannot be written or holds
             notices of another order: a print shop would post both.
     """
+    region = region and as_region(region)
     wanted = {"period": period, "category": category, "region": region}
     _check(session, wanted)
     # Whatever it is called, by way of links too: two orders in one folder would overwrite another.
@@ -142,8 +144,9 @@ _CUT: Final = """
         SELECT invoice.id, row_number() OVER (ORDER BY region COLLATE "C" NULLS LAST,
             province COLLATE "C" NULLS LAST, cnss_number, period, invoice.id) - 1 AS place
         FROM invoice JOIN contributor ON contributor.id = contributor_id
-        WHERE status <> 'paid' AND cancelled_at IS NULL
-            AND (due_on + make_interval(months => :months))::date >= :today
+        WHERE status IN ('open', 'part_paid') AND cancelled_at IS NULL
+            AND (greatest(due_on, (SELECT max(due_on) FROM invoice_note
+                WHERE invoice_id = invoice.id)) + make_interval(months => :months))::date >= :today
             AND (CAST(:period AS text) IS NULL OR period = :period)
             AND (CAST(:category AS text) IS NULL OR invoice.category_code = :category)
             AND (CAST(:region AS text) IS NULL OR region = :region)

@@ -156,7 +156,7 @@ def test_the_database_refuses_what_the_code_must_not_do(database: str) -> None:
 def test_notices_tell_what_a_payer_needs(database: str, tmp_path: Path) -> None:
     (reference,) = some_invoices()
     file = tmp_path / "notices.csv"
-    assert write_notices(file) == 1
+    assert write_notices(file, now=NOON) == 1
     (notice,) = csv.DictReader(file.read_text("utf-8").splitlines())
     assert notice["reference"] == reference
     assert (notice["amount"], notice["period"], notice["due_on"]) == (

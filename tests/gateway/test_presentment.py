@@ -42,9 +42,11 @@ def shown(reference: str, now: datetime = NOON) -> Presentment:
     return found
 
 
-def on(day: date, *, paid_minor: int = 0, cancelled: bool = False) -> Standing:
+def on(
+    day: date, *, owed_minor: int = 16352, paid_minor: int = 0, cancelled: bool = False
+) -> Standing:
     return standing_of(
-        amount_minor=16352,
+        due_minor=owed_minor - paid_minor,
         paid_minor=paid_minor,
         due_on=DUE,
         expires_on=expiry_of(DUE, 12),
@@ -70,6 +72,7 @@ def test_a_reference_can_be_paid_by_until_the_day_it_expires() -> None:
 
 def test_paid_and_cancelled_stay_so_for_ever() -> None:
     assert on(date(2040, 1, 1), paid_minor=16352) is Standing.PAID
+    assert on(date(2040, 1, 1), owed_minor=0) is Standing.CLEARED
     assert on(date(2040, 1, 1), cancelled=True) is Standing.CANCELLED
 
 

@@ -1,0 +1,207 @@
+"""What invoices come to on a day, with the lines that explain it: read here, decided by balances.
+
+Most invoices are as they were issued, unpaid or paid in time: these cost no query of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.balances import Balance, Bill, Claim, Rates, Relief, balance
+from gateway.bills import read_bills, read_claims
+from gateway.db import execute
+from gateway.models import Component, InvoiceStatus, LineKind
+from gateway.tariff import tariff
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedLine:
+    """One reason for a part of the amount."""
+
+    kind: LineKind
+    amount_minor: int
+    """Signed centimes."""
+    rule: str
+    """As the tariff said it, in one language."""
+    facts: Mapping[str, str]
+    """The figures of the rule by name; `form` says which sentence they fill (gateway.dues)."""
+    source: str
+    verified: bool
+    noted_on: date | None = None
+    """When it was added to the invoice; None for what was issued, and for the penalty."""
+    because: str | None = None
+    """What made an adjustment or a fee necessary, as somebody wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """What a day and later facts make of an invoice. Amounts in centimes."""
+
+    due_minor: int
+    """What paying on that day would settle."""
+    payable_by: date
+    """By when what is unpaid was or is to be paid; of a settled one, as it was issued."""
+    penalty_minor: int = 0
+    """What lateness has added so far, before remissions."""
+    lines: tuple[PresentedLine, ...] = ()
+    """The penalty so far, and what was remitted; what was issued or noted is not in here."""
+    valid_until: date | None = None
+    """The last day on which paying `due_minor` settles it; None where it does not grow."""
+    in_plan: bool = False
+    """Whether a standing plan spreads it."""
+
+
+def read_owing(session: Session, invoice_ids: Sequence[int], on: date) -> dict[int, Owing]:
+    """Return what each of these invoices comes to on a day; some queries for any number."""
+    rows = execute(session, _ROWS, {"ids": list(invoice_ids)}).mappings().all()
+    return owing_of(session, rows, on)
+
+
+def owing_of(session: Session, rows: Sequence[Any], on: date) -> dict[int, Owing]:
+    """Return what each invoice comes to on a day, by its id.
+
+    Args:
+        session: Whose snapshot it is.
+        rows: Columns of `invoice`, with `changed`: whether it has notes or reliefs (CHANGED).
+        on: The day.
+    """
+    found = {row["id"]: _plain(row, on) for row in rows}
+    moved = {row["id"]: row for row in rows if not _is_plain(row, on)}
+    if not moved:
+        return found
+    bills = read_bills(session, list(moved))
+    claims = read_claims(session, list(moved))
+    reliefs: dict[int, list[Any]] = {}
+    for relief in execute(session, _RELIEFS, {"ids": list(moved)}).mappings():
+        reliefs.setdefault(relief["invoice_id"], []).append(relief)
+    for at, row in moved.items():
+        bill = bills[at]
+        explained = list(zip(bill.reliefs, reliefs.get(at, ()), strict=True))
+        found[at] = _owing(bill, claims.get(at, []), explained, row["category_code"], on)
+    return found
+
+
+CHANGED: Final = (
+    "(EXISTS (SELECT FROM invoice_note WHERE invoice_id = i.id)"
+    " OR EXISTS (SELECT FROM invoice_relief WHERE invoice_id = i.id))"
+)
+"""Whether an invoice, called `i`, has notes or reliefs."""
+
+_ROWS: Final = f"""
+    SELECT id, category_code, amount_minor, owed_minor, paid_minor, status, due_on, cancelled_at,
+        {CHANGED} AS changed
+    FROM invoice i WHERE id = ANY(:ids)
+"""
+
+_RELIEFS: Final = """
+    SELECT invoice_id, granted_on, plan_id, rule, facts, source, verified
+    FROM invoice_relief JOIN rule ON rule.id = rule_id
+    WHERE invoice_id = ANY(:ids) ORDER BY invoice_relief.id
+"""
+
+
+def _is_plain(row: Any, on: date) -> bool:
+    """Say whether an invoice is as it was issued, save for what was paid of it in time."""
+    if row["cancelled_at"] is not None:
+        return True
+    if row["changed"] or row["owed_minor"] != row["amount_minor"]:
+        return False
+    return bool(row["status"] == InvoiceStatus.PAID or on < _month_after(row["due_on"]))
+
+
+def _plain(row: Any, on: date) -> Owing:
+    due_minor = 0 if row["cancelled_at"] else row["amount_minor"] - row["paid_minor"]
+    until = None
+    if due_minor:
+        rates = tariff().penalty_rates(row["category_code"])
+        until = _valid_until(row["due_on"], rates, on)
+    return Owing(due_minor, row["due_on"], valid_until=until)
+
+
+def _owing(
+    bill: Bill,
+    claims: Sequence[Claim],
+    reliefs: Sequence[tuple[Relief, Any]],
+    category: str,
+    on: date,
+) -> Owing:
+    """Return what an invoice comes to on a day. Pure, but for the tariff."""
+    rates = tariff().penalty_rates(category)
+    found = balance(bill, claims, rates, on)
+    standing = [each for each in reliefs if _stands(each[0], on)]
+    stopped = any(relief.stops_penalty for relief, _ in standing)
+    payable_by = found.payable_by or bill.due_on
+    grows = found.due[Component.PRINCIPAL] > 0 and not stopped
+    return Owing(
+        due_minor=found.due_minor,
+        payable_by=payable_by,
+        penalty_minor=found.penalty_minor,
+        lines=(
+            *_penalty(found, category, on),
+            *_remissions(bill, claims, rates, on, found, standing),
+        ),
+        valid_until=_valid_until(payable_by, rates, on) if grows else None,
+        in_plan=any(row["plan_id"] is not None for _, row in standing),
+    )
+
+
+def _stands(relief: Relief, on: date) -> bool:
+    return relief.granted_on <= on and (relief.ended_on is None or on < relief.ended_on)
+
+
+def _valid_until(payable_by: date, rates: Rates, on: date) -> date | None:
+    """Return the last day before the next month that adds a penalty; None where none does."""
+    next_month = _month_after(max(payable_by, on))
+    return next_month - timedelta(days=1) if rates(next_month) else None
+
+
+def _penalty(found: Balance, category: str, on: date) -> list[PresentedLine]:
+    if not found.penalty_minor:
+        return []
+    rule = max((each for each in tariff().penalty if each.since <= on), key=lambda each: each.since)
+    percent = f"{(rule.rate * 100).normalize():f}"
+    facts = {"form": "penalty", "rate": percent, "months": str(found.penalty_months)}
+    text = f"{category}: {percent} % of the unpaid principal for each month begun"
+    penalty = LineKind.PENALTY
+    return [PresentedLine(penalty, found.penalty_minor, text, facts, rule.source, rule.verified)]
+
+
+def _remissions(
+    bill: Bill,
+    claims: Sequence[Claim],
+    rates: Rates,
+    on: date,
+    found: Balance,
+    standing: Sequence[tuple[Relief, Any]],
+) -> list[PresentedLine]:
+    """Return what each relief remits. None changes what those before it remitted."""
+    in_order = sorted(standing, key=lambda each: each[0].granted_on)
+    lines, before = [], 0
+    for count, (_, row) in enumerate(in_order, 1):
+        until_here = found
+        if count < len(in_order):
+            some = replace(bill, reliefs=[relief for relief, _ in in_order[:count]])
+            until_here = balance(some, claims, rates, on)
+        remitted = sum(until_here.remitted_minor.values())
+        if remitted != before:
+            line = PresentedLine(
+                LineKind.REMISSION,
+                before - remitted,
+                row["rule"],
+                row["facts"],
+                row["source"],
+                row["verified"],
+                noted_on=row["granted_on"],
+            )
+            lines.append(line)
+        before = remitted
+    return lines
+
+
+def _month_after(day: date) -> date:
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)

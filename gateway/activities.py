@@ -116,7 +116,7 @@ def record_change(
         Unusable: There is no such person or category, a base is needed and absent, or it cannot be
             told which activity went before.
     """
-    because = _reason(because)
+    because = reason_given(because)
     _refuse_wrong(tariff, category, base_minor)
     keep_categories(session, tariff)
     _known(session, contributor_id)
@@ -242,7 +242,7 @@ def correct_registration(
     Raises:
         Unusable: There is no such person, or the last day would lie before the first.
     """
-    because = _reason(because)
+    because = reason_given(because)
     known = _known(session, contributor_id)
     first = registered_on or known["registered_on"]
     last = None if stays else left_on or known["left_on"]
@@ -335,7 +335,7 @@ def add_activity(
         Unusable: There is no such person or category, a base is needed and absent, or its days
             cannot be.
     """
-    because = _reason(because)
+    because = reason_given(because)
     _refuse_wrong(tariff, category, base_minor)
     if until is not None and until < since:
         raise Unusable(f"The last day, {until}, lies before the first, {since}: compare them.")
@@ -371,7 +371,7 @@ def withdraw_activity(
     Raises:
         Unusable: The person has no such activity, or it is withdrawn already.
     """
-    because = _reason(because)
+    because = reason_given(because)
     _known(session, contributor_id)
     found = execute(
         session,
@@ -415,7 +415,12 @@ def _refuse_wrong(tariff: Tariff, category: str, base_minor: int | None) -> None
         raise Unusable("A base is not negative.")
 
 
-def _reason(because: str) -> str:
+def reason_given(because: str) -> str:
+    """Return a reason without spaces around it.
+
+    Raises:
+        Unusable: It is empty, or too long.
+    """
     because = because.strip()
     if not because:
         raise Unusable("Say why: who said so, without names.")

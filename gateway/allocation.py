@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 QUOTED_INVOICE: Final = "quoted-invoice-v1"
-"""The invoice whose reference the payer quoted, as far as it is due; the rest is the payer's."""
+"""The invoice whose reference the payer quoted: principal, penalty, fees; the rest is credit."""
 
+BUNDLE_ORDER: Final = "bundle-order-v1"
+"""The invoices of the bundle whose reference was quoted, in its order, each as above."""
 
-def to_quoted_invoice(due_minor: int, amount_minor: int) -> tuple[int, int]:
-    """Split a payment into what its invoice takes and what is beyond it, in centimes."""
-    assert due_minor >= 0
-    assert amount_minor > 0
-    taken = min(due_minor, amount_minor)
-    return taken, amount_minor - taken
+OLDEST_FIRST: Final = "oldest-first-v1"
+"""Credit: the person's open invoices, the one that was due first before the others."""
+
+CURRENT_FIRST: Final = "current-first-v1"
+"""In a plan or a campaign: what came due since it was made, then the debts, oldest first."""

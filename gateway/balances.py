@@ -17,7 +17,7 @@ penalty, then what was charged or granted that day counts, then the payments.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
@@ -165,6 +165,22 @@ def balance(bill: Bill, claims: Iterable[Claim], rates: Rates, on: date) -> Bala
                 account.pay(event)
     account.pass_time(on)
     return account.result()
+
+
+def without_credits(bill: Bill, on: date) -> Bill:
+    """Return a bill as it is known on a day, less what credits took off: there is none left.
+
+    Credits count from the beginning, so this is what to ask for days before they were made.
+    """
+    known = [note for note in bill.notes if note.noted_on <= on]
+    first = _Charge(bill.amount_minor, bill.due_on, date.min)
+    charges = _charges([first], [note for note in known if note.kind is LineKind.ADJUSTMENT])
+    fees = _charges([], [note for note in known if note.kind is LineKind.FEE])
+    later = [(LineKind.ADJUSTMENT, c) for c in charges if c.known_on > date.min]
+    later += [(LineKind.FEE, c) for c in fees]
+    notes = [Note(kind, c.amount_minor, c.known_on, c.due_on) for kind, c in later]
+    amount_minor = sum(c.amount_minor for c in charges if c.known_on == date.min)
+    return replace(bill, amount_minor=amount_minor, notes=notes)
 
 
 class _Account:

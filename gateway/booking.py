@@ -8,8 +8,9 @@ The rules, in the order they are asked:
   so that a late «pending» cannot keep completed money out of the books.
 - A reversal dated before the completion it would take back contradicts it, whichever came first:
   the money stays booked, and a person looks.
-- Money that the provider holds is always booked: to its invoice as far as it is due, beyond that
-  to the payer's credit, without a known invoice to suspense.
+- Money that the provider holds is always booked: to the invoice, or the bundle of invoices, whose
+  reference it quotes as far as it is needed there on the payer's day (gateway.placements), beyond
+  that to the payer's credit, without a known reference to suspense.
 - A declined try ends an announcement and nothing else: it never takes back money, nor keeps it out.
 - A failure stated after completion means the money is not held: it is taken back like a reversal,
   or never booked if the failure was heard first.
@@ -19,18 +20,30 @@ The rules, in the order they are asked:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from gateway.accounts import PAYABLE, SUSPENSE, Posting, account
-from gateway.allocation import to_quoted_invoice
-from gateway.models import AccountKind, ExceptionCode, PaymentStatus
+from gateway.accounts import Posting
+from gateway.clock import day_of
+from gateway.models import ExceptionCode, PaymentStatus
 from gateway.money import format_amount
+from gateway.placements import (
+    Allocated,
+    BundleState,
+    Entered,
+    InvoiceState,
+    Moved,
+    PaymentState,
+    Quoted,
+    enter,
+    give_back,
+    take_back,
+)
 from gateway.references import normalise_reference, read_reference
 from gateway.reports import PaymentReport, Statement
-from gateway.returns import Return, credit_of, give_back, given_back_minor, restore, where_it_lies
+from gateway.returns import Return, given_back_minor
 
 # Cash may be reported days after it was taken; a payment dated further back would only serve to
 # erase penalties. Wafacash and its like keep a transfer for 45 days.
@@ -52,41 +65,6 @@ STATED_BY: Final = {
 }
 
 
-@dataclass(slots=True)
-class InvoiceState:
-    """An invoice as the batch has it so far. What is cancelled takes no money: it is credit."""
-
-    id: int
-    reference: str
-    contributor_id: int
-    amount_minor: int
-    paid_minor: int
-    cancelled: bool = False
-
-    @property
-    def due_minor(self) -> int:
-        return 0 if self.cancelled else self.amount_minor - self.paid_minor
-
-
-@dataclass(slots=True)
-class PaymentState:
-    """A payment as the batch has it so far."""
-
-    report: PaymentReport
-    """What the row says of the money: the first booked report, or the latest before booking."""
-    status: PaymentStatus
-    stated_at: datetime
-    paid_at: datetime
-    recorded_at: datetime
-    invoice_id: int | None = None
-    booked_at: datetime | None = None
-    returned_minor: int = 0
-    """What of it refunds and disputes gave back so far."""
-    id: int | None = None
-    postings: list[Posting] = field(default_factory=list)
-    """Its transfers that stand."""
-
-
 @dataclass(frozen=True, slots=True)
 class Note:
     """A finding about a payment that is not yet known by its row's id."""
@@ -102,9 +80,29 @@ class Decision:
     outcome: str
     """booked, reversed, returned, noted (a state without money), repeated, conflicting."""
     postings: list[Posting] = field(default_factory=list)
-    allocated_minor: int = 0
-    """Signed centimes to the invoice; negative gives back."""
+    """Of the payment itself."""
+    allocations: list[Allocated] = field(default_factory=list)
+    """Of the payment itself."""
+    others: list[Moved] = field(default_factory=list)
+    """What of other payments made room, or took the place of what was given back."""
+    invoices: list[InvoiceState] = field(default_factory=list)
+    """Those whose sums may have changed."""
     notes: list[Note] = field(default_factory=list)
+
+    @property
+    def allocated_minor(self) -> int:
+        """Signed centimes of the payment to invoices; negative gives back."""
+        return sum(each.amount_minor for each in self.allocations)
+
+    def add(self, payment: PaymentState, moved: Iterable[Moved]) -> None:
+        """Take in what became of payments' money on invoices."""
+        for each in moved:
+            self.invoices.append(each.invoice)
+            if each.payment is payment:
+                self.postings += each.postings
+                self.allocations += each.allocations
+            else:
+                self.others.append(each)
 
 
 def first_state(report: PaymentReport, *, now: datetime) -> PaymentState:
@@ -119,15 +117,21 @@ def first_state(report: PaymentReport, *, now: datetime) -> PaymentState:
 
 
 def decide(
-    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
+    payment: PaymentState,
+    quoted: Quoted | None,
+    report: PaymentReport,
+    *,
+    invoices: Mapping[int, InvoiceState],
+    now: datetime,
 ) -> Decision:
     """Decide what a report does, and bring the two states to what follows from it.
 
     Args:
         payment: The payment that the report is about, as it stands.
-        invoice: For a payment in the books, the invoice it went to; else the one whose reference
-            the report quotes; None if there is none.
+        quoted: For a payment in the books, the invoice or bundle that it quoted; else the one whose
+            reference the report quotes; None if there is none.
         report: What the provider says.
+        invoices: By id: at least those where the payment's money lies, and the one that it quoted.
         now: The business clock.
     """
     report = _with_what_is_known(payment, report)
@@ -135,7 +139,7 @@ def decide(
         return _decline(payment, report)
     newer = _outranks(report, payment)
     if newer and payment.booked_at is None and payment.status is PaymentStatus.REVERSED:
-        return _after_early_reversal(payment, invoice, report, now=now)
+        return _after_early_reversal(payment, quoted, report, now=now)
     heard = payment.booked_at is not None or payment.status is PaymentStatus.REVERSED
     if heard and (other := _other_money(payment, report)):
         return Decision("conflicting", notes=[_conflict(payment.report, report, other)])
@@ -149,18 +153,18 @@ def decide(
         return _after_reversal(payment, report)
     match report.statement:
         case Statement.COMPLETED:
-            return _book(payment, invoice, report, now=now)
+            return _book(payment, quoted, report, now=now)
         case Statement.REVERSED:
-            return _take_back(payment, invoice, report)
+            return _take_back(payment, report, invoices, now=now)
         case Statement.FAILED if payment.status is PaymentStatus.BOOKED:
-            return _take_back(payment, invoice, report)
+            return _take_back(payment, report, invoices, now=now)
         case statement:
             payment.report = report
             payment.stated_at = report.stated_at
             payment.paid_at = _credible_day(report)[0]
             payment.status = PaymentStatus(statement.value)
             # So that the payer who looks is told that money is on its way.
-            payment.invoice_id = invoice.id if invoice else None
+            _quote(payment, quoted)
     return Decision("noted")
 
 
@@ -191,8 +195,15 @@ def _outranks(report: PaymentReport, payment: PaymentState) -> bool:
     return (report.stated_at, _RANK[report.statement]) > stands
 
 
+def _quote(payment: PaymentState, quoted: Quoted | None) -> None:
+    """Keep what a payment is for."""
+    payment.invoice_id = quoted.id if isinstance(quoted, InvoiceState) else None
+    payment.bundle_id = quoted.id if isinstance(quoted, BundleState) else None
+    payment.beyond = quoted.beyond if isinstance(quoted, BundleState) else None
+
+
 def _book(
-    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
+    payment: PaymentState, quoted: Quoted | None, report: PaymentReport, *, now: datetime
 ) -> Decision:
     if payment.status is PaymentStatus.BOOKED:
         # Said again, later: the first time stands, so that a reversal dated between is not lost.
@@ -203,75 +214,80 @@ def _book(
     payment.stated_at = report.stated_at
     payment.paid_at = day
     payment.booked_at = now
+    _quote(payment, quoted)
     decision = Decision("booked", notes=[implausible] if implausible else [])
-    name = f"{report.provider}/{report.provider_payment_id}"
-    clearing = account(AccountKind.CLEARING, report.provider)
-    if invoice is None:
-        payment.invoice_id = None
-        decision.postings = [Posting(f"{name}/suspense", clearing, SUSPENSE, report.amount_minor)]
-        decision.notes.append(_unknown_reference(report))
-    else:
-        taken, beyond = to_quoted_invoice(invoice.due_minor, report.amount_minor)
-        if taken:
-            decision.postings.append(
-                Posting(f"{name}/invoice", clearing, PAYABLE, taken, invoice_id=invoice.id)
-            )
-        if beyond:
-            credit = credit_of(invoice.contributor_id)
-            decision.postings.append(
-                Posting(f"{name}/credit", clearing, credit, beyond, invoice_id=invoice.id)
-            )
-            decision.notes.append(
-                Note(
-                    _why_beyond(invoice, taken),
-                    {"reference": invoice.reference, "beyond": format_amount(beyond)},
-                )
-            )
-        payment.invoice_id = invoice.id
-        invoice.paid_minor += taken
-        decision.allocated_minor = taken
-    payment.postings = list(decision.postings)
+    entered = enter(payment, quoted, report.amount_minor, day_of(now))
+    _take_in(decision, payment, quoted, entered)
     return decision
 
 
-def _why_beyond(invoice: InvoiceState, taken_minor: int) -> ExceptionCode:
-    if invoice.cancelled:
+def _take_in(
+    decision: Decision, payment: PaymentState, quoted: Quoted | None, entered: Entered
+) -> None:
+    """Say what follows from money that came in."""
+    decision.add(payment, entered.own)
+    decision.add(payment, entered.others)
+    decision.postings += entered.beyond
+    if quoted is None:
+        if decision.outcome == "booked":
+            decision.notes.append(_unknown_reference(payment.report))
+    elif entered.beyond_minor:
+        detail = {"reference": quoted.reference, "beyond": format_amount(entered.beyond_minor)}
+        decision.notes.append(Note(_why_beyond(quoted, entered.taken_minor), detail))
+
+
+def _why_beyond(quoted: Quoted, taken_minor: int) -> ExceptionCode:
+    gone = quoted.withdrawn if isinstance(quoted, BundleState) else quoted.bill.cancelled
+    if gone:
         return ExceptionCode.PAID_CANCELLED
     return ExceptionCode.OVERPAID if taken_minor else ExceptionCode.PAID_TWICE
 
 
+def made_room(moved: Moved) -> Note:
+    """Return what a person must know of money that another payment of an earlier day replaced."""
+    code = ExceptionCode.OVERPAID if moved.after_minor else ExceptionCode.PAID_TWICE
+    detail = {"reference": moved.invoice.reference, "beyond": format_amount(moved.off_minor)}
+    return Note(code, detail)
+
+
 def _take_back(
-    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport
+    payment: PaymentState,
+    report: PaymentReport,
+    invoices: Mapping[int, InvoiceState],
+    *,
+    now: datetime,
 ) -> Decision:
     decision = Decision("reversed")
-    decision.postings = [posting.opposite() for posting in payment.postings]
-    allocated = where_it_lies(payment.postings).payable_minor
-    if allocated:
-        assert invoice is not None
-        assert invoice.id == payment.invoice_id
-        invoice.paid_minor -= allocated
-        decision.allocated_minor = -allocated
+    taken = take_back(payment, invoices, day_of(now))
+    decision.postings += taken.postings
+    decision.add(payment, taken.moved)
     if payment.booked_at is None:
         payment.report = report
-    payment.postings = []
     payment.status = PaymentStatus.REVERSED
     payment.stated_at = report.stated_at
     return decision
 
 
 def settle_returns(
-    payment: PaymentState, invoice: InvoiceState | None, returns: Iterable[Return]
+    payment: PaymentState,
+    quoted: Quoted | None,
+    returns: Iterable[Return],
+    *,
+    invoices: Mapping[int, InvoiceState],
+    now: datetime,
 ) -> Decision:
     """Bring a payment to what refunds and disputes give back of it, all of them taken together.
 
-    What nobody owes is given back first (credit, suspense), then what was paid on the invoice. What
-    comes back pays the invoice as far as it is due then. Before a payment is booked, and after it
-    was reversed as a whole, nothing moves.
+    What nobody owes is given back first (suspense, credit), then what pays the newest debt. What
+    comes back pays what the payment quoted as far as it is needed then. Before a payment is booked,
+    and after it was reversed as a whole, nothing moves.
 
     Args:
         payment: As it stands; `returned_minor` says what is settled already.
-        invoice: The one it went to; None for money in suspense.
+        quoted: The invoice or bundle that it quoted; None for money in suspense.
         returns: All that is known, each in its latest state.
+        invoices: By id: at least those where its money lies, and the one that it quoted.
+        now: The business clock.
     """
     if payment.status is not PaymentStatus.BOOKED:
         return Decision("noted")
@@ -284,27 +300,15 @@ def settle_returns(
     moving = bounded - payment.returned_minor
     if moving == 0:
         return decision
-    name = f"{report.provider}/{report.provider_payment_id}"
-    clearing = account(AccountKind.CLEARING, report.provider)
-    credit = credit_of(invoice.contributor_id) if invoice else None
-    if moving > 0:
-        moved = give_back(name, clearing, payment.postings, moving, credit)
-    else:
-        due_minor = invoice.due_minor if invoice else 0
-        moved = restore(name, clearing, payment.postings, -moving, due_minor, credit)
     decision.outcome = "returned"
-    decision.postings = moved.postings
-    decision.allocated_minor = moved.allocated_minor
-    payment.postings = [*payment.postings, *moved.postings]
+    if moving > 0:
+        given = give_back(payment, invoices, moving, day_of(now))
+        decision.postings += given.postings
+        decision.add(payment, given.moved)
+    else:
+        entered = enter(payment, quoted, -moving, day_of(now), how="restored")
+        _take_in(decision, payment, quoted, entered)
     payment.returned_minor = bounded
-    if invoice is not None:
-        invoice.paid_minor += moved.allocated_minor
-        if moved.beyond_minor:
-            detail = {
-                "reference": invoice.reference,
-                "beyond": format_amount(moved.beyond_minor),
-            }
-            decision.notes.append(Note(_why_beyond(invoice, moved.allocated_minor), detail))
     return decision
 
 
@@ -320,14 +324,14 @@ def _before_a_failure(payment: PaymentState, report: PaymentReport) -> Decision:
 
 
 def _after_early_reversal(
-    payment: PaymentState, invoice: InvoiceState | None, report: PaymentReport, *, now: datetime
+    payment: PaymentState, quoted: Quoted | None, report: PaymentReport, *, now: datetime
 ) -> Decision:
     """Decide on what is dated after a reversal of money that we have not heard of before."""
     other = _other_money(payment, report)
     note = _conflict(payment.report, report, other) if other else _contradiction(payment, report)
     if report.statement is Statement.COMPLETED:
         # The provider holds it, so it is booked; what was reversed before is for a person to ask.
-        decision = _book(payment, invoice, report, now=now)
+        decision = _book(payment, quoted, report, now=now)
         decision.notes.append(note)
         return decision
     payment.report = report

@@ -330,7 +330,16 @@ class Debt:
         payable_by = self.on(day).payable_by
         return payable_by is not None and payable_by <= due_on
 
+    def days(self) -> set[date]:
+        """Return the days on which something but time changed what is due."""
+        return {
+            *(claim.paid_on for claim in self.claims),
+            *(note.noted_on for note in self.bill.notes),
+            *(relief.granted_on for relief in self.bill.reliefs),
+        }
+
     def months(self) -> int:
+        """Return how many months it is for."""
         return 1 if self.period.periodicity is Periodicity.MONTH else 3
 
 
@@ -375,7 +384,7 @@ def settled_on(debts: Iterable[Debt], since: date, until: date, on: date) -> dat
         for due_on in debt.charges():
             if not since <= due_on <= until:
                 continue
-            days = sorted({due_on, *(claim.paid_on for claim in debt.claims)})
+            days = sorted({due_on, *debt.days()})
             paid = (day for day in days if day <= on and not debt.is_overdue(due_on, day))
             first = next(paid, None)
             if first is None:
@@ -385,16 +394,6 @@ def settled_on(debts: Iterable[Debt], since: date, until: date, on: date) -> dat
 
 
 # -- decisions ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A remission that a person has earned, or has the use of while the condition runs."""
-
-    offer: Offer
-    granted_on: date
-    reliefs: dict[int, Relief]
-    """By invoice: those on which it remits something."""
 
 
 class Standing(StrEnum):
@@ -427,6 +426,18 @@ class State:
 RUNNING: Final = State(Standing.RUNNING)
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A remission that a person has earned, or has the use of while the condition runs."""
+
+    offer: Offer
+    granted_on: date
+    reliefs: dict[int, Relief]
+    """By invoice: those on which it remits something."""
+    state: State = RUNNING
+    """How it stands on the day of the decision; never broken."""
+
+
 def unpaid_months(debts: Iterable[Debt], on: date) -> int:
     """Return how many months had unpaid principal at the beginning of a day."""
     return sum(d.months() for d in debts if d.before(on).due[Component.PRINCIPAL] > 0)
@@ -435,13 +446,11 @@ def unpaid_months(debts: Iterable[Debt], on: date) -> int:
 def is_for(campaign: Campaign, debts: Sequence[Debt]) -> bool:
     """Say whether a person had debts enough when the campaign began."""
     about = campaign.about(debts)
-    return bool(about) and (
-        unpaid_months(about, campaign.since) >= campaign.minimum_unpaid_months
-    )
+    return bool(about) and (unpaid_months(about, campaign.since) >= campaign.minimum_unpaid_months)
 
 
 def earned(campaign: Campaign, debts: Sequence[Debt], on: date) -> Grant | None:
-    """Return the remission without a plan that a person has by a day, or None.
+    """Return the remission without a plan that a person has on a day; None: none, or none any more.
 
     Args:
         campaign: One of the self-employed.
@@ -456,7 +465,11 @@ def earned(campaign: Campaign, debts: Sequence[Debt], on: date) -> Grant | None:
     started_on = first_payment_on(campaign, debts, on)
     if started_on is None:
         return None
-    return _grant(offer, campaign.about(debts), started_on)
+    state = state_of(campaign, started_on, debts, on)
+    granted = _grant(offer, campaign.about(debts), started_on)
+    if granted is None or state.standing is Standing.BROKEN:
+        return None
+    return replace(granted, state=state)
 
 
 def with_plan(campaign: Campaign, debts: Sequence[Debt], months: int, on: date) -> Grant:
@@ -508,7 +521,9 @@ def state_of(campaign: Campaign, granted_on: date, debts: Sequence[Debt], on: da
     if offer is None:
         return RUNNING
     if offer.condition is Condition.PAID_IN_FULL:
-        if any(debt.on(granted_on).due_minor for debt in campaign.about(debts)):
+        # Only what it relieved: what was charged for other periods since is no matter of it.
+        relieved = [d for d in debts if any(r.granted_on == granted_on for r in d.bill.reliefs)]
+        if any(debt.on(granted_on).due_minor for debt in relieved):
             return State(Standing.BROKEN, granted_on, Because.PAYMENT_TAKEN_BACK)
         return State(Standing.KEPT, granted_on)
     assert offer.regular_months is not None
@@ -542,7 +557,8 @@ def _paid_in_full(
     days = {campaign.since, *(c.paid_on for debt in about for c in debt.claims)}
     for day in sorted(day for day in days if campaign.since <= day <= last):
         if not any(debt.on(day, offer.relief(day)).due_minor for debt in about):
-            return _grant(offer, about, day)
+            granted = _grant(offer, about, day)
+            return replace(granted, state=State(Standing.KEPT, day)) if granted else None
     return None
 
 

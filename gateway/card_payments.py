@@ -11,18 +11,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 import structlog
 from sqlmodel import Session
 
-from gateway.clock import Clock
+from gateway.clock import Clock, day_of
 from gateway.db import alone, execute, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState
+from gateway.owing import read_owing
 from gateway.payments import record_reports
 from gateway.providers import (
     MadePage,
@@ -66,6 +67,8 @@ ASKING_SECONDS_MAX: Final = 10.0
 """When a run takes no further attempt: only the questions about the last one may take longer."""
 ASKING: Final = "card_payments.ask_due"
 """The right of the one run that asks. A second would hold a second worker up, and book nothing."""
+OUTDATED_MAX: Final = 2_000
+"""How many open pages are held against what is due at a time."""
 TRIES_HURRIED_MAX: Final = 30
 """How often somebody who loads a page again can have us ask."""
 
@@ -89,10 +92,10 @@ class Attempt:
     expires_at: datetime
     tries: int
     closed_because: str | None
-    outdated: bool
-    """Whether what is due on its invoice is not what its page asks for."""
     asked_soon: bool
     """Whether the worker's question about it is due since a moment ago."""
+    outdated: bool = False
+    """Whether its page asks for what is not due any more, as the worker saw when it took it."""
 
     @property
     def is_open(self) -> bool:
@@ -370,7 +373,7 @@ def _ask_due(
     until = time.monotonic() + ASKING_SECONDS_MAX
     while asked < asks_max and time.monotonic() < until:
         with transaction() as session:
-            attempt = _claim(session, list(pages))
+            attempt = _claim(session, list(pages), clock())
         if attempt is None:
             break
         asked += 1
@@ -404,25 +407,26 @@ def _ask(provider: PageProvider, attempt: Attempt, key: BooksKey, clock: Clock) 
     return True
 
 
-def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:
+def _claim(session: Session, providers: Sequence[str], now: datetime) -> Attempt | None:
     """Take the attempt that is most due, and put off its next turn.
 
     One whose page asks for what is no longer due is due at once, whatever was asked before: it
     could be paid by twice. Whether it has had that turn shows by its next one, which is then no
     further off than such turns are put off.
     """
+    outdated = _outdated(session, providers, day_of(now))
     taken = execute(
         session,
-        f"""
+        """
         WITH chosen AS (
-            SELECT a.id, {_OUTDATED} AS outdated
-            FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
+            SELECT id, id = ANY(:outdated) AS outdated FROM payment_attempt
             WHERE state = 'sent' AND provider = ANY(:providers) AND (
                 ask_at <= clock_timestamp()
-                OR {_OUTDATED} AND ask_at > clock_timestamp() + make_interval(secs => greatest(
+                OR id = ANY(:outdated)
+                AND ask_at > clock_timestamp() + make_interval(secs => greatest(
                     :away, least(:most_outdated, 5 * power(2, least(tries, 20) - 1))))
             )
-            ORDER BY ask_at LIMIT 1 FOR UPDATE OF a SKIP LOCKED
+            ORDER BY ask_at LIMIT 1 FOR UPDATE SKIP LOCKED
         )
         UPDATE payment_attempt SET tries = tries + 1, ask_at = clock_timestamp()
             + make_interval(secs => least(
@@ -435,9 +439,39 @@ def _claim(session: Session, providers: Sequence[str]) -> Attempt | None:
             "most_outdated": ASK_OUTDATED_SECONDS_MAX,
             "away": AWAY_SECONDS,
             "providers": list(providers),
+            "outdated": outdated,
         },
     ).scalar_one_or_none()
-    return None if taken is None else _one(session, "a.id = :which", taken)
+    found = None if taken is None else _one(session, "a.id = :which", taken)
+    return found and replace(found, outdated=taken in outdated)
+
+
+def _outdated(session: Session, providers: Sequence[str], today: date) -> list[str]:
+    """Return the attempts whose page asks for what is not due any more.
+
+    A penalty that a month has added since the page was made changes nothing: what is paid on it
+    counts from the day of the payment, and a small rest is due afterwards.
+    """
+    asked = {"providers": list(providers), "most": OUTDATED_MAX}
+    rows = execute(session, _NOT_PLAIN, asked).mappings().all()
+    by_day: dict[date, list[Any]] = {}
+    for row in rows:
+        by_day.setdefault(day_of(row["made_at"]), []).append(row)
+    found = []
+    for made_on, some in by_day.items():
+        owing = read_owing(session, [row["invoice_id"] for row in some], today, grown_by=made_on)
+        found += [r["id"] for r in some if owing[r["invoice_id"]].due_minor != r["amount_minor"]]
+    return found
+
+
+# Those that ask for the invoice as it stands, without a penalty, are what most are, and are right.
+_NOT_PLAIN: Final = """
+    SELECT a.id, a.invoice_id, a.amount_minor, a.made_at
+    FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
+    WHERE state = 'sent' AND provider = ANY(:providers)
+        AND (cancelled_at IS NOT NULL OR a.amount_minor <> owed_minor - paid_minor)
+    ORDER BY ask_at LIMIT :most
+"""
 
 
 def _leave_alone(provider: PageProvider) -> None:
@@ -489,13 +523,9 @@ def _one(session: Session, where: str, which: str) -> Attempt | None:
     return Attempt(**(values | {"state": AttemptState(values["state"])}))
 
 
-_OUTDATED: Final = (
-    "(cancelled_at IS NOT NULL OR a.amount_minor <> invoice.amount_minor - paid_minor)"
-)
-_ATTEMPTS: Final = f"""
+_ATTEMPTS: Final = """
     SELECT a.id, invoice_id, reference, provider, a.amount_minor, language, state, session_id,
         page_url, made_at, expires_at, tries, closed_because,
-        {_OUTDATED} AS outdated,
         coalesce(ask_at <= clock_timestamp()
             AND ask_at > clock_timestamp() - make_interval(secs => :soon), false) AS asked_soon
     FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id

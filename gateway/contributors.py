@@ -13,13 +13,22 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
+from gateway.activities import (
+    correct_registrations,
+    lock_people,
+    record_changes,
+    unclear_predecessors,
+)
+from gateway.clock import day_of
 from gateway.csvfiles import BadLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
+from gateway.models import Periodicity
 from gateway.money import UnreadableAmount, format_amount, parse_amount
+from gateway.periods import period_of
 from gateway.registers.numbers import cin_is_usual, cnss_number_checks, read_ice
 from gateway.registers.phones import phone_is_possible, read_phone
 from gateway.registers.places import Place, as_region, read_place
-from gateway.tariff import Tariff, keep_categories
+from gateway.tariff import CategoryTariff, Tariff, keep_categories
 
 # The person's own columns in the order of the file's description; also the table's order.
 COLUMNS: Final = (
@@ -46,6 +55,8 @@ TABLE_COLUMNS: Final = tuple(
     for column in COLUMNS
 )
 REQUIRED: Final = ("cnss_number", "family_name", "given_name", "category", "registered_on")
+SINCE: Final = "category_since"
+"""Of a file and a change: from when the category and base hold. No column of the person's own."""
 TEXT_MAX: Final = 120
 PROGRESS_LINES: Final = 5_000
 WARNINGS_MAX: Final = 1_000
@@ -111,7 +122,10 @@ def import_contributors(
 ) -> EnrolmentResult:
     """Enrol the people of a file, or bring them up to date; the same file again changes nothing.
 
-    Opens one transaction: a crash leaves the register as it was. Flat in memory.
+    A known person's other category or base holds from `category_since` on, else from the first day
+    of this quarter; what was before is kept, and the person is put in line for re-assessment. Of a
+    new person it holds from the registration on. Opens one transaction: a crash leaves the register
+    as it was. Flat in memory.
 
     Raises:
         Unusable: The file cannot be read, or its header lacks a column.
@@ -126,10 +140,11 @@ def import_contributors(
         execute(session, "ALTER TABLE incoming ALTER id DROP NOT NULL")
         copy_rows(
             session,
-            f"COPY incoming (line, {', '.join(TABLE_COLUMNS)}, changed_at) FROM STDIN",
+            f"COPY incoming (line, {', '.join(TABLE_COLUMNS)}, {SINCE}, changed_at) FROM STDIN",
             _rows(path, tariff, result, now, progress),
         )
         _set_repeats_aside(session, result)
+        _keep_what_was(session, result, now)
         _merge(session, result)
         respell_regions(session)
     return result
@@ -142,8 +157,8 @@ def _rows(
     now: datetime,
     progress: Callable[[int], None],
 ) -> Iterator[Row]:
-    categories = {category.code: category.needs_base for category in tariff.category}
-    for line in read_csv(path, known=COLUMNS, required=REQUIRED):
+    categories = _categories(tariff)
+    for line in read_csv(path, known=(*COLUMNS, SINCE), required=REQUIRED):
         result.read += 1
         if result.read % PROGRESS_LINES == 0:
             progress(result.read)
@@ -153,12 +168,13 @@ def _rows(
             continue
         try:
             row, odd = _person(line.values, categories)
+            since = _since(line.values)
         except ValueError as error:
             result.rejected.append(BadLine(line.number, str(error)))
             continue
         if odd:
             result.warn(line.number, odd)
-        yield (line.number, *row, now)
+        yield (line.number, *row, since, now)
     progress(result.read)
 
 
@@ -228,29 +244,38 @@ def change(
 ) -> bool:
     """Change what is given of a person, all else staying; return False if there is none.
 
-    The number that says who it is never changes. Invoices that were issued stay as they are. The
-    caller owns the transaction.
+    The number that says who it is never changes. Invoices that were issued stay as they are. Where
+    what is owed changes, what was before is kept, and the person is put in line for re-assessment.
+    The caller owns the transaction.
+
+    Args:
+        session: Whose transaction it is.
+        contributor_id: Whose.
+        values: By COLUMNS, and SINCE: from when another category or base holds. Without it that is
+            the first day of this quarter; what was wrong from the beginning is corrected since the
+            registration.
+        tariff: Whose categories there are.
+        now: When.
 
     Raises:
         WrongPerson: Something is wrong with what would result.
     """
     # First, as an import does: whoever takes two locks takes them in the same order.
     keep_categories(session, tariff)
-    known = (
-        execute(
-            session,
-            "SELECT * FROM contributor WHERE id = :id FOR NO KEY UPDATE",
-            {"id": contributor_id},
-        )
-        .mappings()
-        .one_or_none()
-    )
+    lock_people(session, [contributor_id])
+    row = execute(session, "SELECT * FROM contributor WHERE id = :id", {"id": contributor_id})
+    known = row.mappings().one_or_none()
     if known is None:
         return False
-    row = read_person({**_as_values(known), **values}, tariff)
-    given = dict(zip(TABLE_COLUMNS, row, strict=True))
-    if any(known[column] != value for column, value in given.items()):
-        columns = [column for column in TABLE_COLUMNS if column != "cnss_number"]
+    person = read_person({**_as_values(known), **values}, tariff)
+    given = dict(zip(TABLE_COLUMNS, person, strict=True))
+    try:
+        since = _since(values)
+    except ValueError as error:
+        raise WrongPerson([Wrong(SINCE, str(error))]) from None
+    _change_dues(session, known, given, since, now)
+    columns = [column for column in TABLE_COLUMNS if column not in _OF_DUES]
+    if any(known[column] != given[column] for column in columns):
         execute(
             session,
             f"UPDATE contributor SET {', '.join(f'{c} = :{c}' for c in columns)},"
@@ -260,13 +285,78 @@ def change(
     return True
 
 
+_OF_DUES: Final = (
+    "cnss_number",  # never changes
+    "category_code",
+    "category_base_minor",
+    "registered_on",
+    "left_on",
+)
+_BECAUSE: Final = "the register was changed"
+
+
+def _change_dues(
+    session: Session,
+    known: Mapping[Any, Any],
+    given: Mapping[str, Any],
+    since: date | None,
+    now: datetime,
+) -> None:
+    """Change what a person's dues go by. The person is locked."""
+    days = ("registered_on", "left_on")
+    parameters = {"id": known["id"], "because": _BECAUSE, **{day: given[day] for day in days}}
+    whose = "SELECT CAST(:id AS bigint) AS contributor_id, CAST(:because AS text) AS because"
+    if any(known[day] != given[day] for day in days):
+        source = (
+            f"{whose}, CAST(:registered_on AS date) AS registered_on,"
+            " CAST(:left_on AS date) AS left_on"
+        )
+        correct_registrations(session, source, parameters, now=now)
+    holds = ("category_code", "category_base_minor")
+    other = any(known[column] != given[column] for column in holds)
+    held_since = max(known["category_since"] or known["registered_on"], given["registered_on"])
+    if not other and since is not None and since > held_since:
+        reason = f"the same category and base hold since {held_since} already"
+        raise WrongPerson([Wrong(SINCE, f"{SINCE} changes nothing: {reason}")])
+    earlier = since is not None and max(since, given["registered_on"]) < held_since
+    if not other and not earlier:
+        return
+    source = (
+        f"{whose}, CAST(:category AS text) AS category_code, CAST(:base AS bigint) AS base_minor,"
+        " CAST(:since AS date) AS since"
+    )
+    parameters |= {
+        "category": given["category_code"],
+        "base": given["category_base_minor"],
+        "since": since or _this_quarter(now),
+    }
+    if unclear_predecessors(session, source, parameters):
+        raise WrongPerson([Wrong(SINCE, f"{SINCE} {_UNCLEAR}")])
+    record_changes(session, source, parameters, now=now)
+
+
+_UNCLEAR: Final = (
+    "lies before the end of two activities that ended on one day: withdraw one of them first"
+)
+
+
+def _this_quarter(now: datetime) -> date:
+    return period_of(day_of(now), Periodicity.QUARTER).starts_on
+
+
+def _since(values: Mapping[str, str]) -> date | None:
+    """Return from when a category and base hold, if that is said."""
+    text = values.get(SINCE, "")
+    return _day(SINCE, text) if text else None
+
+
 def read_person(values: Mapping[str, str], tariff: Tariff) -> Row:
     """Return a person's values by COLUMNS as the table's, by TABLE_COLUMNS.
 
     Raises:
         WrongPerson: Something is wrong, with all of it.
     """
-    return _person(values, _needs_base(tariff))[0]
+    return _person(values, _categories(tariff))[0]
 
 
 def warnings_of(known: Mapping[Any, Any], tariff: Tariff) -> list[Wrong]:
@@ -277,13 +367,13 @@ def warnings_of(known: Mapping[Any, Any], tariff: Tariff) -> list[Wrong]:
         tariff: Whose categories there are.
     """
     try:
-        return _person(_as_values(known), _needs_base(tariff))[1]
+        return _person(_as_values(known), _categories(tariff))[1]
     except WrongPerson as error:
         return list(error.wrong)  # enrolled by an older version's rules
 
 
-def _needs_base(tariff: Tariff) -> dict[str, bool]:
-    return {category.code: category.needs_base for category in tariff.category}
+def _categories(tariff: Tariff) -> dict[str, CategoryTariff]:
+    return {category.code: category for category in tariff.category}
 
 
 @dataclass(slots=True)
@@ -303,7 +393,9 @@ class _Reader:
             return None
 
 
-def _person(value: Mapping[str, str], categories: dict[str, bool]) -> tuple[Row, list[Wrong]]:
+def _person(
+    value: Mapping[str, str], categories: dict[str, CategoryTariff]
+) -> tuple[Row, list[Wrong]]:
     """Return a person's columns and what is odd about them, or raise WrongPerson."""
     reader = _Reader()
     # One text for what is written alike: a chamber finds its region however that was typed.
@@ -334,9 +426,8 @@ def _person(value: Mapping[str, str], categories: dict[str, bool]) -> tuple[Row,
         reader.note("left_on", "left_on is before registered_on")
     phone = reader.read("phone", lambda: read_phone(value["phone"]))
     ice = reader.read("ice", lambda: read_ice(value["ice"])) if value["ice"] else None
-    needed = categories.get(category, False)
     base = reader.read(
-        "category_base", lambda: _base(value["category_base"], category, needed=needed)
+        "category_base", lambda: _base(value["category_base"], categories.get(category))
     )
     if reader.wrong:
         raise WrongPerson(reader.wrong)
@@ -390,10 +481,10 @@ def _day(column: str, text: str) -> date:
     return day
 
 
-def _base(text: str, category: str, *, needed: bool) -> int | None:
+def _base(text: str, category: CategoryTariff | None) -> int | None:
     if not text:
-        if needed:
-            raise ValueError(f"category_base is empty, and {category} needs one")
+        if category is not None and category.needs_base:
+            raise ValueError(f"category_base is empty, and {category.code} needs one")
         return None
     try:
         base = parse_amount(text)
@@ -401,6 +492,8 @@ def _base(text: str, category: str, *, needed: bool) -> int | None:
         raise ValueError(f"category_base: {error}") from None
     if base < 0:
         raise ValueError("category_base is negative")
+    if category is not None and (why := category.refuse_base(base)):
+        raise ValueError(f"category_base: {why}")
     return base
 
 
@@ -428,6 +521,50 @@ def _set_repeats_aside(session: Session, result: ImportResult) -> None:
             )
 
 
+def _keep_what_was(session: Session, result: ImportResult, now: datetime) -> None:
+    """Change what the dues of known people go by, keeping what was, for all of them at once."""
+    execute(
+        session,
+        f"""
+        CREATE TEMPORARY TABLE changing ON COMMIT DROP AS
+        SELECT k.id AS contributor_id, i.line, i.category_code, i.category_base_minor AS base_minor,
+            i.registered_on, i.left_on, coalesce(i.{SINCE}, :quarter) AS since,
+            CAST(:because AS text) AS because,
+            (k.category_code, k.category_base_minor)
+                IS DISTINCT FROM (i.category_code, i.category_base_minor) OR {_EARLIER} AS otherwise
+        FROM incoming i JOIN contributor k USING (cnss_number)
+        WHERE (k.category_code, k.category_base_minor, k.registered_on, k.left_on)
+            IS DISTINCT FROM
+                (i.category_code, i.category_base_minor, i.registered_on, i.left_on)
+            OR {_EARLIER}
+        """,
+        {"quarter": _this_quarter(now), "because": "a contributors file says otherwise"},
+    )
+    execute(
+        session,
+        "SELECT FROM contributor WHERE id IN (SELECT contributor_id FROM changing)"
+        " ORDER BY id FOR NO KEY UPDATE",
+    )
+    whose = "SELECT contributor_id, because"
+    changes = f"{whose}, category_code, base_minor, since FROM changing WHERE otherwise"
+    unclear = execute(
+        session,
+        "DELETE FROM changing WHERE contributor_id = ANY(:ids) RETURNING line",
+        {"ids": unclear_predecessors(session, changes, {})},
+    )
+    lines = list(unclear.scalars())
+    execute(session, "DELETE FROM incoming WHERE line = ANY(:lines)", {"lines": lines})
+    result.rejected.extend(BadLine(line, f"{SINCE} {_UNCLEAR}") for line in lines)
+    correct_registrations(session, f"{whose}, registered_on, left_on FROM changing", {}, now=now)
+    record_changes(session, changes, {}, now=now)
+
+
+_EARLIER: Final = (
+    f"coalesce(greatest(i.{SINCE}, i.registered_on) < coalesce(k.{SINCE}, k.registered_on)"
+    f" AND i.{SINCE} IS NOT NULL, false)"
+)
+
+
 def _merge(session: Session, result: ImportResult) -> None:
     columns = (
         "cin, family_name, given_name, family_name_ar, given_name_ar, phone, language,"
@@ -445,9 +582,9 @@ def _merge(session: Session, result: ImportResult) -> None:
             ON CONFLICT (cnss_number) DO UPDATE
                 SET ({columns}, changed_at) = (SELECT {given}, excluded.changed_at)
                 WHERE ({known}) IS DISTINCT FROM ({given})
-            RETURNING 1
+            RETURNING id
         )
-        SELECT count(*) FROM merged
+        SELECT count(*) FROM (SELECT id FROM merged UNION SELECT contributor_id FROM changing) known
         """,
     ).scalar_one()
     result.loaded = loaded

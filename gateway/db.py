@@ -181,6 +181,18 @@ def copy_rows(session: Session, copy: str, rows: Iterable[tuple[object, ...]]) -
             stream.write_row(row)
 
 
+def copy_blocks(session: Session, copy: str, blocks: Iterable[bytes]) -> None:
+    """Stream blocks of rows, packed already, by a `COPY … FROM STDIN`, in the transaction.
+
+    The server takes in one block while the next is being made.
+    """
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    with connection.cursor() as cursor, cursor.copy(copy) as stream:
+        for block in blocks:
+            stream.write(block)
+
+
 def insert_all(
     session: Session,
     table: type[SQLModel],

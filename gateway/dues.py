@@ -53,13 +53,15 @@ def principal(
         period: A period of the category's periodicity.
 
     Raises:
-        Unusable: The period is of the wrong kind, a base is needed and absent, or it is outside
-            every band of the scale in force.
+        Unusable: The period is of the wrong kind, a base is needed and absent, or it is
+            negative or outside every band of the scale in force.
     """
     if period.periodicity is not category.periodicity:
         raise Unusable(
             f"{category.code} is owed by the {category.periodicity}, which {period.code} is not."
         )
+    if category.scale and base_minor is not None and base_minor < 0:
+        raise Unusable(f"{category.code}: the {category.base} is negative.")
     if period.starts_on < category.first_period.starts_on:
         return NotOwed(f"{category.code} is owed from {category.first_period.code} on")
     if not category.scale:
@@ -68,12 +70,10 @@ def principal(
     scale = in_force(category.scale, period.starts_on)
     if base_minor is None:
         raise Unusable(f"{category.code} needs a base: the {scale.base}.")
+    if why := scale.refuse(base_minor):
+        raise Unusable(f"{category.code}, {period.code}: {why}.")
     band = scale.band_of(base_minor)
-    if band is None:
-        raise Unusable(
-            f"{category.code}, {period.code}: a {scale.base} of {format_amount(base_minor)} is"
-            " outside every band."
-        )
+    assert band is not None, "a base that is not refused has a band"
     if band.coefficient is not None:
         return _share_of_smig(
             tariff, category, period.starts_on, band.coefficient, band, _Step.of(scale, band)

@@ -126,7 +126,20 @@ def _one_after_another(series: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return series
 
 
-Series = Annotated[tuple[_Entry, ...], Field(min_length=1), AfterValidator(_one_after_another)]
+_Item = TypeVar("_Item")
+
+
+def _some(listed: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    if not listed:
+        raise ValueError("it is empty")
+    return listed
+
+
+Some = Annotated[tuple[_Item, ...], AfterValidator(_some)]
+"""A list of one thing or more. Not by a minimal length, which pydantic counts without the wrong
+ones, and then speaks of the length."""
+
+Series = Annotated[tuple[_Entry, ...], AfterValidator(_some), AfterValidator(_one_after_another)]
 """What was in force, one after another: no day twice, none missing, the last without an end."""
 
 MaybeSeries = Annotated[tuple[_Entry, ...], AfterValidator(_one_after_another)]
@@ -214,6 +227,7 @@ class _Places:
                 whole = (*self._resolved(around), last)
                 self._sizes[whole] = self._sizes.get(whole, 0) + 1
                 table = (*whole, self._sizes[whole] - 1)
+                self._found.setdefault(whole, start)
                 self._found[table] = start
                 self._at += 2
             elif self._text.startswith("[", self._at):

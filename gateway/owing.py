@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from sqlmodel import Session
@@ -16,6 +17,7 @@ from gateway.balances import Balance, Bill, Claim, Rates, Relief, balance
 from gateway.bills import read_bills, read_claims
 from gateway.db import execute
 from gateway.models import Component, InvoiceStatus, LineKind
+from gateway.quotes import penalty_line
 from gateway.tariff import tariff
 
 
@@ -56,19 +58,27 @@ class Owing:
     """Whether a standing plan spreads it."""
 
 
-def read_owing(session: Session, invoice_ids: Sequence[int], on: date) -> dict[int, Owing]:
-    """Return what each of these invoices comes to on a day; some queries for any number."""
+def read_owing(
+    session: Session, invoice_ids: Sequence[int], on: date, *, grown_by: date | None = None
+) -> dict[int, Owing]:
+    """Return what each of these invoices comes to on a day; some queries for any number.
+
+    With `grown_by`, as if no month after that day had added a penalty.
+    """
     rows = execute(session, _ROWS, {"ids": list(invoice_ids)}).mappings().all()
-    return owing_of(session, rows, on)
+    return owing_of(session, rows, on, grown_by=grown_by)
 
 
-def owing_of(session: Session, rows: Sequence[Any], on: date) -> dict[int, Owing]:
+def owing_of(
+    session: Session, rows: Sequence[Any], on: date, *, grown_by: date | None = None
+) -> dict[int, Owing]:
     """Return what each invoice comes to on a day, by its id.
 
     Args:
         session: Whose snapshot it is.
         rows: Columns of `invoice`, with `changed`: whether it has notes or reliefs (CHANGED).
         on: The day.
+        grown_by: Months that begin after this day add no penalty; None: all do.
     """
     found = {row["id"]: _plain(row, on) for row in rows}
     moved = {row["id"]: row for row in rows if not _is_plain(row, on)}
@@ -82,7 +92,10 @@ def owing_of(session: Session, rows: Sequence[Any], on: date) -> dict[int, Owing
     for at, row in moved.items():
         bill = bills[at]
         explained = list(zip(bill.reliefs, reliefs.get(at, ()), strict=True))
-        found[at] = _owing(bill, claims.get(at, []), explained, row["category_code"], on)
+        rates = _until(tariff().penalty_rates(row["category_code"]), grown_by)
+        facts = _Facts(bill, claims.get(at, ()), explained, rates, row["category_code"])
+        # Money that a payer's clock dates a little later counts, as where it is placed.
+        found[at] = _owing(facts, max([on, *(claim.paid_on for claim in facts.claims)]))
     return found
 
 
@@ -123,17 +136,29 @@ def _plain(row: Any, on: date) -> Owing:
     return Owing(due_minor, row["due_on"], valid_until=until)
 
 
-def _owing(
-    bill: Bill,
-    claims: Sequence[Claim],
-    reliefs: Sequence[tuple[Relief, Any]],
-    category: str,
-    on: date,
-) -> Owing:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """All that decides what an invoice comes to."""
+
+    bill: Bill
+    claims: Sequence[Claim]
+    reliefs: Sequence[tuple[Relief, Any]]
+    """Each with its row, which holds its rule."""
+    rates: Rates
+    category: str
+
+
+def _until(rates: Rates, last: date | None) -> Rates:
+    if last is None:
+        return rates
+    return lambda month: rates(month) if month <= last else Decimal(0)
+
+
+def _owing(facts: _Facts, on: date) -> Owing:
     """Return what an invoice comes to on a day. Pure, but for the tariff."""
-    rates = tariff().penalty_rates(category)
-    found = balance(bill, claims, rates, on)
-    standing = [each for each in reliefs if _stands(each[0], on)]
+    bill = facts.bill
+    found = balance(bill, facts.claims, facts.rates, on)
+    standing = [each for each in facts.reliefs if _stands(each[0], on)]
     stopped = any(relief.stops_penalty for relief, _ in standing)
     payable_by = found.payable_by or bill.due_on
     grows = found.due[Component.PRINCIPAL] > 0 and not stopped
@@ -141,11 +166,8 @@ def _owing(
         due_minor=found.due_minor,
         payable_by=payable_by,
         penalty_minor=found.penalty_minor,
-        lines=(
-            *_penalty(found, category, on),
-            *_remissions(bill, claims, rates, on, found, standing),
-        ),
-        valid_until=_valid_until(payable_by, rates, on) if grows else None,
+        lines=(*_penalty(facts, on, found), *_remissions(facts, on, found, standing)),
+        valid_until=_valid_until(payable_by, facts.rates, on) if grows else None,
         in_plan=any(row["plan_id"] is not None for _, row in standing),
     )
 
@@ -160,24 +182,19 @@ def _valid_until(payable_by: date, rates: Rates, on: date) -> date | None:
     return next_month - timedelta(days=1) if rates(next_month) else None
 
 
-def _penalty(found: Balance, category: str, on: date) -> list[PresentedLine]:
-    if not found.penalty_minor:
+def _penalty(facts: _Facts, on: date, found: Balance) -> list[PresentedLine]:
+    line = penalty_line(tariff(), facts.category, found, due_on=facts.bill.due_on, on=on)
+    if line is None:
         return []
-    rule = max((each for each in tariff().penalty if each.since <= on), key=lambda each: each.since)
-    percent = f"{(rule.rate * 100).normalize():f}"
-    facts = {"form": "penalty", "rate": percent, "months": str(found.penalty_months)}
-    text = f"{category}: {percent} % of the unpaid principal for each month begun"
-    penalty = LineKind.PENALTY
-    return [PresentedLine(penalty, found.penalty_minor, text, facts, rule.source, rule.verified)]
+    return [
+        PresentedLine(
+            line.kind, line.amount_minor, line.rule, line.facts, line.source, line.verified
+        )
+    ]
 
 
 def _remissions(
-    bill: Bill,
-    claims: Sequence[Claim],
-    rates: Rates,
-    on: date,
-    found: Balance,
-    standing: Sequence[tuple[Relief, Any]],
+    facts: _Facts, on: date, found: Balance, standing: Sequence[tuple[Relief, Any]]
 ) -> list[PresentedLine]:
     """Return what each relief remits. None changes what those before it remitted."""
     in_order = sorted(standing, key=lambda each: each[0].granted_on)
@@ -185,8 +202,8 @@ def _remissions(
     for count, (_, row) in enumerate(in_order, 1):
         until_here = found
         if count < len(in_order):
-            some = replace(bill, reliefs=[relief for relief, _ in in_order[:count]])
-            until_here = balance(some, claims, rates, on)
+            some = replace(facts.bill, reliefs=[relief for relief, _ in in_order[:count]])
+            until_here = balance(some, facts.claims, facts.rates, on)
         remitted = sum(until_here.remitted_minor.values())
         if remitted != before:
             line = PresentedLine(

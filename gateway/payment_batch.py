@@ -1,7 +1,8 @@
 """What a batch of reports reads from the database, and what it writes there. Decides nothing.
 
 Always in this order of locks, so that two batches never wait for each other in a ring: the
-providers, the payments, the invoices, exceptions, the end of the books' chain, the end of the feed.
+providers, the payments, the invoices, exceptions, the end of the books' chain, the end of the feed
+(which rows of payments and invoices: gateway.debts).
 Rows are locked against change and not against being pointed to (NO KEY): whoever tells of a payment
 or opens an exception about it holds the feed, or will, and must not wait for a batch that waits for
 the feed.
@@ -17,31 +18,36 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import Session, SQLModel
 
-from gateway import ledger, outbox
+from gateway import outbox
 from gateway.accounts import Posting
-from gateway.allocation import QUOTED_INVOICE
-from gateway.booking import STATED_BY, InvoiceState, PaymentState
+from gateway.allocation import BUNDLE_ORDER, CURRENT_FIRST
 from gateway.db import execute, insert_all
+from gateway.debts import (
+    Debts,
+    invoices_of,
+    lock_debts,
+    lock_payments,
+    surviving_files,
+    write_debts,
+)
 from gateway.events import Happening
 from gateway.exception_queue import Finding
 from gateway.models import (
-    Allocation,
-    Channel,
+    BundleKind,
     ExceptionCode,
     Payment,
     PaymentReturn,
-    PaymentStatus,
     ReceiptDue,
     ReturnKind,
     ReturnState,
 )
+from gateway.placements import Allocated, BundleState, InvoiceState, Key, PaymentState, Quoted
 from gateway.references import read_reference
 from gateway.reports import AttemptLapsed, NotAboutMoney, PaymentReport, Report, ReturnReport
 from gateway.returns import Return
 
 RECEIPTS_TASK: Final = "gateway.issue_receipts"
 
-Key = tuple[str, str]
 ReturnKey = tuple[str, ReturnKind, str]
 """Provider, kind, the provider's id of the return."""
 
@@ -51,12 +57,15 @@ class Batch:
     """What a batch has read, and what it is going to write."""
 
     payments: dict[Key, PaymentState]
-    by_id: dict[int, InvoiceState]
-    by_reference: dict[str, InvoiceState]
+    """Those that the reports are about."""
+    debts: Debts
+    by_reference: dict[str, Quoted]
+    bundles: dict[int, BundleState] = field(default_factory=dict)
     changed: dict[Key, PaymentState] = field(default_factory=dict)
-    paid: dict[int, InvoiceState] = field(default_factory=dict)
+    settled: dict[int, InvoiceState] = field(default_factory=dict)
+    """Invoices whose sums may have changed."""
     postings: list[tuple[Key, Posting]] = field(default_factory=list)
-    allocations: list[tuple[Key, int, int]] = field(default_factory=list)
+    allocations: list[Allocated] = field(default_factory=list)
     findings: list[tuple[Key | None, Finding]] = field(default_factory=list)
     receipts: list[Key] = field(default_factory=list)
     returns: dict[Key, dict[ReturnKey, Return]] = field(default_factory=dict)
@@ -69,6 +78,14 @@ class Batch:
     attempts_paid: dict[str, Key] = field(default_factory=dict)
     attempts_lapsed: list[tuple[str, str]] = field(default_factory=list)
     told: list[tuple[Key, Happening]] = field(default_factory=list)
+    used_up: dict[Key, str] = field(default_factory=dict)
+    """Payments whose credit pays an invoice now, all of it, and of which period."""
+
+    def quoted_by(self, payment: PaymentState) -> Quoted | None:
+        """Return what a payment quoted, as it stands."""
+        if payment.bundle_id is not None:
+            return self.bundles[payment.bundle_id]
+        return None if payment.invoice_id is None else self.debts.invoices[payment.invoice_id]
 
 
 def lock_providers(session: Session, providers: Iterable[str]) -> None:
@@ -93,39 +110,97 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
     """Lock and return the payments and invoices that reports are about, as they stand."""
     about_money = [r for r in reports if not isinstance(r, NotAboutMoney | AttemptLapsed)]
     keys = sorted({r.key for r in about_money if r.key})
-    payments = _payments(session, keys)
-    references = {
-        read_reference(r.reference_given) for r in reports if isinstance(r, PaymentReport)
-    }
-    invoices = _lock_invoices(
+    payments = lock_payments(
         session,
-        [r for r in references if r],
-        [p.invoice_id for p in payments.values() if p.invoice_id],
+        "JOIN unnest(CAST(:providers AS text[]), CAST(:ids AS text[])) AS k (provider, named)"
+        " ON p.provider = k.provider AND p.provider_payment_id = k.named",
+        {"providers": [k[0] for k in keys], "ids": [k[1] for k in keys]},
     )
+    given = {read_reference(r.reference_given) for r in reports if isinstance(r, PaymentReport)}
+    references = [each for each in given if each]
+    bundles = _bundles(session, references, payments.values())
+    inside = {at for bundle in bundles for at in bundle.invoice_ids}
+    debts = lock_debts(
+        session,
+        inside | invoices_of(session, payments.values()),
+        references,
+        payments=dict(payments),
+    )
+    by_id = {each.id: each.state(debts) for each in bundles}
     return Batch(
         payments=payments,
-        by_id={i.id: i for i in invoices},
-        by_reference={i.reference: i for i in invoices},
+        debts=debts,
+        by_reference={
+            **{i.reference: i for i in debts.invoices.values()},
+            **{b.reference: b for b in by_id.values()},
+        },
+        bundles=by_id,
         **_returns(session, keys, [r for r in reports if isinstance(r, ReturnReport)]),
     )
 
 
-def _payments(session: Session, keys: Sequence[Key]) -> dict[Key, PaymentState]:
-    rows = execute(
-        session,
-        """
-        SELECT p.* FROM payment p
-        JOIN unnest(CAST(:providers AS text[]), CAST(:ids AS text[])) AS k (provider, named)
-            ON p.provider = k.provider AND p.provider_payment_id = k.named
-        ORDER BY p.id FOR NO KEY UPDATE OF p
-        """,
-        {"providers": [k[0] for k in keys], "ids": [k[1] for k in keys]},
-    ).mappings()
-    states = {(row["provider"], row["provider_payment_id"]): _state(dict(row)) for row in rows}
-    booked = {s.id: s for s in states.values() if s.status is PaymentStatus.BOOKED and s.id}
-    for payment_id, postings in ledger.unreversed(session, list(booked)).items():
-        booked[payment_id].postings = postings
-    return states
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    """A bundle whose reference is quoted, before its invoices are locked."""
+
+    id: int
+    reference: str
+    kind: BundleKind
+    contributor_id: int | None
+    withdrawn: bool
+    invoice_ids: list[int]
+
+    def state(self, debts: Debts) -> BundleState:
+        policy = CURRENT_FIRST if self.kind is BundleKind.PLAN else BUNDLE_ORDER
+        invoices = [debts.invoices[at] for at in self.invoice_ids]
+        return BundleState(
+            self.id, self.reference, policy, self.contributor_id, self.withdrawn, invoices
+        )
+
+
+def _bundles(
+    session: Session, references: Sequence[str], payments: Iterable[PaymentState]
+) -> list[_Bundle]:
+    """Return the bundles that are quoted, each with what it pays in its order."""
+    quoted = {each.bundle_id for each in payments if each.bundle_id is not None}
+    if not (references or quoted):
+        return []
+    rows = execute(session, _BUNDLES, {"references": list(references), "ids": sorted(quoted)}).all()
+    if not rows:
+        return []
+    owners = {row.contributor_id for row in rows if row.contributor_id is not None}
+    survivors = surviving_files(session, owners)
+    return [
+        _Bundle(
+            row.id,
+            row.reference,
+            BundleKind(row.kind),
+            None if row.contributor_id is None else survivors[row.contributor_id],
+            row.withdrawn,
+            [*row.current, *row.items],
+        )
+        for row in rows
+    ]
+
+
+# What a plan spreads is paid after what came due since it was made: both the oldest first.
+_BUNDLES: Final = """
+    SELECT b.id, b.reference, b.kind, b.contributor_id, b.withdrawn_at IS NOT NULL AS withdrawn,
+        ARRAY(SELECT item.invoice_id FROM bundle_item item
+            JOIN invoice i ON i.id = item.invoice_id WHERE item.bundle_id = b.id
+            ORDER BY CASE WHEN b.kind = 'plan' THEN i.due_on END, item.position) AS items,
+        ARRAY(SELECT i.id FROM plan
+            JOIN contributor asked ON asked.id = plan.contributor_id
+            JOIN contributor file ON coalesce(file.merged_into_id, file.id)
+                = coalesce(asked.merged_into_id, asked.id)
+            JOIN invoice i ON i.contributor_id = file.id
+            WHERE plan.bundle_id = b.id AND i.due_on >= plan.made_on
+                AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL
+                AND NOT EXISTS (SELECT FROM bundle_item item
+                    WHERE item.bundle_id = b.id AND item.invoice_id = i.id)
+            ORDER BY i.due_on, i.id) AS current
+    FROM bundle b WHERE b.reference = ANY(:references) OR b.id = ANY(:ids)
+"""
 
 
 def _returns(
@@ -179,60 +254,13 @@ def return_of(row: Mapping[str, Any] | sa.RowMapping) -> Return:
     )
 
 
-def _state(row: dict[str, Any]) -> PaymentState:
-    status = PaymentStatus(row["status"])
-    report = PaymentReport(
-        provider=row["provider"],
-        provider_payment_id=row["provider_payment_id"],
-        statement=STATED_BY[status],
-        reference_given=row["reference_given"],
-        amount_minor=row["amount_minor"],
-        currency=row["currency"],
-        channel=Channel(row["channel"]) if row["channel"] else None,
-        paid_at=row["paid_at"],
-        paid_at_given=None,
-        stated_at=row["stated_at"],
-        received_at=row["recorded_at"],
-        source=row["source"],
-        agent_id=row["agent_id"],
-        terminal_id=row["terminal_id"],
-        fee_minor=row["fee_minor"],
-    )
-    return PaymentState(
-        report=report,
-        status=status,
-        stated_at=row["stated_at"],
-        paid_at=row["paid_at"],
-        recorded_at=row["recorded_at"],
-        invoice_id=row["invoice_id"],
-        booked_at=row["booked_at"],
-        returned_minor=row["returned_minor"],
-        id=row["id"],
-    )
-
-
-def _lock_invoices(
-    session: Session, references: Sequence[str], ids: Sequence[int]
-) -> list[InvoiceState]:
-    """Lock invoices, always in the order of their ids, so that no two batches wait in a ring."""
-    rows = execute(
-        session,
-        "SELECT id, reference, contributor_id, amount_minor, paid_minor, cancelled_at IS NOT NULL"
-        " FROM invoice"
-        " WHERE reference = ANY(:references) OR id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
-        {"references": list(references), "ids": list(ids)},
-    )
-    return [InvoiceState(*row) for row in rows]
-
-
 # -- writing --------------------------------------------------------------------------------------
 
 
 def write(session: Session, batch: Batch, *, now: datetime) -> dict[Key, int]:
     """Write what a batch came to, save the books; return the ids of its payments."""
     ids = _write_payments(session, batch)
-    _write_allocations(session, batch, ids, now)
-    _write_invoices(session, batch)
+    write_debts(session, batch.settled.values(), batch.allocations, ids, now=now)
     _write_returns(session, batch, now)
     _write_attempts(session, batch)
     _write_receipts_due(session, [ids[at] for at in batch.receipts], now)
@@ -240,8 +268,9 @@ def write(session: Session, batch: Batch, *, now: datetime) -> dict[Key, int]:
 
 
 def _write_payments(session: Session, batch: Batch) -> dict[Key, int]:
-    """Write new and changed payments; return the ids of all payments of the batch."""
-    ids = {at: state.id for at, state in batch.payments.items() if state.id is not None}
+    """Write new and changed payments; return the ids of all that the batch has to do with."""
+    known = batch.debts.payments | batch.payments
+    ids = {at: state.id for at, state in known.items() if state.id is not None}
     fresh = {at: state for at, state in batch.changed.items() if state.id is None}
     if fresh:
         rows = [_row(state) for state in fresh.values()]
@@ -272,6 +301,7 @@ def _row(state: PaymentState) -> dict[str, Any]:
         "status": state.status,
         "reference_given": report.reference_given,
         "invoice_id": state.invoice_id,
+        "bundle_id": state.bundle_id,
         "amount_minor": report.amount_minor,
         "currency": report.currency,
         "channel": report.channel,
@@ -285,39 +315,6 @@ def _row(state: PaymentState) -> dict[str, Any]:
         "returned_minor": state.returned_minor,
         "source": report.source,
     }
-
-
-def _write_allocations(session: Session, batch: Batch, ids: dict[Key, int], now: datetime) -> None:
-    if batch.allocations:
-        rows = [
-            {
-                "payment_id": ids[at],
-                "invoice_id": invoice_id,
-                "amount_minor": amount_minor,
-                "policy": QUOTED_INVOICE,
-                "allocated_at": now,
-            }
-            for at, invoice_id, amount_minor in batch.allocations
-        ]
-        insert_all(session, Allocation, rows)
-
-
-def _write_invoices(session: Session, batch: Batch) -> None:
-    if batch.paid:
-        execute(
-            session,
-            """
-            UPDATE invoice SET paid_minor = p.paid_minor,
-                status = CASE WHEN owed_minor = 0 THEN 'cleared' WHEN p.paid_minor = 0 THEN 'open'
-                    WHEN p.paid_minor < owed_minor THEN 'part_paid' ELSE 'paid' END
-            FROM unnest(CAST(:ids AS bigint[]), CAST(:paid AS bigint[])) AS p (id, paid_minor)
-            WHERE invoice.id = p.id
-            """,
-            {
-                "ids": list(batch.paid),
-                "paid": [invoice.paid_minor for invoice in batch.paid.values()],
-            },
-        )
 
 
 def _write_returns(session: Session, batch: Batch, now: datetime) -> None:

@@ -14,14 +14,7 @@ from typing import Final
 from sqlmodel import Session
 
 from gateway import ledger
-from gateway.booking import (
-    Decision,
-    InvoiceState,
-    PaymentState,
-    decide,
-    first_state,
-    settle_returns,
-)
+from gateway.booking import Decision, Note, decide, first_state, made_room, settle_returns
 from gateway.events import Happening, tell
 from gateway.exception_queue import (
     Finding,
@@ -32,7 +25,9 @@ from gateway.exception_queue import (
 )
 from gateway.models import EventType, ExceptionCode, ReturnKind
 from gateway.money import format_amount
-from gateway.payment_batch import Batch, Key, lock_providers, read, write
+from gateway.moves import CREDIT_CODES, moved_happening, resolve_used_up
+from gateway.payment_batch import Batch, lock_providers, read, write
+from gateway.placements import InvoiceState, Key, Moved, PaymentState, Quoted
 from gateway.references import read_reference
 from gateway.reports import (
     AttemptLapsed,
@@ -54,8 +49,9 @@ def record_reports(
 
     booked, reversed, returned, noted, repeated, conflicting, quarantined (the code says why),
     ignored.
-    Money without a known invoice goes to suspense, money beyond what is due to the payer's credit,
-    each with an exception: nothing that a provider holds stays out of the books.
+    Money without a known reference goes to suspense, money beyond what is needed to the payer's
+    credit, each with an exception: nothing that a provider holds stays out of the books. What other
+    payments pay may change by it: who paid earlier comes first, whenever we hear of it.
 
     The caller owns the transaction. All reports of a provider are booked one after the other,
     whichever process they come to.
@@ -70,6 +66,7 @@ def record_reports(
         for code, subject, because in batch.resolved
         for each in resolve_exceptions(session, code, [subject], because=because, now=now)
     ]
+    closed += resolve_used_up(session, batch.used_up, now=now)
     postings = [replace(posting, payment_id=ids[at]) for at, posting in batch.postings]
     ledger.post(session, postings, key=key, now=now)
     told = [replace(happening, payment_id=ids[at]) for at, happening in batch.told]
@@ -84,7 +81,7 @@ def _apply(batch: Batch, report: Report, *, now: datetime) -> str:
         case Unbookable():
             return _quarantine(batch, report)
         case ReturnReport():
-            return _return(batch, report)
+            return _return(batch, report, now=now)
         case AttemptLapsed():
             batch.attempts_lapsed.append((report.provider, report.session_id))
             return "noted"
@@ -96,19 +93,23 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
     payment = batch.payments.get(report.key)
     if payment is None:
         payment = batch.payments[report.key] = first_state(report, now=now)
+    quoted: Quoted | None
     if payment.booked_at is not None:
-        invoice = batch.by_id.get(payment.invoice_id) if payment.invoice_id else None
+        quoted = batch.quoted_by(payment)
     else:
         # What an earlier report said of the reference holds where this one says nothing.
         given = report.reference_given or payment.report.reference_given
-        invoice = batch.by_reference.get(read_reference(given) or "")
-        if invoice is None and not report.reference_given and payment.invoice_id:
-            invoice = batch.by_id.get(payment.invoice_id)
+        quoted = batch.by_reference.get(read_reference(given) or "")
+        if quoted is None and not report.reference_given:
+            quoted = batch.quoted_by(payment)
+        payment.arrival = batch.debts.arrivals
     before = (payment.status, payment.stated_at)
-    decision = decide(payment, invoice, report, now=now)
+    decision = decide(payment, quoted, report, invoices=batch.debts.invoices, now=now)
     if (payment.status, payment.stated_at) != before:
         batch.changed[report.key] = payment
-    _keep(batch, report.key, invoice, decision)
+    if decision.outcome == "booked":
+        batch.debts.arrivals += 1
+    _keep(batch, report.key, quoted, decision)
     if report.statement is Statement.COMPLETED and report.attempt_id:
         batch.attempts_paid[report.attempt_id] = report.key
     if decision.outcome == "booked" and report.key in batch.returns:
@@ -117,11 +118,11 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
         batch.resolved.append(
             (code, f"payment:{report.provider}/{report.provider_payment_id}", because)
         )
-        _settle(batch, report.key)
+        _settle(batch, report.key, now=now)
     return decision.outcome
 
 
-def _return(batch: Batch, report: ReturnReport) -> str:
+def _return(batch: Batch, report: ReturnReport, *, now: datetime) -> str:
     """Keep what a provider says of a return, and bring the payment's books to it."""
     at = (report.provider, report.kind, report.return_id)
     owner = batch.return_owners.setdefault(at, report.key)
@@ -154,7 +155,7 @@ def _return(batch: Batch, report: ReturnReport) -> str:
             batch.findings.append((None if payment is None else report.key, finding))
         outcome = "repeated" if heard == before else "noted"
     else:
-        outcome = _settle(batch, report.key)
+        outcome = _settle(batch, report.key, now=now)
         outcome = "repeated" if outcome == "noted" and heard == before else outcome
     return "conflicting" if contradicts else outcome
 
@@ -186,29 +187,50 @@ def _ask_about_dispute(batch: Batch, report: ReturnReport, heard: Return) -> Non
     batch.findings.append((at, Finding(ExceptionCode.PAYMENT_DISPUTED, subject, detail)))
 
 
-def _settle(batch: Batch, at: Key) -> str:
+def _settle(batch: Batch, at: Key, *, now: datetime) -> str:
     payment = batch.payments[at]
-    invoice = batch.by_id.get(payment.invoice_id) if payment.invoice_id else None
-    decision = settle_returns(payment, invoice, batch.returns[at].values())
+    quoted = batch.quoted_by(payment)
+    returns = batch.returns[at].values()
+    decision = settle_returns(payment, quoted, returns, invoices=batch.debts.invoices, now=now)
     if decision.outcome == "returned":
         batch.changed[at] = payment
-    _keep(batch, at, invoice, decision)
+    _keep(batch, at, quoted, decision)
     return decision.outcome
 
 
-def _keep(batch: Batch, at: Key, invoice: InvoiceState | None, decision: Decision) -> None:
+def _keep(batch: Batch, at: Key, quoted: Quoted | None, decision: Decision) -> None:
     batch.postings.extend((at, posting) for posting in decision.postings)
-    if invoice is not None and decision.outcome == "booked":
+    batch.allocations += decision.allocations
+    batch.settled.update((each.id, each) for each in decision.invoices)
+    if quoted is not None and decision.outcome == "booked":
         batch.receipts.append(at)
-    if invoice is not None and decision.allocated_minor:
-        batch.allocations.append((at, invoice.id, decision.allocated_minor))
-        batch.paid[invoice.id] = invoice
     for note in decision.notes:
-        finding = Finding(note.code, f"payment:{at[0]}/{at[1]}", note.detail)
-        batch.findings.append((at, finding))
+        _find(batch, at, note)
     if decision.outcome in _TOLD and decision.postings:
-        happening = _happening(_TOLD[decision.outcome], batch.payments[at], invoice)
+        happening = _happening(_TOLD[decision.outcome], batch.payments[at], quoted)
         batch.told.append((at, happening))
+    for moved in decision.others:
+        _keep_moved(batch, moved)
+
+
+def _keep_moved(batch: Batch, moved: Moved) -> None:
+    """Keep what another payment's money had to make room for, or came back to."""
+    at = moved.payment.key
+    batch.postings.extend((at, posting) for posting in moved.postings)
+    batch.allocations += moved.allocations
+    if moved.off_minor:
+        _find(batch, at, made_room(moved))
+    elif moved.used_up:
+        batch.used_up[at] = moved.invoice.period
+    if moved.postings:
+        batch.told.append((at, moved_happening(moved)))
+
+
+def _find(batch: Batch, at: Key, note: Note) -> None:
+    batch.findings.append((at, Finding(note.code, f"payment:{at[0]}/{at[1]}", note.detail)))
+    if note.code in CREDIT_CODES:
+        # It has credit again, so that the person is still to decide.
+        batch.used_up.pop(at, None)
 
 
 _TOLD: Final = {
@@ -218,12 +240,12 @@ _TOLD: Final = {
 }
 
 
-def _happening(what: EventType, payment: PaymentState, invoice: InvoiceState | None) -> Happening:
+def _happening(what: EventType, payment: PaymentState, quoted: Quoted | None) -> Happening:
     report = payment.report
     data = {
         "provider": report.provider,
         "provider_payment_id": report.provider_payment_id,
-        "reference": invoice.reference if invoice else None,
+        "reference": quoted.reference if quoted else None,
         "amount": format_amount(report.amount_minor),
         "returned": format_amount(payment.returned_minor),
         "currency": report.currency,
@@ -231,7 +253,8 @@ def _happening(what: EventType, payment: PaymentState, invoice: InvoiceState | N
         "paid_at": payment.paid_at.isoformat(),
         "status": payment.status.value,
     }
-    return Happening(what, data, invoice_id=invoice.id if invoice else None)
+    invoice_id = quoted.id if isinstance(quoted, InvoiceState) else None
+    return Happening(what, data, invoice_id=invoice_id)
 
 
 def _quarantine(batch: Batch, report: Unbookable) -> str:

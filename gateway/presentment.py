@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlmodel import Session
 
@@ -224,7 +224,7 @@ def present_many(
     rows = execute(session, _INVOICES.format(which=which), parameters).mappings().all()
     ids = [row["id"] for row in rows]
     lines = _by_invoice(session, _LINES, ids)
-    payments = _by_invoice(session, _PAYMENTS, ids)
+    payments = payments_of(session, "invoice_id", ids)
     today = day_of(now)
     owing = owing_of(session, rows, today)
     elsewhere = [row["id"] for row in rows if _paid_elsewhere(row, payments)]
@@ -234,7 +234,7 @@ def present_many(
             row,
             owing[row["id"]],
             issued=[_line(each) for each in lines.get(row["id"], ()) if _is_known(each, today)],
-            payments=tuple(_payment(each) for each in payments.get(row["id"], ())),
+            payments=tuple(payments.get(row["id"], ())),
             carried=tuple(_carried(each) for each in carried.get(row["id"], ())),
             today=today,
             validity_months=validity_months,
@@ -309,18 +309,19 @@ _LINES: Final = """
 """
 
 _PAYMENTS: Final = """
-    SELECT payment.invoice_id, payment.id, status, amount_minor, returned_minor, channel, paid_at,
-        number, signed,
+    SELECT payment.{by} AS whose, payment.id, status, amount_minor, returned_minor, channel,
+        paid_at, number, signed,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a
-            WHERE a.payment_id = payment.id AND a.invoice_id = payment.invoice_id), 0)::bigint
+            WHERE a.payment_id = payment.id
+                AND a.invoice_id = coalesce(payment.invoice_id, a.invoice_id)), 0)::bigint
             AS allocated_minor,
         returned_minor > 0 AND EXISTS (SELECT FROM payment_return r
             WHERE r.provider = payment.provider
                 AND r.provider_payment_id = payment.provider_payment_id
                 AND r.kind = 'dispute' AND r.state = 'given') AS charged_back
     FROM payment LEFT JOIN receipt ON receipt.payment_id = payment.id
-    WHERE payment.invoice_id = ANY(:ids) AND status <> 'failed'
-    ORDER BY payment.invoice_id, paid_at, payment.id
+    WHERE payment.{by} = ANY(:ids) AND status <> 'failed'
+    ORDER BY payment.{by}, paid_at, payment.id
 """
 
 _CARRIED: Final = """
@@ -333,8 +334,19 @@ _CARRIED: Final = """
 """
 
 
-def _paid_elsewhere(row: Any, payments: Mapping[int, Sequence[Any]]) -> bool:
-    own = sum(payment["allocated_minor"] for payment in payments.get(row["id"], ()))
+def payments_of(
+    session: Session, by: Literal["invoice_id", "bundle_id"], ids: Sequence[int]
+) -> dict[int, list[PresentedPayment]]:
+    """Return the payments that quoted these invoices or bundles, oldest first. Of a bundle's,
+    `allocated_minor` is what went to any invoice."""
+    found: dict[int, list[PresentedPayment]] = {}
+    for row in execute(session, _PAYMENTS.format(by=by), {"ids": list(ids)}).mappings():
+        found.setdefault(row["whose"], []).append(_payment(row))
+    return found
+
+
+def _paid_elsewhere(row: Any, payments: Mapping[int, Sequence[PresentedPayment]]) -> bool:
+    own = sum(payment.allocated_minor for payment in payments.get(row["id"], ()))
     return bool(row["paid_minor"] != own)
 
 

@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from gateway.balances import Balance, Bill, balance
 from gateway.dues import DueLine, NotOwed, principal
+from gateway.errors import Unusable
 from gateway.figures import in_force
 from gateway.models import LineKind
 from gateway.money import format_amount
 from gateway.periods import Period
 from gateway.tariff import CategoryTariff, Tariff, joined
 
-_ONE_DAY: Final = timedelta(days=1)
+_LAST_YEAR: Final = 2999
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,14 @@ def quote(
         on: The day: penalties are counted up to it.
 
     Raises:
-        Unusable: As gateway.dues.principal.
+        Unusable: As gateway.dues.principal; or the period or the day lies beyond the year 2999.
     """
+    if max(period.ends_on, on).year > _LAST_YEAR:
+        raise Unusable(f"A quote is for days up to the year {_LAST_YEAR}.")
     due_on = tariff.due_on(category.code, period)
     owed = principal(tariff, category, base_minor=base_minor, period=period)
+    if category.needs_base and base_minor is None:
+        raise Unusable(f"{category.code} needs a base: the {category.base}.")
     if isinstance(owed, NotOwed):
         return Quote(period, due_on, (), owed.reason)
     bill = Bill(owed.amount_minor, due_on)
@@ -97,24 +102,27 @@ def penalty_line(
     if not stands.penalty_minor:
         return None
     rule = tariff.penalty_rule_of(category_code)
-    begins = max(due_on + _ONE_DAY, rule.rate[0].since)
+    first, last = _month_after(due_on), on.replace(day=1)
     rates = [
         rate
         for rate in rule.rate
-        if rate.since <= on and (rate.until is None or rate.until >= begins)
+        if rate.since <= last and (rate.until is None or rate.until >= first)
     ]
-    method = in_force(rule.method, max(begins, rule.method[0].since))
-    percents = ", ".join(f"{(rate.value * 100).normalize():f} %" for rate in rates)
+    method = in_force(rule.method, max(first, rule.method[0].since))
+    percents = [f"{(rate.value * 100).normalize():f}" for rate in rates]
+    facts = {"form": "penalty-by-date", "months": str(stands.penalty_months)}
+    if len(percents) == 1:
+        facts |= {"form": "penalty", "rate": percents[0]}
     return DueLine(
         LineKind.PENALTY,
         stands.penalty_minor,
-        f"{percents} of the principal unpaid in each calendar month begun after the due month,"
-        f" without compounding; months: {stands.penalty_months}",
+        f"{', '.join(f'{percent} %' for percent in percents)} of the principal unpaid in each"
+        f" calendar month begun after the due month, not compounded: {stands.penalty_months}",
         joined(figure.source for figure in (*rates, method)),
         all(figure.verified for figure in (*rates, method)),
-        {
-            "form": "late-months" if len(rates) == 1 else "late-months-by-date",
-            "rate": percents.removesuffix(" %") if len(rates) == 1 else percents,
-            "months": str(stands.penalty_months),
-        },
+        facts,
     )
+
+
+def _month_after(day: date) -> date:
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)

@@ -3,7 +3,7 @@
 A provider speaks of refunds in two ways: each by its own id, and all of a payment's as one sum.
 Either may be lost, late or out of order, so neither is added to the books as it comes. What is kept
 is the latest of each; from all of them follows how much is given back, and the books are brought to
-that. A payment never gives back more than it brought.
+that (gateway.booking). A payment never gives back more than it brought.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from gateway.accounts import PAYABLE, SUSPENSE, Posting, account
-from gateway.allocation import to_quoted_invoice
-from gateway.models import AccountKind, ReturnKind, ReturnState
+from gateway.models import ReturnKind, ReturnState
 from gateway.reports import ReturnReport
 
 _RANK: Final = {ReturnState.ANNOUNCED: 0, ReturnState.GIVEN: 1, ReturnState.RESTORED: 2}
@@ -102,111 +100,3 @@ def given_back_minor(returns: Iterable[Return]) -> int:
         if r.kind is ReturnKind.DISPUTE and r.state is ReturnState.GIVEN
     )
     return refunded + disputed
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where the money of a booked payment lies, in centimes."""
-
-    credit_minor: int
-    payable_minor: int
-    suspense_minor: int
-
-    @property
-    def total_minor(self) -> int:
-        return self.credit_minor + self.payable_minor + self.suspense_minor
-
-
-def where_it_lies(postings: Iterable[Posting]) -> Standing:
-    """Return where the transfers of a payment that stand have left its money."""
-    held = dict.fromkeys((AccountKind.CREDIT, AccountKind.PAYABLE, AccountKind.SUSPENSE), 0)
-    for posting in postings:
-        for code, sign in ((posting.credit, 1), (posting.debit, -1)):
-            kind = AccountKind(code.partition(":")[0])
-            if kind in held:
-                held[kind] += sign * posting.amount_minor
-    return Standing(*held.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What brings the books to what is given back."""
-
-    postings: list[Posting]
-    allocated_minor: int
-    """Signed centimes to the invoice; negative gives back."""
-    beyond_minor: int = 0
-    """What came back and was not due any more: it is the payer's credit."""
-
-
-def give_back(
-    name: str, clearing: str, postings: list[Posting], amount_minor: int, credit: str | None
-) -> Moved:
-    """Return the transfers that give back a part of a payment: first of what nobody owes.
-
-    Args:
-        name: Of the payment's transfers: `provider/its id`.
-        clearing: The provider's clearing account.
-        postings: The payment's transfers that stand.
-        amount_minor: How much, at most what is still there.
-        credit: The payer's credit account; None for money in suspense.
-    """
-    held = where_it_lies(postings)
-    assert 0 < amount_minor <= held.total_minor
-    invoice_id = postings[0].invoice_id
-    moved: list[Posting] = []
-    left = amount_minor
-    from_payable = 0
-    for part, code, there in (
-        ("suspense", SUSPENSE, held.suspense_minor),
-        ("credit", credit, held.credit_minor),
-        ("invoice", PAYABLE, held.payable_minor),
-    ):
-        taken = min(left, there)
-        if taken:
-            assert code is not None
-            at = f"{name}/{part}/returned/{len(postings) + len(moved)}"
-            moved.append(Posting(at, code, clearing, taken, invoice_id=invoice_id))
-            left -= taken
-            from_payable += taken if part == "invoice" else 0
-    return Moved(moved, -from_payable)
-
-
-def restore(
-    name: str,
-    clearing: str,
-    postings: list[Posting],
-    amount_minor: int,
-    due_minor: int,
-    credit: str | None,
-) -> Moved:
-    """Return the transfers that book what came back: to the invoice as far as it is due.
-
-    Args:
-        name: Of the payment's transfers.
-        clearing: The provider's clearing account.
-        postings: The payment's transfers that stand.
-        amount_minor: How much came back.
-        due_minor: What is due on its invoice.
-        credit: The payer's credit account; None for money in suspense.
-    """
-    invoice_id = postings[0].invoice_id
-    moved: list[Posting] = []
-
-    def put(part: str, code: str, minor: int) -> None:
-        if minor:
-            at = f"{name}/{part}/restored/{len(postings) + len(moved)}"
-            moved.append(Posting(at, clearing, code, minor, invoice_id=invoice_id))
-
-    if credit is None:
-        put("suspense", SUSPENSE, amount_minor)
-        return Moved(moved, 0)
-    taken, beyond = to_quoted_invoice(due_minor, amount_minor)
-    put("invoice", PAYABLE, taken)
-    put("credit", credit, beyond)
-    return Moved(moved, taken, beyond)
-
-
-def credit_of(contributor_id: int) -> str:
-    """Return the account of a contributor's own money."""
-    return account(AccountKind.CREDIT, contributor_id)

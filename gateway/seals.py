@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.errors import Unusable
@@ -104,6 +106,11 @@ class BooksKey:
 
     def sign(self, head: Head) -> SignedHead:
         return SignedHead(head, self.id, self._private.sign(head.signed_bytes()))
+
+    def derived(self, purpose: bytes) -> bytes:
+        """Return a key of 32 bytes for another purpose; it tells nothing of this one."""
+        derivation = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose)
+        return derivation.derive(self._private.private_bytes_raw())
 
     def vouches_for(self, signed: SignedHead) -> bool:
         """Say whether this key made this signature over this head."""

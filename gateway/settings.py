@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     tariff: Path | None = None
     """The file of what the law asks; unset means the one that is shipped."""
 
+    campaigns: Path | None = None
+    """The file of remission campaigns and of the rule of plans; unset means the one shipped."""
+
     trusted_proxies: str = ""
     """Addresses, by commas, whose `X-Forwarded-For` names the client; `none`: nobody's does."""
 

@@ -28,6 +28,7 @@ from gateway.figures import (
     Misplaced,
     Place,
     Series,
+    Some,
     Sourced,
     Spell,
     Strict,
@@ -217,13 +218,23 @@ class Scale(Spell):
     """What is owed by bands of a base. Bands rise and leave no gap; the first holds a base of 0."""
 
     base: str
-    band: Annotated[tuple[Band, ...], Field(min_length=1), AfterValidator(_rise)]
+    band: Annotated[Some[Band], AfterValidator(_rise)]
 
     def band_of(self, base_minor: int) -> Band | None:
         """Return the band that holds a base, None where it is outside every band."""
         if base_minor < 0:
             return None
         return next((band for band in self.band if band.holds(base_minor)), None)
+
+    def refuse(self, base_minor: int) -> str | None:
+        """Return why no band holds a base, in centimes; None where one does. Not the base: it is
+        a person's."""
+        if base_minor < 0:
+            return f"the {self.base} is negative"
+        if self.band_of(base_minor) is None:
+            highest = format_amount(self.band[-1].edge or 0)
+            return f"the {self.base} is outside every band, of which the last ends at {highest}"
+        return None
 
 
 class FirstPeriod(Sourced):
@@ -285,15 +296,7 @@ class CategoryTariff(Strict):
 
     def refuse_base(self, base_minor: int) -> str | None:
         """Return why a base, in centimes, cannot be one of this category today; None: it can."""
-        if not self.scale or self.scale[-1].band_of(base_minor) is not None:
-            return None
-        if base_minor < 0:
-            return f"the {self.base} is negative"
-        highest = format_amount(self.scale[-1].band[-1].edge or 0)
-        return (
-            f"a {self.base} of {format_amount(base_minor)} is outside every band of {self.code},"
-            f" which end at {highest}"
-        )
+        return self.scale[-1].refuse(base_minor) if self.scale else None
 
     @model_validator(mode="after")
     def _one_way_to_charge(self) -> Self:
@@ -336,7 +339,7 @@ class Tariff(Strict):
     due_rule: tuple[DueRule, ...]
     penalty_rule: tuple[PenaltyRule, ...]
     rights: tuple[RightsRule, ...] = Field(alias="rights_rule")
-    category: Annotated[tuple[CategoryTariff, ...], Field(min_length=1)]
+    category: Some[CategoryTariff]
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway import card_payments, ledger, outbox, process, receipts
+from gateway import card_payments, issuing, ledger, outbox, process, receipts
 from gateway.db import transaction
 from gateway.institution import institution
 from gateway.papers.printing import print_next
 from gateway.settings import settings
+from gateway.tariff import tariff
 from gateway.worker import (
     ASK_PROVIDERS,
     DRAIN_OUTBOX,
+    ISSUE_CHUNKS,
     ISSUE_RECEIPTS,
     PRINT_NOTICES,
     SEAL_BOOKS,
@@ -21,6 +23,9 @@ from gateway.worker import (
 
 ASKS_MAX = 20
 """To providers about their pages, in one run."""
+
+ISSUE_SECONDS = 3
+"""After which no other span is begun: the schedule rings again."""
 
 
 @app.task(name=DRAIN_OUTBOX)
@@ -64,6 +69,18 @@ def print_notices() -> None:
             institution=institution(),
             now=process.business_clock()(),
         )
+
+
+@app.task(name=ISSUE_CHUNKS)
+def issue_chunks() -> None:
+    """Issue some spans of orders that are not finished, with booking in between."""
+    process.connect_database()
+    issuing.issue_some(
+        tariff(),
+        key=process.signing_key(),
+        clock=process.business_clock(),
+        seconds=ISSUE_SECONDS,
+    )
 
 
 @app.task(name=ASK_PROVIDERS)

@@ -35,6 +35,7 @@ DRAIN_OUTBOX: Final = "gateway.drain_outbox"
 SEAL_BOOKS: Final = "gateway.seal_books"
 ISSUE_RECEIPTS: Final = "gateway.issue_receipts"
 PRINT_NOTICES: Final = "gateway.print_notices"
+ISSUE_CHUNKS: Final = "gateway.issue_chunks"
 ASK_PROVIDERS: Final = "gateway.ask_providers"
 FORGET_ANSWERS: Final = "gateway.forget_answers"
 
@@ -81,6 +82,7 @@ app.conf.update(
         "seal-books": {"task": SEAL_BOOKS, "schedule": 30.0},
         "issue-receipts": {"task": ISSUE_RECEIPTS, "schedule": 5.0},
         "print-notices": {"task": PRINT_NOTICES, "schedule": 5.0},
+        "issue-chunks": {"task": ISSUE_CHUNKS, "schedule": 5.0},
         "forget-answers": {"task": FORGET_ANSWERS, "schedule": 3600.0},
         "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
     },

@@ -20,7 +20,7 @@ from sqlmodel import Session
 from gateway import ledger, process
 from gateway.checks import Broken, books_checks, run_checks
 from gateway.db import execute, snapshot, transaction
-from gateway.invoices import issue_invoices
+from gateway.issuing import issue_invoices
 from gateway.migrate import judges
 from gateway.models import Channel, Contributor, ExceptionCode, ReturnKind, ReturnState
 from gateway.payments import record_reports
@@ -63,7 +63,7 @@ def some_invoices(how_many: int = 1, period: str = "2026-11") -> list[str]:
     """Issue that many invoices of 163.52 for new people; return their references, committed."""
     with transaction() as session:
         people = [a_contributor(session).id for _ in range(how_many)]
-    issue_invoices(tariff(), parse_period(period), category=None, clock=lambda: NOON)
+    issue_invoices(tariff(), parse_period(period), category=None, key=process.signing_key(), clock=lambda: NOON)
     with transaction() as session:
         rows = execute(
             session,

@@ -34,14 +34,17 @@ from gateway.api.schemas import (
 )
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
-from gateway.dues import DueLine, principal
+from gateway.dues import NotOwed
 from gateway.errors import Unusable
+from gateway.events import tell
 from gateway.institution import institution
-from gateway.invoices import cancel_invoice, issue_one
+from gateway.invoices import cancel_invoice
+from gateway.issuing import assess_person, carry, issue_one
 from gateway.models import Channel, LineKind, PaymentStatus
 from gateway.money import CURRENCY, format_amount
 from gateway.periods import parse_period
 from gateway.presentment import Presentment, Standing, present_ids
+from gateway.process import signing_key
 from gateway.registers.places import as_region
 from gateway.settings import settings
 from gateway.tariff import keep_categories, tariff
@@ -464,11 +467,9 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
     Raises:
         Problem: There is no such person, nothing is owed, or the invoice is cancelled.
     """
-    person = found(
+    found(
         execute(
-            session,
-            "SELECT category_code, category_base_minor FROM contributor WHERE id = :id",
-            {"id": contributor_id},
+            session, "SELECT id FROM contributor WHERE id = :id", {"id": contributor_id}
         ).one_or_none(),
         "contributor_not_found",
     )
@@ -477,29 +478,24 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
     if known is not None:
         return known, False
     keep_categories(session, tariff())
+    key = signing_key()
     try:
-        period, category = parse_period(code), tariff().of(person[0])
-        line = principal(tariff(), category, base_minor=person[1], period=period)
-        if not isinstance(line, DueLine):
-            raise Problem("nothing_owed", f"{line.reason}.")
-        is_new = issue_one(
-            session,
-            tariff(),
-            category,
-            period,
-            contributor_id,
-            base_minor=person[1],
-            line=line,
-            now=now,
-        )
+        period = parse_period(code)
+        owed = assess_person(session, tariff(), contributor_id, period)
+        if isinstance(owed, NotOwed):
+            raise Problem("nothing_owed", f"{owed.reason}.")
+        told = issue_one(session, tariff(), period, contributor_id, owed, key=key, now=now)
     except Unusable as error:
         raise Problem("nothing_owed", str(error)) from None
+    if told is not None:
+        carry(session, [contributor_id], key=key, now=now)
+        tell(session, [told], now=now)
     issued = _standing(session, asked_for)
     if issued is None:
         raise Problem(
             "nothing_owed", "The contributor was not registered then, or had left before."
         )
-    return issued, is_new
+    return issued, told is not None
 
 
 def _standing(session: Session, asked_for: dict[str, Any]) -> str | None:

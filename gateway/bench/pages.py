@@ -28,7 +28,7 @@ from gateway.clock import INSTITUTION_ZONE
 from gateway.contributors import import_contributors
 from gateway.db import execute, snapshot, transaction
 from gateway.institution import institution
-from gateway.invoices import issue_invoices
+from gateway.issuing import issue_invoices
 from gateway.models import PrintRun
 from gateway.papers.compile import FOLDER, FONTS
 from gateway.papers.notice import PAGES_MAX, notice_data

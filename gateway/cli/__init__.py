@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from gateway.cli import access, backups, dues, institution, receipts, running
+from gateway.cli import access, backups, dues, institution, quotes, receipts, running
 from gateway.cli.shared import Refused
 from gateway.errors import Unusable
 
@@ -33,6 +33,7 @@ for command in (
     dues.contributors,
     dues.invoices,
     dues.notices,
+    quotes.quote,
     receipts.receipts,
     institution.records,
     institution.reconcile,

@@ -38,7 +38,10 @@ def invoices() -> None:
 @click.option("--category", default=None, help="One category only.")
 @json_flag
 def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
-    """Issue a period's invoices; again: nothing twice."""
+    """Issue a period's invoices; again: nothing twice.
+
+    Interrupted and run again, it goes on where it was. Workers that run take part.
+    """
     from gateway.periods import parse_period
     from gateway.tariff import tariff
 
@@ -46,13 +49,14 @@ def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
     if category is not None:
         current.of(category)
     with database(), counting("Issuing invoices") as progress:
-        from gateway.invoices import issue_invoices
-        from gateway.process import business_clock
+        from gateway.issuing import issue_invoices
+        from gateway.process import business_clock, signing_key
 
         result = issue_invoices(
             current,
             named,
             category=category,
+            key=signing_key(),
             clock=business_clock(),
             progress=progress,
         )

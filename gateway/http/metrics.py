@@ -351,8 +351,10 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     yield _gauge("wasl_payments_returned_centimes", what, ["channel"], returned)
     invoices = {(status,): count for status, count in totals.invoices.items()}
     yield _gauge("wasl_invoices", "Invoices issued.", ["status"], invoices)
-    what = "Amounts of the invoices that stand."
+    what = "Amounts of the invoices that stand, as they were issued."
     yield _gauge("wasl_invoices_centimes", what, [], {(): totals.invoiced_minor})
+    what = "What these come to since: notes and remissions in, the penalty that still grows not."
+    yield _gauge("wasl_invoices_owed_centimes", what, [], {(): totals.owed_minor})
     what = "What was paid of them."
     yield _gauge("wasl_invoices_paid_centimes", what, [], {(): totals.paid_minor})
 

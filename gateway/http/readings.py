@@ -65,7 +65,9 @@ class Totals:
     invoices: Counter[str] = field(default_factory=Counter)
     """By status; `cancelled` is one of them here."""
     invoiced_minor: int = 0
-    """Of invoices that stand."""
+    """As they were issued, of invoices that stand."""
+    owed_minor: int = 0
+    """What these come to by now, without the penalty that grows by date."""
     paid_minor: int = 0
 
 
@@ -226,9 +228,10 @@ def count_totals(known: Collection[str]) -> Totals:
         totals.payments[by, status] += count
         totals.payments_minor[by, status] += int(minor)
         totals.returned_minor[by] += int(returned)
-    for status, count, minor, paid in _ranges("invoice", _INVOICES):
+    for status, count, minor, owed, paid in _ranges("invoice", _INVOICES):
         totals.invoices[status] += count
         totals.invoiced_minor += int(minor)
+        totals.owed_minor += int(owed)
         totals.paid_minor += int(paid)
     return totals
 
@@ -244,7 +247,8 @@ _PAYMENTS: Final = """
 """
 _INVOICES: Final = """
     SELECT CASE WHEN cancelled_at IS NULL THEN status ELSE 'cancelled' END, count(*),
-        coalesce(sum(amount_minor) FILTER (WHERE cancelled_at IS NULL), 0), sum(paid_minor)
+        coalesce(sum(amount_minor) FILTER (WHERE cancelled_at IS NULL), 0),
+        coalesce(sum(owed_minor) FILTER (WHERE cancelled_at IS NULL), 0), sum(paid_minor)
     FROM invoice WHERE id > :low AND id <= :high GROUP BY 1
 """
 

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from sqlmodel import Session
 
 from gateway import process
+from gateway.bundle_presentment import BundlePresentment, present_bundle
 from gateway.db import execute, snapshot
 from gateway.institution import institution
 from gateway.pages import site
@@ -94,13 +95,22 @@ def presented(session: Session, reference: str) -> Presentment | None:
     return present(session, reference, now=now(), validity_months=institution().validity.months)
 
 
+def together(session: Session, reference: str) -> BundlePresentment | None:
+    """Return what the payer of a reference for several invoices sees now."""
+    months = institution().validity.months
+    return present_bundle(session, reference, now=now(), validity_months=months)
+
+
 def exists(session: Session, reference: str) -> bool | None:
-    """Return True if an invoice bears a reference, else None."""
+    """Return True if an invoice, or a bundle of them, bears a reference, else None."""
     found = execute(session, _EXISTS, {"reference": reference})
     return found.scalar_one_or_none()
 
 
-_EXISTS: Final = "SELECT true FROM invoice WHERE reference = :reference"
+_EXISTS: Final = (
+    "SELECT true FROM invoice WHERE reference = :reference"
+    " UNION SELECT true FROM bundle WHERE reference = :reference"
+)
 
 
 def now() -> datetime:

@@ -5,39 +5,40 @@ Whoever has a reference sees what it is for, and of the person the initials only
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Final
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.codes import emv, qr
+from gateway.bundle_presentment import BundlePresentment
+from gateway.codes import emv
 from gateway.institution import institution
 from gateway.pages import card, site, static
+from gateway.pages.bundle import bundle_page, bundle_paper
 from gateway.pages.forms import Posted, Refusal
-from gateway.pages.lookup import exists, look_up, now, presented
+from gateway.pages.lookup import exists, look_up, now, presented, together
 from gateway.pages.photos import read_sent, refused
-from gateway.pages.turnstile import Full, Turnstile
+from gateway.pages.shown import (
+    PAPERS,
+    code_title,
+    drawn,
+    grows_on,
+    is_covered,
+    pdf,
+    shares,
+)
+from gateway.pages.turnstile import Full
 from gateway.pages.typed import Slip, Typed, looks_like_a_reference, read_typed
 from gateway.pages.ways import ways_to_pay
 from gateway.papers.notice import PAYABLE, notice_pdf
 from gateway.presentment import Presentment, Standing
-from gateway.references import format_reference
 from gateway.settings import settings
-from gateway.words.speech import Speech, speech
+from gateway.words.speech import speech
 
 SYMBOL_BYTES_MAX: Final = 16 * 1024
 """A link's code has 3 KB, a payment code's 8: more would mean that something is wrong."""
 
 ECHO_CHARS_MAX: Final = 256
 """How much of what was typed is shown again."""
-
-ANNOUNCEMENT_FRESH: Final = timedelta(days=3)
-"""How long an announced payment may keep people from paying: a transfer over a week-end takes as
-long. Later it has most likely been given up, and waiting for it makes the contribution late."""
-
-PAPERS: Final = Turnstile(at_once=2, in_line=6)
 
 router = APIRouter()
 
@@ -116,15 +117,19 @@ def symbol(request: Request, reference: str) -> Response:
     )
     if isinstance(found, Response):
         return found
-    # What it says never changes: the link, and that an invoice is behind it.
+    # What it says never changes: the link, and that something to pay is behind it.
     link = settings().payer_link(reference)
-    return _svg(request, drawn(link, _code_title(request, reference)), site.FOR_EVER)
+    return _svg(request, drawn(link, code_title(request, reference)), site.FOR_EVER)
 
 
 def _payment_code(request: Request, reference: str) -> Response:
     found = find_presented(request, reference)
     if isinstance(found, Response):
         return found
+    if isinstance(found, BundlePresentment):
+        return site.page(
+            request, "problem.html", status=410, what="no_bundle_code", reference=reference
+        )
     if found.standing not in PAYABLE:
         what = "old_code" if found.standing is Standing.EXPIRED else "no_code"
         return site.page(request, "problem.html", status=410, what=what, reference=reference)
@@ -135,7 +140,7 @@ def _payment_code(request: Request, reference: str) -> Response:
         period_code=found.period,
     )
     # It holds the amount, which changes.
-    return _svg(request, drawn(payload, _code_title(request, reference)), site.NEVER_KEPT)
+    return _svg(request, drawn(payload, code_title(request, reference)), site.NEVER_KEPT)
 
 
 def _svg(request: Request, image: str, keep: str) -> Response:
@@ -147,17 +152,14 @@ def _svg(request: Request, image: str, keep: str) -> Response:
     return made
 
 
-def _code_title(request: Request, reference: str) -> str:
-    speaking = speech(site.address_of(request).language)
-    return speaking.say("QR code of reference {reference}", reference=format_reference(reference))
-
-
 @router.api_route("/{reference}.pdf", methods=site.READ)
 def notice(request: Request, reference: str) -> Response:
     """The notice to print, with initials only: anybody who has the reference may fetch it."""
     found = canonical_presented(request, reference, ".pdf")
     if isinstance(found, Response):
         return found
+    if isinstance(found, BundlePresentment):
+        return bundle_paper(request, found)
     try:
         with PAPERS.turn():
             paper = notice_pdf(
@@ -174,6 +176,8 @@ def due(request: Request, reference: str) -> Response:
     found = canonical_presented(request, reference, "")
     if isinstance(found, Response):
         return found
+    if isinstance(found, BundlePresentment):
+        return bundle_page(request, found)
     payable = found.standing in PAYABLE
     at = site.address_of(request)
     link = settings().payer_link(found.reference)
@@ -187,10 +191,11 @@ def due(request: Request, reference: str) -> Response:
         covered=is_covered(found, now()),
         ways=ways if payable else [],
         card=by_card,
-        code=drawn(link, _code_title(request, found.reference)),
+        code=drawn(link, code_title(request, found.reference)),
         link=link,
-        shares=_shares(found, speech(at.language)) if payable else {},
+        shares=shares(found, speech(at.language)) if payable else {},
         today=now(),
+        grows_on=grows_on(found.valid_until),
     )
     return card.lead_out(page, by_card)
 
@@ -198,15 +203,23 @@ def due(request: Request, reference: str) -> Response:
 @router.post("/{reference}/card")
 def pay_by_card(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
     """Go to the card page for what is due."""
-    found = canonical_presented(request, reference, "")
+    found = _one_invoice(request, reference)
     return found if isinstance(found, Response) else card.pay(request, found)
 
 
 @router.post("/{reference}/card/stop")
 def give_card_up(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
     """Have the card page closed."""
-    found = canonical_presented(request, reference, "")
+    found = _one_invoice(request, reference)
     return found if isinstance(found, Response) else card.stop(request, found)
+
+
+def _one_invoice(request: Request, text: str) -> Presentment | Response:
+    """Return the invoice of a reference; who asks for that of several is led to their page."""
+    found = canonical_presented(request, text, "")
+    if isinstance(found, BundlePresentment):
+        return site.redirect(request, f"/{found.reference}")
+    return found
 
 
 @router.api_route("/{reference}/card", methods=site.READ)
@@ -233,14 +246,18 @@ def canonical(request: Request, text: str, suffix: str) -> str | Response:
     return typed.reference
 
 
-def find_presented(request: Request, reference: str) -> Presentment | Response:
+def find_presented(request: Request, reference: str) -> Presentment | BundlePresentment | Response:
     """Return what the payer sees, or the answer to a miss."""
     return look_up(
-        request, lambda session: presented(session, reference), lambda: unknown(request, reference)
+        request,
+        lambda session: presented(session, reference) or together(session, reference),
+        lambda: unknown(request, reference),
     )
 
 
-def canonical_presented(request: Request, text: str, suffix: str) -> Presentment | Response:
+def canonical_presented(
+    request: Request, text: str, suffix: str
+) -> Presentment | BundlePresentment | Response:
     """Return what the payer of the reference in an address sees, or the answer if there is none."""
     reference = canonical(request, text, suffix)
     return reference if isinstance(reference, Response) else find_presented(request, reference)
@@ -249,42 +266,3 @@ def canonical_presented(request: Request, text: str, suffix: str) -> Presentment
 def unknown(request: Request, reference: str) -> Response:
     """Return the answer for a reference that verifies and that no invoice bears."""
     return site.page(request, "unknown.html", status=404, reference=reference)
-
-
-def pdf(paper: bytes, name: str) -> Response:
-    """Return a paper to look at or to keep."""
-    headers = {
-        "Content-Disposition": f'inline; filename="{name}"',
-        "Cache-Control": site.NEVER_KEPT,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "X-Robots-Tag": "noindex, nofollow, noarchive",
-    }
-    return Response(paper, 200, headers, "application/pdf")
-
-
-@lru_cache(maxsize=2_048)
-def drawn(payload: str, title: str) -> str:
-    """Return a text as a QR code in SVG."""
-    return qr.symbol(payload).svg(title)
-
-
-def is_covered(found: Presentment, at: datetime) -> bool:
-    """Say whether payments that were announced of late suffice, so that nobody should pay again."""
-    fresh = [p for p in found.announced if at - p.paid_at <= ANNOUNCEMENT_FRESH]
-    return bool(fresh) and sum(p.amount_minor for p in fresh) >= found.due_minor
-
-
-def _shares(found: Presentment, speaking: Speech) -> dict[str, str]:
-    """Return links that send the reference on: no name, and no amount, which may change."""
-    text = speaking.say(
-        "AMO contribution to pay by {day}. Reference: {reference}. See the amount and how to pay:"
-        " {link}",
-        day=speaking.day(found.due_on),
-        reference=format_reference(found.reference),
-        link=settings().payer_link(found.reference),
-    ).replace("\u00a0", " ")
-    return {
-        "sms": f"sms:?&body={quote(text)}",
-        "whatsapp": f"https://wa.me/?{urlencode({'text': text}, quote_via=quote)}",
-    }

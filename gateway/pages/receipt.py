@@ -15,7 +15,8 @@ from gateway.codes.receipts import as_text
 from gateway.institution import institution
 from gateway.pages import site
 from gateway.pages.lookup import look_up, now, presented
-from gateway.pages.payer import PAPERS, canonical, drawn, pdf, unknown
+from gateway.pages.payer import canonical, unknown
+from gateway.pages.shown import PAPERS, drawn, pdf
 from gateway.pages.turnstile import Full
 from gateway.papers.receipt import receipt_pdf
 from gateway.presentment import Presentment

@@ -159,6 +159,9 @@ def _bands(presented: Presentment) -> list[dict[str, Any]]:
     match presented.standing:
         case Standing.PAID:
             return [band(_paid(presented))]
+        case Standing.CLEARED:
+            text = say("NOTHING IS OWED: all of it was credited or remitted.")
+            return [band(text)]
         case Standing.CANCELLED:
             text = say("CANCELLED: nothing is to be paid with this reference.")
             bands.append(band(text, warns=True))
@@ -169,10 +172,25 @@ def _bands(presented: Presentment) -> list[dict[str, Any]]:
             )
             bands.append(band(text, warns=True))
         case Standing.LATE:
-            bands.append(band(say("LATE: please pay without delay."), warns=True))
+            bands.append(band(_late(presented), warns=True))
     if presented.announced:
         bands.append(band(_announced(presented.announced[-1]), warns=True))
     return bands
+
+
+def _late(presented: Presentment) -> Pair:
+    if presented.in_plan:
+        return say("IN AN INSTALMENT PLAN: pay with the reference of the plan.")
+    until = presented.valid_until
+    if until is None:
+        return say("LATE: please pay without delay.")
+    return both(
+        lambda s: s.say(
+            "LATE: this amount is valid until {day}. A penalty is added for each month that"
+            " begins.",
+            day=s.day(until),
+        )
+    )
 
 
 def _paid(presented: Presentment) -> Pair:
@@ -231,7 +249,8 @@ def _lines(presented: Presentment) -> list[dict[str, Any]]:
         lines.append(entry(say("Other payments"), -other))
     lines += [_payment(payment) for payment in shown]
     if presented.standing is Standing.CANCELLED:
-        lines.append(entry(say("Cancellation"), -presented.amount_minor))
+        issued = sum(line.amount_minor for line in presented.lines)
+        lines.append(entry(say("Cancellation"), -issued))
     return lines
 
 
@@ -254,9 +273,7 @@ def _payment(payment: PresentedPayment) -> dict[str, Any]:
 
 
 def _total_minor(presented: Presentment) -> int:
-    if presented.standing is Standing.CANCELLED:
-        return 0
-    return presented.amount_minor - presented.paid_minor
+    return presented.due_minor
 
 
 def _total_label(presented: Presentment) -> Pair:
@@ -291,10 +308,19 @@ def _codes(presented: Presentment, occasion: Occasion) -> list[dict[str, Any]]:
         card(
             for_agencies,
             say("For agencies, kiosks and wallets"),
-            say("Holds the reference and the amount to pay."),
+            _what_the_code_holds(presented),
             alt=say("Code for agencies, kiosks and wallets: {reference}", reference=reference),
         ),
     ]
+
+
+def _what_the_code_holds(presented: Presentment) -> Pair:
+    until = presented.valid_until
+    if until is None:
+        return say("Holds the reference and the amount to pay.")
+    return both(
+        lambda s: s.say("Holds the reference and the amount to pay until {day}.", day=s.day(until))
+    )
 
 
 def _ways(institution: Institution, presented: Presentment) -> list[dict[str, Any]]:

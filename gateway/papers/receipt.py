@@ -105,6 +105,8 @@ def _band(record: ReceiptRecord, presentment: Presentment) -> dict[str, Any]:
         return band(say("The notice was cancelled: ask for your money back."), warns=True)
     if presentment.standing is Standing.PAID:
         return band(say("PAID: nothing is left to pay for this period."))
+    if presentment.standing is Standing.CLEARED:
+        return band(say("NOTHING IS OWED for this period any more: your money is kept for you."))
     return band(
         both(
             lambda s: s.say(

@@ -44,6 +44,22 @@ _CHANNELS: Final = {
 _CATEGORIES: Final = {
     "artisan-untaxed": mark("Artisan not subject to tax"),
     "cpu": mark("Single professional contribution (CPU)"),
+    "fishing-boat-owner": mark("Owner of an artisanal fishing boat"),
+    "accounts-simplified": mark("Accounts kept, simplified net result (RNS)"),
+    "accounts-real": mark("Accounts kept, real net result (RNR)"),
+    "accounts-income-unknown": mark("Accounts kept, income not known yet"),
+    "accounts-no-return": mark("Accounts kept, no tax return filed"),
+    "auto-entrepreneur": mark("Auto-entrepreneur"),
+    "doctor-general": mark("Doctor, general practitioner"),
+    "doctor-specialist": mark("Doctor, specialist"),
+    "pharmacist": mark("Pharmacist"),
+    "pharmacist-biologist": mark("Pharmacist-biologist"),
+    "notary": mark("Notary"),
+    "adoul": mark("Adoul"),
+    "sworn-translator": mark("Sworn translator"),
+    "copyist-first-instance": mark("Copyist at a court of first instance"),
+    "copyist-resident-judge": mark("Copyist at a resident judge's centre"),
+    "artist": mark("Artist"),
 }
 
 _RULES: Final = {
@@ -51,9 +67,32 @@ _RULES: Final = {
     "band-below": mark("Fixed amount, {base} below {edge} DH"),
     "band-up-to": mark("Fixed amount, {base} of {edge} DH at most"),
     "band-above": mark("Fixed amount, {base} above {edge} DH"),
+    "band-from": mark("Fixed amount, {base} of {edge} DH or more"),
+    "share-below": mark(
+        "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} below {edge} DH"
+    ),
+    "share-up-to": mark(
+        "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} of {edge} DH at most"
+    ),
+    "share-above": mark(
+        "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} above {edge} DH"
+    ),
+    "share-from": mark(
+        "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} of {edge} DH or more"
+    ),
+    "penalty": mark(
+        "{rate} % of the unpaid principal for each month begun after the due month: {months}"
+    ),
+    "penalty-by-date": mark(
+        "Share of the unpaid principal for each month begun after the due month, at the rate of"
+        " that month: {months}"
+    ),
 }
 
-_BASES: Final = {"annual principal duty": mark("annual principal duty")}
+_BASES: Final = {
+    "annual principal duty": mark("annual principal duty"),
+    "annual profit": mark("annual profit"),
+}
 
 
 class Speech:

@@ -136,6 +136,7 @@ def test_what_it_says(client: TestClient, database: str) -> None:
     assert value(said, "wasl_invoices", status="paid") == 1
     assert value(said, "wasl_invoices", status="part_paid") == 1
     assert value(said, "wasl_invoices_centimes") == 3 * 16352
+    assert value(said, "wasl_invoices_owed_centimes") == 3 * 16352
     assert value(said, "wasl_invoices_paid_centimes") == 16352 + 10000
     assert value(said, "wasl_books_posted_batch") == 1
     assert value(said, "wasl_books_sealed_batch") == 1

@@ -1,0 +1,239 @@
+"""What a reference for several invoices looks like to the person who pays by it.
+
+A selection is paid in its order. A plan's reference pays what came due since the plan was made, and
+then the debts that it spreads, so both are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.bills import read_bills, read_claims
+from gateway.campaigns import Debt
+from gateway.clock import day_of
+from gateway.db import execute
+from gateway.instalments import Instalment, InstalmentState, PlanFacts, paid_by
+from gateway.models import BundleKind
+from gateway.periods import parse_period
+from gateway.presentment import (
+    PresentedPayment,
+    Presentment,
+    Standing,
+    payments_of,
+    present_ids,
+    standing_of,
+)
+from gateway.tariff import tariff
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedInstalment:
+    """What a plan asks for by a day, and what of it is unpaid. Amounts in centimes."""
+
+    due_on: date
+    amount_minor: int
+    unpaid_minor: int
+    state: InstalmentState
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedPlan:
+    """How an instalment plan stands."""
+
+    made_on: date
+    instalments: tuple[PresentedInstalment, ...]
+    kept_on: date | None
+    broken_on: date | None
+
+    @property
+    def unpaid(self) -> tuple[PresentedInstalment, ...]:
+        """Instalments of which something is unpaid, by their days."""
+        return tuple(each for each in self.instalments if each.unpaid_minor)
+
+    @property
+    def asked(self) -> tuple[PresentedInstalment, ...]:
+        """What is to be paid next: the instalments that are late, and the one after them."""
+        late = [each for each in self.unpaid if each.state is InstalmentState.LATE]
+        coming = [each for each in self.unpaid if each.state is not InstalmentState.LATE]
+        return (*late, *coming[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePresentment:
+    """A reference for several invoices as its payer sees it. Amounts in centimes."""
+
+    bundle_id: int
+    reference: str
+    kind: BundleKind
+    contributor_id: int | None
+    made_at: datetime
+    withdrawn_at: datetime | None
+    standing: Standing
+    """OPEN, LATE, PART_PAID, PAID or CLEARED; CANCELLED is one that was withdrawn."""
+    items: tuple[Presentment, ...]
+    """The invoices it pays, in its order."""
+    current: tuple[Presentment, ...]
+    """Of a plan: what came due since it was made, is not of it, and is paid before it."""
+    plan: PresentedPlan | None
+    payments: tuple[PresentedPayment, ...]
+    """That quoted its reference, as of an invoice."""
+    due_minor: int
+    """What to pay now: of a selection, all that is due today; of a plan, what came due since, the
+    instalments that are late, and the next one."""
+    due_on: date
+    """By when that was or is to be paid: the first day of all."""
+    paid_minor: int
+    """What is paid of its invoices, by whatever reference."""
+    valid_until: date | None
+    """The last day on which paying `due_minor` settles it; None where it does not grow."""
+
+    announced = Presentment.announced
+    booked = Presentment.booked
+    taken_back = Presentment.taken_back
+
+    @property
+    def shown(self) -> tuple[Presentment, ...]:
+        """The invoices of which something is due, in the order in which they are paid."""
+        return tuple(each for each in (*self.current, *self.items) if each.due_minor)
+
+
+def present_bundle(
+    session: Session, reference: str, *, now: datetime, validity_months: int
+) -> BundlePresentment | None:
+    """Return what the payer of a reference for several invoices sees, or None if there is none.
+
+    The caller owns the transaction; a snapshot makes the parts agree. Some queries, however many
+    invoices there are.
+    """
+    row = execute(session, _BUNDLE, {"reference": reference}).mappings().one_or_none()
+    if row is None:
+        return None
+    ids = list(execute(session, _ITEMS, {"id": row["id"]}).scalars())
+    items = present_ids(session, ids, now=now, validity_months=validity_months)
+    plan, current = None, list[Presentment]()
+    if row["plan_id"] is not None:
+        plan = _plan(session, row, ids, day_of(now))
+        facts = {"id": row["id"], "who": row["contributor_id"], "made_on": row["made_on"]}
+        others = list(execute(session, _CURRENT, facts).scalars())
+        current = present_ids(session, others, now=now, validity_months=validity_months)
+    payments = payments_of(session, "bundle_id", [row["id"]]).get(row["id"], ())
+    return _presented(row, items, current, plan, payments, day_of(now))
+
+
+def _presented(
+    row: Any,
+    items: Sequence[Presentment],
+    current: Sequence[Presentment],
+    plan: PresentedPlan | None,
+    payments: Sequence[PresentedPayment],
+    today: date,
+) -> BundlePresentment:
+    asked = plan.asked if plan else ()
+    due = [each for each in (*current, *(() if plan else items)) if each.due_minor]
+    due_minor = sum(e.due_minor for e in due) + sum(e.unpaid_minor for e in asked)
+    days = [each.due_on for each in due] + [each.due_on for each in asked]
+    due_on = min(days, default=max(each.due_on for each in items))
+    paid_minor = sum(each.paid_minor for each in items)
+    return BundlePresentment(
+        bundle_id=row["id"],
+        reference=row["reference"],
+        kind=BundleKind(row["kind"]),
+        contributor_id=row["contributor_id"],
+        made_at=row["made_at"],
+        withdrawn_at=row["withdrawn_at"],
+        standing=standing_of(
+            due_minor=due_minor,
+            paid_minor=paid_minor,
+            due_on=due_on,
+            expires_on=date.max,
+            cancelled=row["withdrawn_at"] is not None,
+            today=today,
+        ),
+        items=tuple(items),
+        current=tuple(current),
+        plan=plan,
+        payments=tuple(payments),
+        due_minor=0 if row["withdrawn_at"] else due_minor,
+        due_on=due_on,
+        paid_minor=paid_minor,
+        valid_until=min((e.valid_until for e in due if e.valid_until), default=None),
+    )
+
+
+def _plan(session: Session, row: Any, covered: Sequence[int], today: date) -> PresentedPlan:
+    instalments = [
+        Instalment(position, due_on, amount_minor)
+        for position, due_on, amount_minor in execute(
+            session, _INSTALMENTS, {"plan": row["plan_id"]}
+        )
+    ]
+    facts = PlanFacts(row["made_on"], instalments, _debts(session, covered), ())
+    return PresentedPlan(
+        made_on=row["made_on"],
+        instalments=shown_instalments(instalments, paid_by(facts, today), today),
+        kept_on=row["kept_on"],
+        broken_on=row["broken_on"],
+    )
+
+
+def shown_instalments(
+    instalments: Sequence[Instalment], paid_minor: int, today: date
+) -> tuple[PresentedInstalment, ...]:
+    """Return how each instalment stands: money pays the first of them first. Pure."""
+    found = []
+    for each in instalments:
+        unpaid_minor = each.amount_minor - min(paid_minor, each.amount_minor)
+        paid_minor -= each.amount_minor - unpaid_minor
+        if not unpaid_minor:
+            state = InstalmentState.KEPT
+        else:
+            state = InstalmentState.LATE if each.due_on < today else InstalmentState.DUE
+        found.append(PresentedInstalment(each.due_on, each.amount_minor, unpaid_minor, state))
+    return tuple(found)
+
+
+def _debts(session: Session, invoice_ids: Sequence[int]) -> list[Debt]:
+    bills = read_bills(session, invoice_ids)
+    claims = read_claims(session, invoice_ids)
+    rows = execute(
+        session,
+        "SELECT id, period, category_code FROM invoice WHERE id = ANY(:ids)",
+        {"ids": list(invoice_ids)},
+    )
+    return [
+        Debt(
+            at,
+            parse_period(period),
+            bills[at],
+            tuple(claims.get(at, ())),
+            tariff().penalty_rates(category),
+        )
+        for at, period, category in rows
+    ]
+
+
+_BUNDLE: Final = """
+    SELECT b.id, b.reference, b.kind, b.contributor_id, b.made_at, b.withdrawn_at,
+        plan.id AS plan_id, plan.made_on, plan.kept_on, plan.broken_on
+    FROM bundle b LEFT JOIN plan ON plan.bundle_id = b.id WHERE b.reference = :reference
+"""
+
+_ITEMS: Final = "SELECT invoice_id FROM bundle_item WHERE bundle_id = :id ORDER BY position"
+
+_CURRENT: Final = """
+    SELECT id FROM invoice
+    WHERE contributor_id = :who AND due_on >= :made_on AND cancelled_at IS NULL
+        AND status IN ('open', 'part_paid')
+        AND NOT EXISTS (SELECT FROM bundle_item WHERE bundle_id = :id AND invoice_id = invoice.id)
+    ORDER BY due_on, id
+"""
+
+_INSTALMENTS: Final = """
+    SELECT position, due_on, amount_minor FROM plan_instalment WHERE plan_id = :plan
+    ORDER BY position
+"""

@@ -1,0 +1,796 @@
+"""Issue what is due, once, in bulk: amounts are decided here, rows are streamed to the database.
+
+An order is a run, cut into spans of people. The command and the workers claim spans, each in a
+transaction of its own that writes the invoices and says that the span is done: whoever is killed
+leaves nothing half done, and whoever comes next goes on. That nobody has two invoices of a period
+is the unique key's to judge; who is billed already is left out before.
+
+Most people are one category for the whole quarter, and cost nothing but their row. Who did several
+things in it, or has several files, is assessed one by one (gateway.assessment).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Event
+from typing import Any, Final
+
+import psycopg
+from psycopg.errors import DeadlockDetected, UniqueViolation
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from gateway import outbox
+from gateway.assessment import Assessed, Assessor, Did, PersonFacts, quarter_of
+from gateway.clock import day_of
+from gateway.db import copy_blocks, execute, transaction
+from gateway.dues import DueLine, NotOwed
+from gateway.errors import Unusable
+from gateway.events import Happening, take_the_end_of_the_feed
+from gateway.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Billed, Rows, Terms
+from gateway.invoice_seals import Sealer, refuse_another_home
+from gateway.models import Periodicity
+from gateway.money import format_amount
+from gateway.periods import Period, parse_period, period_of
+from gateway.placing import carry_credit
+from gateway.references import format_reference, nth_references
+from gateway.seals import BooksKey
+from gateway.tariff import Tariff, keep_categories
+
+AHEAD_DAYS_MAX: Final = 366
+CHUNK: Final = 10_000
+"""People to a transaction: enough to be fast, and others wait for the end of the feed only for a
+fraction of a second."""
+
+WORKERS: Final = 2
+"""Spans that the command has in work at once: one is decided and packed while the other is
+written."""
+
+TRIES_MAX: Final = 5
+ISSUE_TASK: Final = "gateway.issue_chunks"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class IssueResult:
+    """What an order issued since we joined it; one that was cut short is continued by the next."""
+
+    issued: int
+    already: int
+    """Owed for the period, and its days billed before."""
+    total_minor: int
+    """Sum of what was issued, in centimes."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "issued": self.issued,
+            "already": self.already,
+            "total": format_amount(self.total_minor),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A run that was begun or joined."""
+
+    run_id: int
+    owing: int
+    """How many people its spans hold that may owe the period."""
+    before: IssueResult
+    """What had been done of it by others, or in another life."""
+
+
+# -- the order ------------------------------------------------------------------------------------
+
+
+def order_issue(
+    session: Session, tariff: Tariff, period: Period, *, category: str | None, now: datetime
+) -> Order:
+    """Order a period's invoices of one category, or of all that are owed by such periods.
+
+    An order of the same that is not finished is joined, and people enrolled since are added. The
+    caller owns the transaction. A worker is told of it.
+
+    Raises:
+        Unusable: The tariff has no such category, the period is not of its kind, or it lies more
+            than a year ahead.
+    """
+    refuse_far(period, now)
+    scope = _Scope.of(tariff, period, category)
+    keep_categories(session, tariff)
+    run_id = _open_run(session, period, category, now)
+    before = _done(session, run_id)
+    if before is None:
+        execute(session, "UPDATE issue_run SET finished_at = :now WHERE id = :id", _at(run_id, now))
+        run_id = _open_run(session, period, category, now)
+        before = IssueResult(0, 0, 0)
+    _cut(session, run_id, scope)
+    owing = execute(
+        session,
+        f"WITH {_SPECIAL} SELECT count(*) FROM contributor c WHERE {_PEOPLE}",
+        {**scope.parameters, "first": 0, "last": _ID_MAX},
+    ).scalar_one()
+    outbox.enqueue(session, ISSUE_TASK, now=now)
+    return Order(run_id, owing, before)
+
+
+def refuse_far(period: Period, now: datetime) -> None:
+    """Stop where a period lies too far ahead.
+
+    Raises:
+        Unusable: It lies more than a year ahead.
+    """
+    if (period.starts_on - day_of(now)).days > AHEAD_DAYS_MAX:
+        raise Unusable(f"{period.code} lies more than a year ahead: issue it when it is nearer.")
+
+
+def _open_run(session: Session, period: Period, category: str | None, now: datetime) -> int:
+    """Return the run of this period and category that is not finished, locked; made if need be."""
+    asked = {"period": period.code, "category": category, "now": now}
+    execute(
+        session,
+        "INSERT INTO issue_run (period, category_code, ordered_at)"
+        " VALUES (:period, :category, :now) ON CONFLICT DO NOTHING",
+        asked,
+    )
+    found: int | None = execute(
+        session,
+        "SELECT id FROM issue_run WHERE period = :period"
+        " AND category_code IS NOT DISTINCT FROM :category AND finished_at IS NULL FOR UPDATE",
+        asked,
+    ).scalar_one_or_none()
+    # Another may have finished it in between: then there is room for ours.
+    return _open_run(session, period, category, now) if found is None else found
+
+
+def _done(session: Session, run_id: int) -> IssueResult | None:
+    """Return what was done of a run that is open; None if it only lacks the word that it is."""
+    issued, already, total_minor, chunks, left = execute(
+        session,
+        "SELECT coalesce(sum(issued), 0), coalesce(sum(already), 0),"
+        " coalesce(sum(total_minor), 0)::bigint, count(*), count(*) FILTER (WHERE done_at IS NULL)"
+        " FROM issue_chunk WHERE run_id = :id",
+        {"id": run_id},
+    ).one()
+    return None if chunks and not left else IssueResult(issued, already, total_minor)
+
+
+def _cut(session: Session, run_id: int, scope: _Scope) -> None:
+    """Cut those who may owe, beyond the spans that the run has, into spans of CHUNK people."""
+    position, after = execute(
+        session,
+        "SELECT coalesce(max(position), 0), coalesce(max(last_id), 0) FROM issue_chunk"
+        " WHERE run_id = :id",
+        {"id": run_id},
+    ).one()
+    execute(
+        session,
+        f"""
+        WITH {_SPECIAL}, people AS (
+            SELECT c.id, row_number() OVER (ORDER BY c.id) AS number FROM contributor c
+            WHERE {_PEOPLE}
+        ), ends AS (
+            SELECT id FROM people WHERE number % :size = 0 UNION SELECT max(id) FROM people
+        )
+        INSERT INTO issue_chunk (run_id, position, first_id, last_id)
+        SELECT :run_id, :position + row_number() OVER (ORDER BY id),
+            coalesce(lag(id) OVER (ORDER BY id), :after) + 1, id
+        FROM ends WHERE id IS NOT NULL
+        """,
+        {
+            **scope.parameters,
+            "first": after + 1,
+            "last": _ID_MAX,
+            "size": CHUNK,
+            "run_id": run_id,
+            "position": position,
+            "after": after,
+        },
+    )
+
+
+_ID_MAX: Final = 2**63 - 1
+
+
+def _at(run_id: int, now: datetime) -> dict[str, Any]:
+    return {"id": run_id, "now": now}
+
+
+# -- whom it is about -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What a run asks for, and how SQL is told."""
+
+    period: Period
+    quarter: Period
+    codes: tuple[str, ...]
+    """Categories."""
+    billing: tuple[str, ...]
+    """Periods whose invoices bar one of this period."""
+
+    @classmethod
+    def of(cls, tariff: Tariff, period: Period, category: str | None) -> _Scope:
+        """Return what a run of a category, or of all, asks for.
+
+        Raises:
+            Unusable: The tariff has no such category, or the period is not of its kind.
+        """
+        if category is None:
+            found = [c for c in tariff.category if c.periodicity is period.periodicity]
+        else:
+            found = [tariff.of(category)]
+            if found[0].periodicity is not period.periodicity:
+                raise Unusable(
+                    f"{category} is owed by the {found[0].periodicity}, which {period.code} is not."
+                )
+        return cls(
+            period,
+            quarter_of(period),
+            tuple(each.code for each in found),
+            (period.code, *_overlapping(period)),
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "categories": list(self.codes),
+            "period": self.period.code,
+            "starts_on": self.period.starts_on,
+            "ends_on": self.period.ends_on,
+            "quarter_starts_on": self.quarter.starts_on,
+            "quarter_ends_on": self.quarter.ends_on,
+            "billing": list(self.billing),
+        }
+
+
+def _overlapping(period: Period) -> list[str]:
+    """Return the periods of the other kind that hold days of this one."""
+    if period.periodicity is Periodicity.MONTH:
+        return [period_of(period.starts_on, Periodicity.QUARTER).code]
+    year, first = period.starts_on.year, period.starts_on.month
+    return [f"{year}-{month:02}" for month in range(first, first + 3)]
+
+
+# Who did something else in the quarter, or has more than one file.
+_SPECIAL: Final = """special AS MATERIALIZED (
+    SELECT contributor_id AS id FROM activity
+    WHERE contributor_id BETWEEN :first AND :last AND withdrawn_at IS NULL
+        AND since <= :quarter_ends_on AND (until IS NULL OR until >= :quarter_starts_on)
+    UNION
+    SELECT merged_into_id FROM contributor WHERE merged_into_id BETWEEN :first AND :last
+)"""
+
+_PEOPLE: Final = """c.id BETWEEN :first AND :last AND c.merged_into_id IS NULL AND (
+    c.category_code = ANY(:categories) AND c.registered_on <= :ends_on
+        AND (c.left_on IS NULL OR c.left_on >= :starts_on)
+    OR c.id IN (SELECT id FROM special)
+)"""
+
+# One of the period itself bars another for ever, cancelled or not.
+_BILLED: Final = "period = ANY(:billing) AND (period = :period OR cancelled_at IS NULL)"
+
+
+# -- the work -------------------------------------------------------------------------------------
+
+
+def issue_invoices(
+    tariff: Tariff,
+    period: Period,
+    *,
+    category: str | None,
+    key: BooksKey,
+    clock: Callable[[], datetime],
+    progress: Progress = lambda _done, _of: None,
+    workers: int = WORKERS,
+) -> IssueResult:
+    """Issue the period's invoices of one category, or of all that are owed by such periods.
+
+    Opens a transaction per span of people. Killed between or inside spans and run again, it issues
+    what is missing and nothing twice. Several may run at once, and workers beside them: they share
+    the spans, and each returns what was issued since it joined. A period is owed from the one that
+    contains `registered_on` to the one that contains `left_on`. Nobody is billed twice for a day:
+    who changed from months to quarters, or back, is left out while an invoice of the other kind
+    that holds days of the period stands.
+
+    Args:
+        tariff: The one in force.
+        period: What is to be issued.
+        category: Only this one; None for all.
+        key: The books' key: it seals each invoice, and signs what is paid out of credit.
+        clock: The business clock.
+        progress: Told after each span of how many, of how many that may owe; by any thread.
+        workers: How many spans are in work at once.
+
+    Raises:
+        Unusable: The tariff has no such category, the period is not of its kind, it lies more
+            than a year ahead, or a base cannot be priced.
+    """
+    with transaction() as session:
+        refuse_another_home(session, Sealer(key))
+        order = order_issue(session, tariff, period, category=category, now=clock())
+    issuer = Issuer(tariff, key, clock)
+    stop = Event()
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                ran = issuer.run_next(order.run_id, wait=True)
+                if ran is None:
+                    return
+                progress(ran.done, order.owing)
+        finally:
+            stop.set()
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for each in [pool.submit(work) for _ in range(workers)]:
+                each.result()
+        finally:
+            stop.set()
+    with transaction() as session:
+        finish(session, order.run_id, now=clock())
+        issued, already, total_minor = execute(
+            session,
+            "SELECT coalesce(sum(issued), 0), coalesce(sum(already), 0),"
+            " coalesce(sum(total_minor), 0)::bigint FROM issue_chunk WHERE run_id = :id",
+            {"id": order.run_id},
+        ).one()
+    before = order.before
+    return IssueResult(
+        issued - before.issued, already + before.issued, total_minor - before.total_minor
+    )
+
+
+def issue_some(
+    tariff: Tariff, *, key: BooksKey, clock: Callable[[], datetime], seconds: float
+) -> int:
+    """Do spans of open runs for some seconds; return how many. For workers: any number at once.
+
+    Opens a transaction per span.
+
+    Raises:
+        Unusable: Invoices are sealed with another key, or a base cannot be priced.
+    """
+    issuer, until, count = Issuer(tariff, key, clock), time.monotonic() + seconds, 0
+    while count == 0 or time.monotonic() < until:
+        if count == 0:
+            with transaction() as session:
+                refuse_another_home(session, Sealer(key))
+        ran = issuer.run_next()
+        if ran is None:
+            break
+        count += 1
+    with transaction() as session:
+        for run_id in execute(session, "SELECT id FROM issue_run WHERE finished_at IS NULL").all():
+            finish(session, run_id[0], now=clock())
+    return count
+
+
+def finish(session: Session, run_id: int, *, now: datetime) -> None:
+    """Say that a run is finished, if all its spans are done. The caller owns the transaction."""
+    # Locked first: whoever joins the run adds spans under this lock, and the next statement sees.
+    execute(session, "SELECT FROM issue_run WHERE id = :id FOR UPDATE", {"id": run_id})
+    execute(
+        session,
+        "UPDATE issue_run SET finished_at = :now WHERE id = :id AND finished_at IS NULL AND NOT"
+        " EXISTS (SELECT FROM issue_chunk WHERE run_id = :id AND done_at IS NULL)",
+        _at(run_id, now),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A span that was done."""
+
+    run_id: int
+    issued: int
+    done: int
+    """People of the run who were found billed, or were billed, so far."""
+
+
+class Issuer:
+    """Does spans of ordered runs, one in a transaction. Threads may share one."""
+
+    def __init__(
+        self,
+        tariff: Tariff,
+        key: BooksKey,
+        clock: Callable[[], datetime],
+        *,
+        sealed: bool = True,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            tariff: The one in force.
+            key: The books' key.
+            clock: The business clock.
+            sealed: False only to measure what seals cost.
+        """
+        self._tariff = tariff
+        self._key = key
+        self._clock = clock
+        self._sealer = Sealer(key) if sealed else None
+
+    def run_next(self, run_id: int | None = None, *, wait: bool = False) -> Ran | None:
+        """Do the next span of a run, or of any; None if all are done or in others' hands.
+
+        Opens a transaction, and another where the span's people were billed meanwhile by somebody
+        else.
+
+        Args:
+            run_id: The run; None for any that is open.
+            wait: Wait for a span that another has in hand, and do it if they did not.
+
+        Raises:
+            Unusable: A base cannot be priced.
+        """
+        for tries_left in reversed(range(TRIES_MAX)):
+            try:
+                with transaction() as session:
+                    claimed = _claim(session, run_id, skip=True)
+                    if claimed is None and wait:
+                        claimed = _claim(session, run_id, skip=False)
+                    return None if claimed is None else self._run(session, claimed)
+            except (DBAPIError, psycopg.Error) as error:
+                cause = error.orig if isinstance(error, DBAPIError) else error
+                # Somebody else billed one of these people in the same moment: who is left is
+                # found anew.
+                if not tries_left or not isinstance(cause, (UniqueViolation, DeadlockDetected)):
+                    raise
+        raise AssertionError
+
+    def _run(self, session: Session, claimed: _Claimed) -> Ran:
+        now = self._clock()
+        scope = _Scope.of(self._tariff, parse_period(claimed.period), claimed.category)
+        _take_turns(session, scope.period)
+        owed = _owed(session, self._tariff, scope, claimed.first_id, claimed.last_id)
+        rows = _write(session, self._tariff, scope.period, owed, self._sealer, now)
+        carry(session, [person for person, _ in owed.people], key=self._key, now=now)
+        _tell(session, rows)
+        done = execute(
+            session,
+            "WITH ran AS (UPDATE issue_chunk SET done_at = :now, issued = :issued,"
+            " already = :already, total_minor = :total"
+            " WHERE run_id = :run AND position = :position)"
+            " SELECT coalesce(sum(issued + already), 0) FROM issue_chunk WHERE run_id = :run",
+            {
+                "now": now,
+                "issued": len(owed.people),
+                "already": owed.already,
+                "total": sum(owed.lines[place][1].amount_minor for _, place in owed.people),
+                "run": claimed.run_id,
+                "position": claimed.position,
+            },
+        ).scalar_one()
+        return Ran(claimed.run_id, len(owed.people), done + len(owed.people) + owed.already)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    run_id: int
+    position: int
+    first_id: int
+    last_id: int
+    period: str
+    category: str | None
+
+
+def _claim(session: Session, run_id: int | None, *, skip: bool) -> _Claimed | None:
+    """Lock the first span that is not done, of a run or of any."""
+    row = execute(
+        session,
+        "SELECT c.run_id, c.position, c.first_id, c.last_id, r.period, r.category_code"
+        " FROM issue_chunk c JOIN issue_run r ON r.id = c.run_id"
+        " WHERE c.done_at IS NULL AND c.run_id = coalesce(:run_id, c.run_id)"
+        f" ORDER BY c.run_id, c.position LIMIT 1 FOR UPDATE OF c {'SKIP LOCKED' if skip else ''}",
+        {"run_id": run_id},
+    ).one_or_none()
+    return None if row is None else _Claimed(*row)
+
+
+def _take_turns(session: Session, period: Period) -> None:
+    """Let months and quarters be issued one after the other, each kind by as many as like.
+
+    A person who changes from one kind to the other at this moment could else be billed by both:
+    neither would see the other's invoice. The two modes bar each other and not themselves; the
+    table is one that nobody writes.
+    """
+    mode = "ROW EXCLUSIVE" if period.periodicity is Periodicity.MONTH else "SHARE"
+    execute(session, f"LOCK TABLE reference_key IN {mode} MODE")
+
+
+# -- who owes what --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Owed:
+    """Those of a span who are to be billed."""
+
+    people: list[tuple[int, int]] = field(default_factory=list)
+    """Contributor, and the place of what is owed in `lines`."""
+    lines: list[tuple[str, DueLine]] = field(default_factory=list)
+    """By category; each once, though many bases owe it."""
+    already: int = 0
+    _places: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
+
+    def place(self, category: str, line: DueLine) -> int:
+        """Return the place of what is owed, which is kept if it is new."""
+        key = (category, line.rule, line.source, line.amount_minor)
+        if key not in self._places:
+            self._places[key] = len(self.lines)
+            self.lines.append((category, line))
+        return self._places[key]
+
+
+def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_id: int) -> _Owed:
+    """Return who of a span of ids owes the period and is not billed for any day of it.
+
+    The decision is the pure functions', once for each base, so that the issue and a quote can
+    never disagree.
+    """
+    rows = execute(
+        session,
+        # OFFSET keeps the search for an invoice what it is written as, one look into the index for
+        # each person: a join of the two would read all invoices there are for each span.
+        f"""
+        WITH {_SPECIAL}
+        SELECT c.id, c.category_code, c.category_base_minor,
+            coalesce(c.category_since > :quarter_starts_on, false)
+                OR c.id IN (SELECT id FROM special),
+            EXISTS (SELECT FROM invoice WHERE contributor_id = c.id AND {_BILLED} OFFSET 0)
+        FROM contributor c WHERE {_PEOPLE} ORDER BY c.id
+        """,
+        {**scope.parameters, "first": first_id, "last": last_id},
+    )
+    owed, assessor, special = _Owed(), Assessor(tariff), []
+    places: dict[tuple[str, int | None], int] = {}
+    for person, category, base, is_special, is_billed in rows:
+        if is_special:
+            special.append(person)
+            continue
+        place = places.get((category, base))
+        if place is None:
+            line = assessor.price(category, base, scope.period)
+            place = owed.place(category, line) if isinstance(line, DueLine) else -1
+            places[category, base] = place
+        if place < 0:
+            continue
+        if is_billed:
+            owed.already += 1
+        else:
+            owed.people.append((person, place))
+    if special:
+        _add_special(session, assessor, scope, special, owed)
+    return owed
+
+
+def _add_special(
+    session: Session, assessor: Assessor, scope: _Scope, people: Sequence[int], owed: _Owed
+) -> None:
+    """Assess people one by one, and add those who owe the period in the scope's categories."""
+    files = _read_files(session, people)
+    owners = {file: person for person, ids in files.items() for file in ids}
+    billed = execute(
+        session,
+        f"SELECT contributor_id FROM invoice WHERE contributor_id = ANY(:files) AND {_BILLED}",
+        {**scope.parameters, "files": list(owners)},
+    )
+    barred = {owners[file] for file in billed.scalars()}
+    for person in people:
+        found = assessor.period(list(files[person].values()), scope.period)
+        if not isinstance(found, Assessed) or found.category not in scope.codes:
+            continue
+        if person in barred:
+            owed.already += 1
+        else:
+            owed.people.append((person, owed.place(found.category, found.line)))
+
+
+def assess_person(
+    session: Session, tariff: Tariff, contributor_id: int, period: Period
+) -> Assessed | NotOwed:
+    """Return what a person owes for a period by all that is known of them, or why nothing.
+
+    Raises:
+        Unusable: There is no such person, or a base cannot be priced.
+    """
+    files = _read_files(session, [contributor_id])
+    if not files:
+        raise Unusable("No such contributor, or the file of one who has another that stands.")
+    return Assessor(tariff).period(list(files[contributor_id].values()), period)
+
+
+def _read_files(session: Session, people: Sequence[int]) -> dict[int, dict[int, PersonFacts]]:
+    """Return the files of each person by their ids, the one that stands first."""
+    given = {"people": list(people)}
+    rows = execute(
+        session,
+        "SELECT coalesce(merged_into_id, id) AS person, id, registered_on, left_on,"
+        " category_code, category_base_minor, category_since FROM contributor"
+        " WHERE id = ANY(:people) AND merged_into_id IS NULL OR merged_into_id = ANY(:people)"
+        " ORDER BY merged_into_id NULLS FIRST, id",
+        given,
+    ).all()
+    activities: dict[int, list[Did]] = {}
+    for file, *did in execute(
+        session,
+        "SELECT contributor_id, category_code, base_minor, since, until FROM activity"
+        " WHERE contributor_id = ANY(:files) AND withdrawn_at IS NULL ORDER BY id",
+        {"files": [row.id for row in rows]},
+    ):
+        activities.setdefault(file, []).append(Did(*did))
+    files: dict[int, dict[int, PersonFacts]] = {}
+    for person, file, *facts in rows:
+        files.setdefault(person, {})[file] = PersonFacts(
+            *facts, activities=activities.get(file, ())
+        )
+    return files
+
+
+# -- what is written ------------------------------------------------------------------------------
+
+
+def issue_one(
+    session: Session,
+    tariff: Tariff,
+    period: Period,
+    contributor_id: int,
+    assessed: Assessed,
+    *,
+    key: BooksKey,
+    now: datetime,
+) -> Happening | None:
+    """Write one person's invoice of a period unless there is one; None if there is.
+
+    The caller owns the transaction, has asked what is owed (`assess_person`), carries credit to
+    what was issued (`carry`, or gateway.placing), and tells the event that is returned, last.
+    Nothing is issued over a cancelled invoice.
+
+    Raises:
+        Unusable: The period lies more than a year ahead, days of it are billed already, or
+            invoices are sealed with another key.
+    """
+    refuse_far(period, now)
+    sealer = Sealer(key)
+    refuse_another_home(session, sealer)
+    _take_turns(session, period)
+    billing = [period.code, *_overlapping(period)]
+    other = execute(
+        session,
+        "SELECT period, reference FROM invoice WHERE contributor_id IN ("
+        f"SELECT id FROM contributor WHERE id = :id OR merged_into_id = :id) AND {_BILLED}"
+        " ORDER BY period = :period DESC, due_on LIMIT 1",
+        {"id": contributor_id, "billing": billing, "period": period.code},
+    ).one_or_none()
+    if other is not None and other.period == period.code:
+        return None
+    if other is not None:
+        raise Unusable(
+            f"Days of {period.code} are billed already by the invoice of {other.period}"
+            f" ({format_reference(other.reference)}): nobody is billed twice for a day."
+        )
+    owed = _Owed()
+    owed.people.append((contributor_id, owed.place(assessed.category, assessed.line)))
+    try:
+        with session.begin_nested():
+            return _write(session, tariff, period, owed, sealer, now).happenings()[0]
+    except UniqueViolation:
+        return None
+
+
+def _write(
+    session: Session,
+    tariff: Tariff,
+    period: Period,
+    owed: _Owed,
+    sealer: Sealer | None,
+    now: datetime,
+) -> Rows:
+    """Write the invoices and their lines; the events are packed, to be written last."""
+    rules = _keep_rules(session, [line for _, line in owed.lines])
+    terms = [
+        Terms(
+            category=category,
+            period=period.code,
+            due_on=tariff.due_on(category, period),
+            amount_minor=line.amount_minor,
+            rule_id=rules[line.rule, line.source, line.verified],
+            tariff=tariff.version,
+            issued_at=now,
+        )
+        for category, line in owed.lines
+    ]
+    ids, references = _draw(session, len(owed.people))
+    billed = [
+        Billed(invoice_id, reference, person, place)
+        for invoice_id, reference, (person, place) in zip(ids, references, owed.people, strict=True)
+    ]
+    rows = Rows(billed, terms, sealer)
+    if billed:
+        copy_blocks(session, COPY_INVOICES, rows.invoices())
+        copy_blocks(session, COPY_LINES, rows.lines)
+    return rows
+
+
+def _tell(session: Session, rows: Rows) -> None:
+    """Append the events to the feed, as gateway.events.tell would."""
+    if rows.events:
+        take_the_end_of_the_feed(session)
+        copy_blocks(session, COPY_EVENTS, rows.events)
+
+
+def _draw(session: Session, how_many: int) -> tuple[list[int], list[bytes]]:
+    """Draw so many ids and references. What a failed transaction drew is not drawn again."""
+    if not how_many:
+        return [], []
+    key, ids, numbers = execute(
+        session,
+        "SELECT (SELECT key FROM reference_key), array_agg(nextval(ids)),"
+        " array_agg(nextval('invoice_number')) FROM generate_series(1, :many),"
+        " CAST(pg_get_serial_sequence('invoice', 'id') AS regclass) AS ids",
+        {"many": how_many},
+    ).one()
+    return ids, nth_references(numbers, bytes(key))
+
+
+def _keep_rules(session: Session, lines: Sequence[DueLine]) -> Mapping[tuple[str, str, bool], int]:
+    """Return the ids of the reasons of these lines, which are kept if they are new."""
+    wanted = {(line.rule, line.source, line.verified): line for line in lines}
+    known = _known_rules(session, wanted)
+    missing = [wanted[why] for why in wanted if why not in known]
+    for line in missing:
+        execute(
+            session,
+            "INSERT INTO rule (rule, source, verified, facts)"
+            " VALUES (:rule, :source, :verified, CAST(:facts AS jsonb)) ON CONFLICT DO NOTHING",
+            {
+                "rule": line.rule,
+                "source": line.source,
+                "verified": line.verified,
+                "facts": json.dumps(dict(line.facts)),
+            },
+        )
+    return _known_rules(session, wanted) if missing else known
+
+
+def _known_rules(
+    session: Session, wanted: Mapping[tuple[str, str, bool], DueLine]
+) -> dict[tuple[str, str, bool], int]:
+    rows = execute(
+        session,
+        "SELECT rule, source, verified, id FROM rule WHERE rule = ANY(:rules)",
+        {"rules": sorted({rule for rule, _, _ in wanted})},
+    )
+    return {(rule, source, verified): found for rule, source, verified, found in rows}
+
+
+def carry(session: Session, people: Sequence[int], *, key: BooksKey, now: datetime) -> None:
+    """Pay what was issued to these people out of the credit of those who have some.
+
+    The caller owns the transaction.
+    """
+    credited = execute(
+        session,
+        """
+        SELECT p.id FROM unnest(CAST(:people AS bigint[])) AS p (id)
+        JOIN ledger_account a ON a.code = 'credit:' || p.id
+        WHERE (SELECT coalesce(sum(amount_minor), 0) FROM ledger_transfer
+                WHERE credit_account_id = a.id)
+            > (SELECT coalesce(sum(amount_minor), 0) FROM ledger_transfer
+                WHERE debit_account_id = a.id)
+        ORDER BY p.id
+        """,
+        {"people": list(people)},
+    ).scalars()
+    found = list(credited)
+    if found:
+        carry_credit(session, found, key=key, now=now)

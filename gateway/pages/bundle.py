@@ -1,0 +1,69 @@
+"""The page and the notice of a reference that pays several invoices, a plan's among them.
+
+Whoever has the reference sees each of them: its period, initials and what is due. Card pages are
+for one invoice and are not offered here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import Request, Response
+
+from gateway.bundle_presentment import BundlePresentment
+from gateway.institution import institution
+from gateway.pages import site
+from gateway.pages.lookup import now
+from gateway.pages.shown import (
+    PAPERS,
+    code_title,
+    drawn,
+    grows_on,
+    is_covered,
+    pdf,
+    shares,
+)
+from gateway.pages.turnstile import Full
+from gateway.pages.ways import ways_to_pay
+from gateway.papers.bundle_notice import bundle_pdf
+from gateway.papers.notice import PAYABLE
+from gateway.settings import settings
+from gateway.words.speech import speech
+
+ROWS_MAX: Final = 60
+"""Invoices that the page lists; a reference may be for thousands, and a phone has to load it."""
+
+
+def bundle_page(request: Request, found: BundlePresentment) -> Response:
+    """Return what is due by a reference for several invoices, or how it stands."""
+    payable = found.standing in PAYABLE
+    at = site.address_of(request)
+    link = settings().payer_link(found.reference)
+    return site.page(
+        request,
+        "bundle.html",
+        at=at,
+        p=found,
+        payable=payable,
+        covered=payable and is_covered(found, now()),
+        listed=(found.shown if payable else found.items)[:ROWS_MAX],
+        more=max(0, len(found.shown if payable else found.items) - ROWS_MAX),
+        ways=ways_to_pay(institution().way, found.due_minor) if payable else [],
+        code=drawn(link, code_title(request, found.reference)),
+        link=link,
+        shares=shares(found, speech(at.language)) if payable else {},
+        today=now(),
+        grows_on=grows_on(found.valid_until),
+    )
+
+
+def bundle_paper(request: Request, found: BundlePresentment) -> Response:
+    """Return its notice to print, with initials only."""
+    try:
+        with PAPERS.turn():
+            paper = bundle_pdf(
+                found, settings=settings(), institution=institution(), masked=True, now=now()
+            )
+    except Full:
+        return site.wait_page(request, 10, "busy")
+    return pdf(paper, f"amo-{found.reference}.pdf")

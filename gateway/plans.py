@@ -1,0 +1,553 @@
+"""Instalment plans: made with a reference and reliefs, judged by date, kept or broken.
+
+Decisions are gateway.instalments'; what is broken is as if it had never been granted. The caller
+owns each transaction; nothing but its commit should follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.activities import lock_people
+from gateway.balances import Relief
+from gateway.bundles import make_bundle
+from gateway.campaigns import Because, Campaigns, Debt, Grant, campaigns, code_of, with_plan
+from gateway.clock import day_of
+from gateway.db import execute, insert_all
+from gateway.dues import DueLine
+from gateway.errors import Unusable
+from gateway.events import Happening, tell
+from gateway.instalments import (
+    Instalment,
+    PlanFacts,
+    PlanStanding,
+    PlanState,
+    is_late,
+    schedule,
+    state_of,
+)
+from gateway.models import BundleKind, EventType, LineKind, Plan, PlanInstalment, Remission
+from gateway.money import format_amount
+from gateway.placing import hold_people
+from gateway.reliefs import (
+    AGAIN,
+    BATCH,
+    NewRelief,
+    Reviewed,
+    adjusted,
+    end_reliefs,
+    read_debts,
+    relieved,
+    remitted_by_invoice,
+    settle,
+    surviving_file,
+    told_ended,
+    told_granted,
+    why_remitted,
+    write_reliefs,
+)
+from gateway.seals import BooksKey
+
+RULE: Final = "instalments"
+"""The rule's name in the campaigns file, kept with the file's version on each plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan as it stands on a day. Amounts in centimes."""
+
+    id: int
+    reference: str
+    contributor_id: int
+    made_on: date
+    months: int
+    amount_minor: int
+    campaign: str | None
+    """The code of the campaign whose remission rests on it."""
+    invoices: tuple[str, ...]
+    """References of what it spreads, oldest first."""
+    state: PlanState
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as commands print it."""
+        state = self.state
+        return {
+            "plan": str(self.id),
+            "reference": self.reference,
+            "status": state.standing.value,
+            "since": state.since.isoformat() if state.since else None,
+            "because": state.because.value if state.because else None,
+            "made_on": self.made_on.isoformat(),
+            "months": self.months,
+            "amount": format_amount(self.amount_minor),
+            "paid": format_amount(state.paid_minor),
+            "due": format_amount(state.unpaid_minor),
+            "campaign": self.campaign,
+            "invoices": list(self.invoices),
+            "instalments": [
+                {
+                    "due_on": each.instalment.due_on.isoformat(),
+                    "amount": format_amount(each.instalment.amount_minor),
+                    "unpaid": format_amount(each.unpaid_minor),
+                    "status": each.state.value,
+                }
+                for each in state.instalments
+            ],
+        }
+
+
+# -- made -----------------------------------------------------------------------------------------
+
+
+def make_plan(
+    session: Session,
+    contributor_id: int,
+    months: int,
+    campaign: str | None,
+    *,
+    key: BooksKey,
+    now: datetime,
+) -> PlanView:
+    """Spread all that a person is late with over months; with a campaign, after its remission.
+
+    Args:
+        session: Whose transaction it is; nothing but its commit should follow.
+        contributor_id: Any file of the person.
+        months: How many instalments.
+        campaign: Code of the campaign whose condition the plan is; None: none.
+        key: Of the books.
+        now: The business clock.
+
+    Raises:
+        Unusable: There is no such person, nothing is late, a plan stands already, or the rule or
+            the campaign does not allow it.
+    """
+    file = campaigns()
+    longest = file.plan.span.months_max
+    if not 1 <= months <= longest:
+        raise Unusable(f"A plan has 1 to {longest} months, not {months}.")
+    named = file.of(campaign) if campaign is not None else None
+    person, on = surviving_file(session, contributor_id), day_of(now)
+    lock_people(session, [person])
+    hold_people(session, [person])
+    _refuse_standing(session, person, campaign)
+    debts = read_debts(session, [person])[person]
+    covered = [debt for debt in debts if is_late(debt, on)]
+    if not covered:
+        raise Unusable("Nothing is late: there is nothing to spread.")
+    granted = with_plan(named, debts, months, on) if named is not None else None
+    amount_minor = sum(debt.on(on, *_granted(granted, debt)).due_minor for debt in covered)
+    instalments = schedule(amount_minor, months, on, file.plan.schedule)
+    ids = [debt.invoice_id for debt in covered]
+    before = remitted_by_invoice(session, ids, now=now)
+    made = _keep_plan(session, file, person, ids, instalments, now)
+    reliefs = _plan_reliefs(file, made, ids, on)
+    happenings = []
+    if granted is not None and named is not None:
+        kept = Remission(
+            contributor_id=person,
+            campaign=file.named(named.code),
+            granted_on=on,
+            plan_id=made.plan_id,
+            granted_at=now,
+        )
+        session.add(kept)
+        session.flush()
+        verified = granted.offer.verified and named.debts.verified
+        why = why_remitted(kept.campaign, granted.offer, verified)
+        reliefs = [
+            NewRelief(at, relief, why, remission_id=kept.id)
+            for at, relief in granted.reliefs.items()
+            if at in set(ids)
+        ] + reliefs
+        happenings.append(told_granted(kept.id, kept.campaign, on, made.reference))
+    write_reliefs(session, reliefs, now=now)
+    settle(session, [person], ids, key=key, now=now)
+    view = read_plans(session, "plan.id = :id", {"id": made.plan_id}, on=on)[0]
+    after = remitted_by_invoice(session, ids, now=now)
+    tell(session, [*adjusted(session, before, after), _told_made(view), *happenings], now=now)
+    return view
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    plan_id: int
+    reference: str
+
+
+def _granted(granted: Grant | None, debt: Debt) -> list[Relief]:
+    if granted is None or debt.invoice_id not in granted.reliefs:
+        return []
+    return [granted.reliefs[debt.invoice_id]]
+
+
+def _refuse_standing(session: Session, person: int, campaign: str | None) -> None:
+    """Refuse a second plan beside one that stands, and a campaign's remission twice."""
+    standing = execute(
+        session,
+        f"SELECT EXISTS (SELECT FROM plan WHERE contributor_id IN {FILES} AND {_OPEN})",
+        {"person": person},
+    ).scalar_one()
+    if standing:
+        raise Unusable("A plan of this contributor stands: one at a time.")
+    if campaign is not None and has_remission(session, person, campaign):
+        raise Unusable(f"This contributor has the remission of campaign {campaign} already.")
+
+
+def has_remission(session: Session, person: int, campaign: str) -> bool:
+    """Say whether a campaign's remission stands for a person, whichever version granted it."""
+    return bool(
+        execute(
+            session,
+            "SELECT EXISTS (SELECT FROM remission WHERE broken_on IS NULL"
+            f" AND split_part(campaign, '@', 1) = :code AND contributor_id IN {FILES})",
+            {"person": person, "code": campaign},
+        ).scalar_one()
+    )
+
+
+def _keep_plan(
+    session: Session,
+    file: Campaigns,
+    person: int,
+    invoice_ids: Sequence[int],
+    instalments: Sequence[Instalment],
+    now: datetime,
+) -> _Made:
+    """Write a plan with its bundle and its instalments."""
+    bundle = make_bundle(session, BundleKind.PLAN, invoice_ids, contributor_id=person, now=now)
+    assert bundle.id is not None
+    plan = Plan(
+        contributor_id=person,
+        bundle_id=bundle.id,
+        rule=file.named(RULE),
+        made_on=day_of(now),
+        months=len(instalments),
+        amount_minor=sum(each.amount_minor for each in instalments),
+        made_at=now,
+    )
+    session.add(plan)
+    session.flush()
+    assert plan.id is not None
+    rows = [
+        {
+            "plan_id": plan.id,
+            "position": each.position,
+            "due_on": each.due_on,
+            "amount_minor": each.amount_minor,
+        }
+        for each in instalments
+    ]
+    insert_all(session, PlanInstalment, rows)
+    return _Made(plan.id, bundle.reference)
+
+
+def _plan_reliefs(
+    file: Campaigns, made: _Made, invoice_ids: Iterable[int], on: date
+) -> list[NewRelief]:
+    """Return what marks the invoices as spread, and stops their penalty if the rule says so."""
+    rule = file.plan.penalty
+    stops = "no penalty while it stands" if rule.stops else "the penalty goes on"
+    why = DueLine(
+        LineKind.REMISSION,
+        0,
+        f"{file.named(RULE)}: {stops}",
+        rule.source,
+        rule.verified,
+        {"form": "plan", "stops_penalty": "yes" if rule.stops else "no"},
+    )
+    relief = Relief(on, stops_penalty=rule.stops)
+    return [NewRelief(at, relief, why, plan_id=made.plan_id) for at in invoice_ids]
+
+
+# -- read -----------------------------------------------------------------------------------------
+
+
+def plans_of(session: Session, contributor_id: int, *, on: date) -> list[PlanView]:
+    """Return a person's plans as they stand on a day, ended ones too, oldest first.
+
+    Raises:
+        Unusable: There is no such contributor.
+    """
+    person = surviving_file(session, contributor_id)
+    return read_plans(session, f"plan.contributor_id IN {FILES}", {"person": person}, on=on)
+
+
+def read_plan(session: Session, plan_id: int, *, on: date) -> PlanView | None:
+    """Return a plan as it stands on a day, or None if there is none."""
+    return next(iter(read_plans(session, "plan.id = :id", {"id": plan_id}, on=on)), None)
+
+
+def read_plans(
+    session: Session, where: str, parameters: Mapping[str, Any], *, on: date
+) -> list[PlanView]:
+    """Return the plans that fit a condition of this code's own, as they stand on a day."""
+    rows = execute(session, f"{_PLANS} WHERE {where} ORDER BY plan.id", parameters).mappings().all()
+    facts = _facts(session, rows)
+    rule = campaigns().plan
+    return [
+        PlanView(
+            id=row["id"],
+            reference=row["reference"],
+            contributor_id=row["person"],
+            made_on=row["made_on"],
+            months=row["months"],
+            amount_minor=row["amount_minor"],
+            campaign=code_of(row["campaign"]) if row["campaign"] else None,
+            invoices=tuple(row["invoices"]),
+            state=_as_ended(row, state_of(facts[row["id"]], rule, on)),
+        )
+        for row in rows
+    ]
+
+
+def _as_ended(row: Any, state: PlanState) -> PlanState:
+    """Return a state with the end that is written down, if one is."""
+    if row["kept_on"] is None and row["broken_on"] is None:
+        return state
+    kept = row["kept_on"] is not None
+    return PlanState(
+        PlanStanding.KEPT if kept else PlanStanding.BROKEN,
+        row["kept_on"] if kept else row["broken_on"],
+        None if kept else Because(row["broken_because"]),
+        state.paid_minor,
+        state.unpaid_minor,
+        state.instalments,
+    )
+
+
+def _facts(session: Session, rows: Sequence[Any]) -> dict[int, PlanFacts]:
+    """Return what bears on plans, by their ids."""
+    ids = [row["id"] for row in rows]
+    debts = read_debts(session, {row["person"] for row in rows}, revived_plans=ids)
+    instalments: dict[int, list[Instalment]] = {}
+    for plan_id, position, due_on, amount_minor in execute(
+        session,
+        "SELECT plan_id, position, due_on, amount_minor FROM plan_instalment"
+        " WHERE plan_id = ANY(:ids) ORDER BY plan_id, position",
+        {"ids": ids},
+    ):
+        known = instalments.setdefault(plan_id, [])
+        known.append(Instalment(position, due_on, amount_minor))
+    found = {}
+    for row in rows:
+        spread = set(row["invoice_ids"])
+        theirs = debts[row["person"]]
+        found[row["id"]] = PlanFacts(
+            row["made_on"],
+            instalments[row["id"]],
+            [debt for debt in theirs if debt.invoice_id in spread],
+            [debt for debt in theirs if debt.invoice_id not in spread],
+        )
+    return found
+
+
+# -- judged ---------------------------------------------------------------------------------------
+
+
+def review_plans(session: Session, *, key: BooksKey, now: datetime, after: int = 0) -> Reviewed:
+    """Judge the next plans by date, and write down which are kept or broken, and since when.
+
+    Plans that ended not long ago are judged again: a payment made in time may come late. Any
+    number of times; the days do not depend on when this runs.
+
+    Args:
+        session: Whose transaction it is; nothing but its commit should follow.
+        key: Of the books.
+        now: The business clock.
+        after: `next_after` of the step before.
+    """
+    on = day_of(now)
+    rows = _to_judge(session, "plan.id > :after", {"after": after, "size": BATCH}, on)
+    following = rows[-1]["id"] if len(rows) == BATCH else None
+    people = sorted({change.row["person"] for change in _changes(session, rows, on)})
+    if not people:
+        return Reviewed(following, len(rows), 0, 0, 0)
+    lock_people(session, people)
+    hold_people(session, people)
+    # Read again, now that nobody else moves their money or judges them.
+    ids = [row["id"] for row in rows if row["person"] in set(people)]
+    fresh = _to_judge(session, "plan.id = ANY(:ids)", {"ids": ids, "size": len(ids)}, on)
+    changes = _changes(session, fresh, on)
+    _write(session, changes, people, key=key, now=now)
+    outcomes = [change.state.standing for change in changes]
+    kept = outcomes.count(PlanStanding.KEPT)
+    broken = outcomes.count(PlanStanding.BROKEN)
+    return Reviewed(following, len(rows), kept, broken, len(outcomes) - kept - broken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A plan whose end is not as it is written down, and how it stands."""
+
+    row: Any
+    state: PlanState
+
+    @property
+    def kept_on(self) -> date | None:
+        return self.state.since if self.state.standing is PlanStanding.KEPT else None
+
+    @property
+    def broken_on(self) -> date | None:
+        return self.state.since if self.state.standing is PlanStanding.BROKEN else None
+
+
+def _to_judge(
+    session: Session, where: str, parameters: Mapping[str, Any], on: date
+) -> Sequence[Any]:
+    """Return plans that stand or ended not long ago."""
+    return (
+        execute(
+            session,
+            f"{_PLANS} WHERE {where} AND {_JUDGED} ORDER BY plan.id LIMIT :size",
+            {**parameters, "since": on - AGAIN},
+        )
+        .mappings()
+        .all()
+    )
+
+
+def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
+    """Return the plans whose end is not as it is written down.
+
+    One that was broken stands again only if nothing has taken its place.
+    """
+    facts = _facts(session, rows)
+    found = []
+    for row in rows:
+        change = _Change(row, state_of(facts[row["id"]], campaigns().plan, on))
+        same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
+        revived = row["broken_on"] is not None and change.broken_on is None
+        if not same and not (revived and row["replaced"]):
+            found.append(change)
+    return found
+
+
+def _write(
+    session: Session,
+    changes: Sequence[_Change],
+    people: Sequence[int],
+    *,
+    key: BooksKey,
+    now: datetime,
+) -> None:
+    """Write down how plans and the remissions that rest on them ended, and what follows."""
+    if not changes:
+        return
+    ids = [change.row["id"] for change in changes]
+    invoices = relieved(session, plans=ids, remissions=())
+    before = remitted_by_invoice(session, invoices, now=now)
+    values = {
+        "ids": ids,
+        "kept": [change.kept_on for change in changes],
+        "broken": [change.broken_on for change in changes],
+        "because": [change.state.because for change in changes],
+    }
+    execute(session, f"UPDATE plan SET {_ENDS} FROM {_GIVEN} WHERE plan.id = given.id", values)
+    values["because"] = [Because.PLAN_BROKEN if c.broken_on else None for c in changes]
+    execute(
+        session,
+        f"UPDATE remission SET {_ENDS} FROM {_GIVEN} WHERE remission.plan_id = given.id",
+        values,
+    )
+    ended_on = {change.row["id"]: change.broken_on for change in changes}
+    end_reliefs(session, ended_on, by="plan_id")
+    remissions = {
+        change.row["remission_id"]: change.broken_on
+        for change in changes
+        if change.row["remission_id"] is not None
+    }
+    end_reliefs(session, remissions, by="remission_id")
+    settle(session, people, invoices, key=key, now=now)
+    after = remitted_by_invoice(session, invoices, now=now)
+    happenings = adjusted(session, before, after)
+    for change in changes:
+        happenings += _told_ended(change)
+    tell(session, happenings, now=now)
+
+
+# -- told -----------------------------------------------------------------------------------------
+
+
+def _told_made(view: PlanView, *, again: bool = False) -> Happening:
+    return _told_standing(view.reference, view.months, view.amount_minor, again=again)
+
+
+def _told_standing(reference: str, months: int, amount_minor: int, *, again: bool) -> Happening:
+    data = {
+        "reference": reference,
+        "months": months,
+        "amount": format_amount(amount_minor),
+        "again": again,
+    }
+    return Happening(EventType.PLAN_MADE, data)
+
+
+def _told_ended(change: _Change) -> list[Happening]:
+    """Return what is told of a plan that ended or stands again, and of its remission."""
+    row, state = change.row, change.state
+    reference, remission = row["reference"], row["remission_id"]
+    if state.since is None:
+        told = [_told_standing(reference, row["months"], row["amount_minor"], again=True)]
+        if remission is not None:
+            told.append(
+                told_granted(remission, row["campaign"], row["made_on"], reference, again=True)
+            )
+        return told
+    data = {
+        "reference": reference,
+        "outcome": state.standing.value,
+        "on": state.since.isoformat(),
+        "because": state.because.value if state.because else None,
+    }
+    told = [Happening(EventType.PLAN_ENDED, data)]
+    if remission is not None:
+        because = Because.PLAN_BROKEN if change.broken_on else None
+        outcome = state.standing.value
+        told.append(told_ended(remission, row["campaign"], outcome, state.since, because))
+    return told
+
+
+FILES: Final = (
+    "(SELECT id FROM contributor"
+    " WHERE id = CAST(:person AS bigint) OR merged_into_id = CAST(:person AS bigint))"
+)
+"""All files of the person whose surviving one is `:person`."""
+
+_OPEN: Final = "kept_on IS NULL AND broken_on IS NULL"
+_JUDGED: Final = (
+    "(plan.kept_on IS NULL AND plan.broken_on IS NULL"
+    " OR plan.kept_on >= :since OR plan.broken_on >= :since)"
+)
+_ENDS: Final = (
+    "kept_on = given.kept_on, broken_on = given.broken_on, broken_because = given.because"
+)
+_GIVEN: Final = (
+    "unnest(CAST(:ids AS bigint[]), CAST(:kept AS date[]), CAST(:broken AS date[]),"
+    " CAST(:because AS text[])) AS given (id, kept_on, broken_on, because)"
+)
+_PLANS: Final = """
+    SELECT plan.id, plan.made_on, plan.months, plan.amount_minor, plan.kept_on, plan.broken_on,
+        plan.broken_because, bundle.reference, coalesce(c.merged_into_id, c.id) AS person,
+        remission.id AS remission_id, remission.campaign, spread.invoice_ids, spread.invoices,
+        EXISTS (SELECT FROM plan newer
+            WHERE newer.contributor_id = plan.contributor_id AND newer.id > plan.id)
+        OR EXISTS (SELECT FROM remission other
+            WHERE other.contributor_id = remission.contributor_id AND other.id > remission.id
+            AND other.campaign = remission.campaign) AS replaced
+    FROM plan
+    JOIN bundle ON bundle.id = plan.bundle_id
+    JOIN contributor c ON c.id = plan.contributor_id
+    LEFT JOIN remission ON remission.plan_id = plan.id
+    CROSS JOIN LATERAL (
+        SELECT array_agg(invoice.id ORDER BY item.position) AS invoice_ids,
+            array_agg(invoice.reference ORDER BY item.position) AS invoices
+        FROM bundle_item item JOIN invoice ON invoice.id = item.invoice_id
+        WHERE item.bundle_id = plan.bundle_id
+    ) spread
+"""

@@ -17,6 +17,7 @@ from sqlmodel import Session
 from gateway.assessment import Did, PersonFacts
 from gateway.db import execute
 from gateway.errors import Unusable
+from gateway.money import format_amount
 from gateway.tariff import Tariff, keep_categories
 
 BECAUSE_MAX: Final = 500
@@ -382,6 +383,27 @@ def withdraw_activity(
     if found is None:
         raise Unusable(f"The person has no activity {activity_id} that stands: list them.")
     ask_for_reassessment(session, [contributor_id], because)
+
+
+def recorded(session: Session, contributor_id: int) -> list[dict[str, Any]]:
+    """Return what was ever recorded of a person's activities, as commands say it."""
+    rows = execute(
+        session,
+        "SELECT * FROM activity WHERE contributor_id = :id ORDER BY id",
+        {"id": contributor_id},
+    ).mappings()
+    return [
+        {
+            "id": str(row["id"]),
+            "category": row["category_code"],
+            "base": None if row["base_minor"] is None else format_amount(row["base_minor"]),
+            "since": row["since"].isoformat(),
+            "until": row["until"].isoformat() if row["until"] else None,
+            "because": row["because"],
+            "withdrawn": row["withdrawn_at"] is not None,
+        }
+        for row in rows
+    ]
 
 
 def contributor_of(session: Session, cnss_number: str) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.balances import Bill, Claim, Note, Relief
+from gateway.balances import Balance, Bill, Claim, Note, Relief
 from gateway.clock import day_of
 from gateway.db import execute
-from gateway.models import LineKind
+from gateway.models import Component, LineKind
 
 
 def read_bills(session: Session, invoice_ids: Sequence[int]) -> dict[int, Bill]:
@@ -39,14 +40,46 @@ def read_bills(session: Session, invoice_ids: Sequence[int]) -> dict[int, Bill]:
 def read_claims(session: Session, invoice_ids: Sequence[int]) -> dict[int, list[Claim]]:
     """Return what of which payment pays these invoices now, by the payments' ids and days.
 
-    Those of one day in the order in which we heard of them. What lies in the payers' credit is no
-    claim here: gateway.placing moves it.
+    Those of one day in the order of their instants: no sum depends on it. What lies in the payers'
+    credit is no claim here: gateway.placing moves it.
     """
     found: dict[int, list[Claim]] = {}
     for row in execute(session, _CLAIMS, {"ids": list(invoice_ids)}).mappings():
         claim = Claim(row["payment_id"], day_of(row["paid_at"]), row["amount_minor"])
         found.setdefault(row["invoice_id"], []).append(claim)
     return found
+
+
+def read_parts(session: Session, invoice_ids: Sequence[int]) -> dict[int, dict[Component, int]]:
+    """Return what is paid of each part of these invoices, in centimes; what is nought, left out."""
+    found: dict[int, dict[Component, int]] = {}
+    for at, component, minor in execute(session, _PARTS, {"ids": list(invoice_ids)}):
+        found.setdefault(at, {})[Component(component)] = minor
+    return found
+
+
+def placed_parts(balance: Balance) -> dict[Component, int]:
+    """Return what a balance says is paid of each part, as `read_parts` does."""
+    found: dict[Component, int] = {}
+    for placed in balance.placed:
+        found[placed.component] = found.get(placed.component, 0) + placed.amount_minor
+    return found
+
+
+def last_day(bill: Bill, claims: Sequence[Claim]) -> date:
+    """Return the day by which all that is known of an invoice has happened.
+
+    What it comes to without more time going by is the same on this day and on any later one.
+    """
+    ends = [relief.ended_on for relief in bill.reliefs if relief.ended_on is not None]
+    return max(
+        bill.due_on,
+        *ends,
+        *(relief.granted_on for relief in bill.reliefs),
+        *(note.noted_on for note in bill.notes),
+        *(claim.paid_on for claim in claims),
+        date.min,
+    )
 
 
 def _relief(row: Any) -> Relief:
@@ -71,4 +104,8 @@ _CLAIMS: Final = """
     WHERE a.invoice_id = ANY(:ids)
     GROUP BY a.invoice_id, a.payment_id, p.paid_at HAVING sum(a.amount_minor) > 0
     ORDER BY a.invoice_id, p.paid_at, a.payment_id
+"""
+_PARTS: Final = """
+    SELECT invoice_id, component, sum(amount_minor)::bigint FROM allocation
+    WHERE invoice_id = ANY(:ids) GROUP BY invoice_id, component HAVING sum(amount_minor) <> 0
 """

@@ -101,6 +101,8 @@ class Decision:
             if each.payment is payment:
                 self.postings += each.postings
                 self.allocations += each.allocations
+                if each.off_minor:
+                    self.notes.append(made_room(each))
             else:
                 self.others.append(each)
 

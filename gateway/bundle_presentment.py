@@ -21,6 +21,7 @@ from gateway.instalments import Instalment, InstalmentState, PlanFacts, paid_by
 from gateway.models import BundleKind
 from gateway.periods import parse_period
 from gateway.presentment import (
+    Paid,
     PresentedPayment,
     Presentment,
     Standing,
@@ -64,7 +65,7 @@ class PresentedPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class BundlePresentment:
+class BundlePresentment(Paid):
     """A reference for several invoices as its payer sees it. Amounts in centimes."""
 
     bundle_id: int
@@ -91,10 +92,6 @@ class BundlePresentment:
     """What is paid of its invoices, by whatever reference."""
     valid_until: date | None
     """The last day on which paying `due_minor` settles it; None where it does not grow."""
-
-    announced = Presentment.announced
-    booked = Presentment.booked
-    taken_back = Presentment.taken_back
 
     @property
     def shown(self) -> tuple[Presentment, ...]:

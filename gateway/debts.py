@@ -142,6 +142,7 @@ def lock_debts(
     references: Sequence[str] = (),
     *,
     payments: dict[Key, PaymentState] | None = None,
+    whole: bool = False,
 ) -> Debts:
     """Lock invoices, and return them with all that pays them or may.
 
@@ -150,6 +151,7 @@ def lock_debts(
         invoice_ids: Which ones.
         references: Which others.
         payments: Those that are locked already; all are brought to where their money lies.
+        whole: Whether to read also what quoted an invoice that nothing pays now.
     """
     rows = execute(
         session, _LOCKED, {"references": list(references), "ids": sorted(set(invoice_ids))}
@@ -174,7 +176,8 @@ def lock_debts(
         for at, bill in read_bills(session, sorted(changed)).items():
             invoices[at].bill = bill
     debts = Debts(invoices, {} if payments is None else payments)
-    _read_what_pays(session, debts, [i.id for i in invoices.values() if _has_history(i)])
+    read = [at for at, invoice in invoices.items() if whole or _has_history(invoice)]
+    _read_what_pays(session, debts, read)
     return debts
 
 

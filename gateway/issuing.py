@@ -317,24 +317,7 @@ def issue_invoices(
         refuse_another_home(session, Sealer(key))
         order = order_issue(session, tariff, period, category=category, now=clock())
     issuer = Issuer(tariff, key, clock)
-    stop = Event()
-
-    def work() -> None:
-        try:
-            while not stop.is_set():
-                ran = issuer.run_next(order.run_id, wait=True)
-                if ran is None:
-                    return
-                progress(ran.done, order.owing)
-        finally:
-            stop.set()
-
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for each in [pool.submit(work) for _ in range(workers)]:
-                each.result()
-        finally:
-            stop.set()
+    work_off(order, issuer, progress=progress, workers=workers)
     with transaction() as session:
         finish(session, order.run_id, now=clock())
         issued, already, total_minor = execute(
@@ -347,6 +330,28 @@ def issue_invoices(
     return IssueResult(
         issued - before.issued, already + before.issued, total_minor - before.total_minor
     )
+
+
+def work_off(order: Order, issuer: Issuer, *, progress: Progress, workers: int) -> None:
+    """Return when all spans of an order are done, by these threads or by others.
+
+    Opens a transaction per span. What one thread raises ends the others after their span.
+    """
+    stop = Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            ran = issuer.run_next(order.run_id, wait=True)
+            if ran is None:
+                return
+            progress(ran.done, order.owing)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for each in [pool.submit(work) for _ in range(workers)]:
+                each.result()
+        finally:
+            stop.set()
 
 
 def issue_some(
@@ -629,10 +634,10 @@ def _read_files(session: Session, people: Sequence[int]) -> dict[int, dict[int, 
     ):
         activities.setdefault(file, []).append(Did(*did))
     files: dict[int, dict[int, PersonFacts]] = {}
-    for person, file, *facts in rows:
-        files.setdefault(person, {})[file] = PersonFacts(
-            *facts, activities=activities.get(file, ())
-        )
+    for person, file, registered_on, left_on, category, base_minor, since in rows:
+        did = activities.get(file, [])
+        facts = PersonFacts(registered_on, left_on, category, base_minor, since, did)
+        files.setdefault(person, {})[file] = facts
     return files
 
 

@@ -132,9 +132,14 @@ class PaymentState:
         return day_of(self.paid_at)
 
     @property
+    def credits(self) -> dict[str, int]:
+        """What of it is somebody's credit, by account."""
+        return where_it_lies(self.postings).credits
+
+    @property
     def credit_minor(self) -> int:
         """What of it is somebody's credit."""
-        return sum(where_it_lies(self.postings).credits.values())
+        return sum(self.credits.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,12 +387,13 @@ def _post(moved: Moved, entering_minor: int, part: str) -> None:
     moved.off_minor, moved.onto_minor = max(-left, 0), max(left, 0)
     if left < 0:
         move(PAYABLE, payment.beyond or invoice.credit, -left)
-    for code, minor in where_it_lies(payment.postings).credits.items():
-        taken = min(left, minor)
-        if taken > 0:
-            move(code, PAYABLE, taken)
-            left -= taken
-    assert left <= 0, "more was placed of a payment than there is"
+    elif left > 0:
+        for code, minor in payment.credits.items():
+            taken = min(left, minor)
+            if taken > 0:
+                move(code, PAYABLE, taken)
+                left -= taken
+        assert left == 0, "more was placed of a payment than there is"
 
 
 # -- money that comes in, and goes back ------------------------------------------------------------
@@ -462,32 +468,37 @@ def _enter_one(
     part: str,
     policy: str,
 ) -> list[Moved]:
-    simple = _is_simple(payment, invoice)
-    invoice.join(payment)
+    day = payment.paid_on
+    simple = _is_simple(payment.key, day, invoice)
+    invoice.payments[payment.key] = payment
+    invoice.latest_on = max(invoice.latest_on, day)
     if not simple:
         return settle(invoice, on, entering={payment.key: amount_minor}, part=part, policy=policy)
     taken = min(invoice.bill.amount_minor - invoice.paid_minor, amount_minor)
     if taken:
+        at, part_of = payment.key, Component.PRINCIPAL
         invoice.paid_minor += taken
-        moved = _carry_out(
-            payment, invoice, [Move(payment.key, Component.PRINCIPAL, taken)], policy
-        )
-        _post(moved, taken, part)
-        return [moved]
+        invoice.held[at] = {part_of: taken}
+        invoice.policies[at] = policy
+        name = f"{payment.name}/{part}"
+        posting = Posting(name, payment.clearing, PAYABLE, taken, invoice_id=invoice.id)
+        payment.postings.append(posting)
+        allocated = Allocated(at, invoice.id, part_of, taken, policy)
+        return [Moved(payment, invoice, 0, taken, [allocated], [posting], taken)]
     if payment.invoice_id != invoice.id:
         del invoice.payments[payment.key]
     return []
 
 
-def _is_simple(payment: PaymentState, invoice: InvoiceState) -> bool:
+def _is_simple(key: Key, day: date, invoice: InvoiceState) -> bool:
     """Say whether a payment comes after all others, before there can be a penalty.
 
     Then it takes what is unpaid, and nothing else moves: most payments, without exact arithmetic.
     """
-    day, due = payment.paid_on, invoice.bill.due_on
+    due = invoice.bill.due_on
     return (
         invoice.is_plain
-        and payment.key not in invoice.payments
+        and key not in invoice.payments
         and invoice.latest_on <= day
         and (day.year, day.month) <= (due.year, due.month)
     )

@@ -1,22 +1,61 @@
-"""Bring what payments pay to what the facts say: after a note, a relief, a breach, an issue."""
+"""Bring what payments pay to what the facts say: after a note, a relief, a breach, an issue.
+
+An invoice that changed gives back to the payers' credit what it needs no more, and takes what it
+needs from the credit of payments that quoted it (`settle_invoices`). What is credit then pays the
+person's other open invoices (`carry_credit`). Both may be called any number of times.
+
+Locks are taken as everywhere: payments, invoices, exceptions, the books' chain, the feed. Both
+functions end with the last two. So whoever does more in one transaction than call one of them calls
+`hold_people` first, and tells of its own events last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from sqlmodel import Session
 
+from gateway import ledger
+from gateway.allocation import CURRENT_FIRST, OLDEST_FIRST
+from gateway.booking import made_room
+from gateway.clock import day_of
+from gateway.db import execute
+from gateway.debts import (
+    Debts,
+    invoices_of,
+    lock_debts,
+    lock_payments,
+    surviving_files,
+    write_debts,
+)
+from gateway.events import tell
+from gateway.exception_queue import Finding, open_exceptions, opened_events, resolved_events
+from gateway.moves import moved_happening, resolve_used_up
+from gateway.placements import InvoiceState, Key, Moved, PaymentState, credit_of, settle
 from gateway.seals import BooksKey
 
 
 def hold_people(session: Session, contributor_ids: Sequence[int]) -> None:
     """Lock whatever of these people the functions below may touch: payments, then invoices.
 
-    Whoever writes notes or reliefs and then settles and carries in one transaction calls this
-    first, so that it never waits for a row while it holds the end of the books' chain.
+    Whoever writes notes or reliefs, then settles and carries in one transaction, calls this before
+    all else, so that it never waits for a row while it holds another that comes later. The caller
+    owns the transaction.
     """
-    raise NotImplementedError
+    files = _files(session, contributor_ids)
+    mine = {"files": list(files), "codes": [credit_of(at) for at in files]}
+    payments = lock_payments(session, f"WHERE p.id IN ({_LOTS} UNION {_PAYING_ALL})", mine)
+    theirs = execute(session, "SELECT id FROM invoice WHERE contributor_id = ANY(:files)", mine)
+    ids = invoices_of(session, payments.values()).union(theirs.scalars())
+    execute(
+        session,
+        "SELECT FROM invoice WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
+        {"ids": sorted(ids)},
+    )
 
 
 def settle_invoices(
@@ -24,9 +63,21 @@ def settle_invoices(
 ) -> None:
     """Bring the allocations, transfers and sums of these invoices to what the facts say.
 
-    The caller owns the transaction.
+    What is needed no more becomes the payers' credit, to be carried by `carry_credit`; the credit
+    of payments that quoted one of these invoices comes back to it first. The same again changes
+    nothing. The caller owns the transaction; it has written what changed (notes, reliefs).
+
+    Args:
+        session: Whose transaction it is.
+        invoice_ids: Of which the facts changed.
+        key: Signs the books.
+        now: The business clock.
     """
-    raise NotImplementedError
+    if not invoice_ids:
+        return
+    debts = lock_debts(session, invoice_ids, whole=True)
+    moved = [each for invoice in debts.invoices.values() for each in settle(invoice, day_of(now))]
+    _finish(session, debts, debts.invoices.values(), moved, key=key, now=now)
 
 
 def carry_credit(
@@ -37,8 +88,221 @@ def carry_credit(
     now: datetime,
     first: Sequence[int] = (),
 ) -> None:
-    """Pay open invoices of these people out of their credit.
+    """Pay open invoices of these people out of their credit, wherever it came from.
 
-    The caller owns the transaction. `first` names invoices that come before all others.
+    The money that was paid first goes first, each with its own day, to the invoice that was due
+    first; in a standing plan or campaign to what came due since, then to the debts. All files of a
+    person count as one. What asked a person about credit that is used up is closed. The same again
+    changes nothing. The caller owns the transaction.
+
+    Args:
+        session: Whose transaction it is.
+        contributor_ids: Any files of these people.
+        key: Signs the books.
+        now: The business clock.
+        first: Invoices that come before all others.
     """
-    raise NotImplementedError
+    files = _files(session, contributor_ids)
+    codes = [credit_of(at) for at in files]
+    lots = execute(session, _LOTS_OF, {"codes": codes}).all() if codes else []
+    people = {files[owner] for _, owner in lots}
+    theirs = [at for at, person in files.items() if person in people]
+    rows = execute(session, _OPEN, {"files": theirs}).all() if theirs else []
+    if not rows:
+        return
+    open_ids = [row.id for row in rows]
+    lot_ids = {payment_id for payment_id, _ in lots}
+    # Those that pay already may have to make room for money of an earlier day.
+    payments = lock_payments(
+        session,
+        f"WHERE p.id = ANY(:lots) OR p.id IN ({_PAYING})",
+        {"lots": sorted(lot_ids), "invoices": open_ids},
+    )
+    locked = dict(payments)
+    touched = {*open_ids, *invoices_of(session, payments.values())}
+    debts = lock_debts(session, touched, payments=payments)
+    orders = _orders(session, debts, files, theirs, first)
+    of_person: dict[int, list[PaymentState]] = {}
+    for payment in locked.values():
+        for owner in {files.get(_owner(code)) for code in payment.credits}:
+            if owner is not None:
+                of_person.setdefault(owner, []).append(payment)
+    moved: list[Moved] = []
+    for person, order in orders.items():
+        moved += _carry(of_person.get(person, []), order, locked, day_of(now))
+    settled = {each.invoice.id: each.invoice for each in moved}
+    _finish(session, debts, settled.values(), moved, key=key, now=now)
+
+
+def _carry(
+    lots: Sequence[PaymentState], order: _Order, locked: dict[Key, PaymentState], on: date
+) -> list[Moved]:
+    """Let a person's credit pay what is open, the oldest money first.
+
+    Money that makes room for a lot is always of a later day, or came later on that day: so each
+    lot's turn comes once, and after all that can push it.
+    """
+    turns = [(lot.paid_on, lot.arrival, lot.key) for lot in lots]
+    heapify(turns)
+    found: list[Moved] = []
+    while turns:
+        lot = locked[heappop(turns)[2]]
+        for invoice in order.invoices:
+            if invoice.paid_minor >= invoice.owed_minor or lot.credit_minor == 0:
+                continue
+            invoice.join(lot)
+            for moved in settle(invoice, on, lots={lot.key}, policy=order.policy):
+                found.append(moved)
+                pushed = moved.payment
+                if moved.off_minor and pushed.key in locked and pushed is not lot:
+                    heappush(turns, (pushed.paid_on, pushed.arrival, pushed.key))
+    return found
+
+
+@dataclass(slots=True)
+class _Order:
+    """What of a person's is open, in the order in which credit pays it."""
+
+    policy: str
+    invoices: list[InvoiceState] = field(default_factory=list)
+
+
+def _orders(
+    session: Session,
+    debts: Debts,
+    files: dict[int, int],
+    theirs: list[int],
+    first: Sequence[int],
+) -> dict[int, _Order]:
+    since: dict[int, date] = {}
+    for row in execute(session, _STANDING, {"files": theirs}):
+        person = files[row.contributor_id]
+        since[person] = min(row.since, since.get(person, row.since))
+    covered = set(execute(session, _COVERED, {"files": theirs}).scalars()) if since else set()
+    ahead = set(first)
+
+    def place(invoice: InvoiceState) -> tuple[bool, bool, date, int]:
+        began = since.get(invoice.contributor_id)
+        due_on = invoice.bill.due_on
+        current = began is not None and due_on >= began and invoice.id not in covered
+        return invoice.id not in ahead, not current, due_on, invoice.id
+
+    orders: dict[int, _Order] = {}
+    for invoice in sorted(debts.invoices.values(), key=place):
+        person = invoice.contributor_id
+        if person in files.values() and not invoice.bill.cancelled:
+            policy = CURRENT_FIRST if person in since else OLDEST_FIRST
+            orders.setdefault(person, _Order(policy)).invoices.append(invoice)
+    return orders
+
+
+def _files(session: Session, contributor_ids: Sequence[int]) -> dict[int, int]:
+    """Return all files of these people, each with the one that stands."""
+    people = set(surviving_files(session, contributor_ids).values())
+    if not people:
+        return {}
+    rows = execute(
+        session,
+        """
+        WITH RECURSIVE file (id, person) AS (
+            SELECT id, id FROM contributor WHERE id = ANY(:people)
+            UNION ALL
+            SELECT c.id, person FROM file JOIN contributor c ON c.merged_into_id = file.id
+        )
+        SELECT id, person FROM file
+        """,
+        {"people": sorted(people)},
+    )
+    return {row.id: row.person for row in rows}
+
+
+def _owner(code: str) -> int:
+    return int(code.partition(":")[2])
+
+
+_LOTS_OF: Final = """
+    SELECT payment_id, CAST(owner AS bigint) AS owner FROM (
+        SELECT a.owner, t.payment_id, t.amount_minor
+        FROM ledger_account a JOIN ledger_transfer t ON t.credit_account_id = a.id
+        WHERE a.code = ANY(:codes)
+        UNION ALL
+        SELECT a.owner, t.payment_id, -t.amount_minor
+        FROM ledger_account a JOIN ledger_transfer t ON t.debit_account_id = a.id
+        WHERE a.code = ANY(:codes)
+    ) AS passed WHERE payment_id IS NOT NULL
+    GROUP BY payment_id, owner HAVING sum(amount_minor) > 0
+"""
+_LOTS: Final = f"SELECT payment_id FROM ({_LOTS_OF}) AS lot"
+_PAYING: Final = """
+    SELECT payment_id FROM allocation WHERE invoice_id = ANY(:invoices)
+    GROUP BY payment_id, invoice_id HAVING sum(amount_minor) <> 0
+"""
+_PAYING_ALL: Final = """
+    SELECT payment_id FROM allocation JOIN invoice i ON i.id = invoice_id
+    WHERE i.contributor_id = ANY(:files)
+    GROUP BY payment_id, invoice_id HAVING sum(allocation.amount_minor) <> 0
+    UNION
+    SELECT q.id FROM payment q JOIN invoice i ON i.id = q.invoice_id
+    WHERE i.contributor_id = ANY(:files) AND q.status = 'booked'
+"""
+_OPEN: Final = """
+    SELECT id FROM invoice
+    WHERE contributor_id = ANY(:files) AND status IN ('open', 'part_paid')
+        AND cancelled_at IS NULL
+"""
+_STANDING: Final = """
+    SELECT contributor_id, made_on AS since FROM plan
+    WHERE contributor_id = ANY(:files) AND kept_on IS NULL AND broken_on IS NULL
+    UNION ALL
+    SELECT contributor_id, granted_on FROM remission
+    WHERE contributor_id = ANY(:files) AND kept_on IS NULL AND broken_on IS NULL
+"""
+_COVERED: Final = """
+    SELECT invoice_id FROM invoice_relief r JOIN invoice i ON i.id = invoice_id
+    WHERE i.contributor_id = ANY(:files) AND r.ended_on IS NULL
+    UNION
+    SELECT invoice_id FROM plan JOIN bundle_item item ON item.bundle_id = plan.bundle_id
+    WHERE plan.contributor_id = ANY(:files) AND broken_on IS NULL
+"""
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def _finish(
+    session: Session,
+    debts: Debts,
+    invoices: Iterable[InvoiceState],
+    moved: Sequence[Moved],
+    *,
+    key: BooksKey,
+    now: datetime,
+) -> None:
+    """Write what moved, post it, ask and stop asking, and tell."""
+    ids = {at: each.id for at, each in debts.payments.items() if each.id is not None}
+    allocations = [each for one in moved for each in one.allocations]
+    write_debts(session, invoices, allocations, ids, now=now)
+    opened = open_exceptions(session, _to_be_decided(moved), now=now)
+    used_up = {each.payment.key: each.invoice.period for each in moved if each.used_up}
+    closed = resolve_used_up(session, used_up, now=now)
+    postings = [
+        replace(posting, payment_id=each.payment.id) for each in moved for posting in each.postings
+    ]
+    ledger.post(session, postings, key=key, now=now)
+    told = [moved_happening(each) for each in moved if each.postings]
+    tell(session, [*told, *opened_events(opened), *resolved_events(closed)], now=now)
+
+
+def _to_be_decided(moved: Sequence[Moved]) -> list[Finding]:
+    """Return what a person must know of money that became credit, if it is still.
+
+    What a note or a relief set free is no surprise: whoever wrote that said why.
+    """
+    findings = []
+    for each in moved:
+        bill = each.invoice.bill
+        if each.off_minor and not (bill.notes or bill.reliefs):
+            note = made_room(each)
+            subject = f"payment:{each.payment.name}"
+            findings.append(Finding(note.code, subject, note.detail, each.payment.id))
+    return findings

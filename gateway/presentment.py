@@ -108,8 +108,31 @@ class CarriedPayment:
     """Whether a reference for several invoices was quoted."""
 
 
+class Paid:
+    """What its payments say of an invoice, or of several that are paid together."""
+
+    __slots__ = ()
+
+    payments: tuple[PresentedPayment, ...]
+
+    @property
+    def announced(self) -> tuple[PresentedPayment, ...]:
+        """Payments that a provider announced and has neither confirmed nor given up."""
+        return tuple(p for p in self.payments if p.status is PaymentStatus.PENDING)
+
+    @property
+    def booked(self) -> tuple[PresentedPayment, ...]:
+        """Payments of which something stands in the books."""
+        return tuple(p for p in self.payments if p.status is PaymentStatus.BOOKED and not p.is_gone)
+
+    @property
+    def taken_back(self) -> tuple[PresentedPayment, ...]:
+        """Payments that were in the books, and of which nothing is left."""
+        return tuple(p for p in self.payments if p.is_gone)
+
+
 @dataclass(frozen=True, slots=True)
-class Presentment:
+class Presentment(Paid):
     """An invoice as its payer sees it. Amounts in centimes, days in Casablanca."""
 
     invoice_id: int
@@ -144,21 +167,6 @@ class Presentment:
     does not grow."""
     in_plan: bool = False
     """Whether an instalment plan spreads it, which stops the penalty while it is kept."""
-
-    @property
-    def announced(self) -> tuple[PresentedPayment, ...]:
-        """Payments that a provider announced and has neither confirmed nor given up."""
-        return tuple(p for p in self.payments if p.status is PaymentStatus.PENDING)
-
-    @property
-    def booked(self) -> tuple[PresentedPayment, ...]:
-        """Payments of which something stands in the books."""
-        return tuple(p for p in self.payments if p.status is PaymentStatus.BOOKED and not p.is_gone)
-
-    @property
-    def taken_back(self) -> tuple[PresentedPayment, ...]:
-        """Payments that were in the books, and of which nothing is left."""
-        return tuple(p for p in self.payments if p.is_gone)
 
 
 def standing_of(

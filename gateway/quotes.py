@@ -110,9 +110,9 @@ def penalty_line(
     ]
     method = in_force(rule.method, max(first, rule.method[0].since))
     percents = [f"{(rate.value * 100).normalize():f}" for rate in rates]
-    facts = {"form": "penalty-by-date", "months": str(stands.penalty_months)}
+    facts = {"form": "late-months-by-date", "months": str(stands.penalty_months)}
     if len(percents) == 1:
-        facts |= {"form": "penalty", "rate": percents[0]}
+        facts |= {"form": "late-months", "rate": percents[0]}
     return DueLine(
         LineKind.PENALTY,
         stands.penalty_minor,

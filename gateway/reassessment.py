@@ -10,7 +10,6 @@ The same again changes nothing, and facts that change there and back leave what 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -34,13 +33,15 @@ from gateway.assessment import (
     quarters_from,
 )
 from gateway.clock import Clock, day_of
-from gateway.db import execute, transaction
+from gateway.db import copy_blocks, execute, transaction
 from gateway.dues import DueLine
 from gateway.errors import Unusable
-from gateway.events import Happening, tell
-from gateway.invoice_seals import Sealer, facts_of, terms_of
-from gateway.invoices import AHEAD_DAYS_MAX
-from gateway.models import EventType, LineKind
+from gateway.events import take_the_end_of_the_feed, tell
+from gateway.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Rows, Terms
+from gateway.invoice_rows import Billed as ToIssue
+from gateway.invoice_seals import Sealer, refuse_another_home
+from gateway.issuing import AHEAD_DAYS_MAX
+from gateway.models import LineKind
 from gateway.money import format_amount
 from gateway.notes import NewNote, as_note, regularisation_due_on, write_notes
 from gateway.periods import Period, parse_period
@@ -162,6 +163,7 @@ def reassess(
     """
     because = reason_given(because)
     ids = list(contributor_ids)
+    _let_nobody_issue(session)
     lock_people(session, ids)
     return _reassess(session, dict.fromkeys(ids, because), tariff, key=key, now=now)
 
@@ -172,6 +174,12 @@ def preview(
     """Return what `reassess` would do. Changes nothing and locks nothing."""
     people = read_people(session, contributor_ids)
     return [each for each in _plans(session, people, tariff, now) if _says_something(each)]
+
+
+def in_line(session: Session) -> list[int]:
+    """Return who is to be re-assessed."""
+    rows = execute(session, "SELECT contributor_id FROM reassessment_due ORDER BY contributor_id")
+    return list(rows.scalars())
 
 
 def reassess_next(
@@ -196,6 +204,7 @@ def reassess_next(
     )
     if not ids:
         return 0, []
+    _let_nobody_issue(session)
     # Before their places in the line: who changes a person holds the person, then takes the place.
     lock_people(session, ids)
     taken = execute(
@@ -240,6 +249,7 @@ def merge_files(
     because = reason_given(because)
     if keep_id == other_id:
         raise Unusable("A file cannot be merged into itself: give two.")
+    _let_nobody_issue(session)
     lock_people(session, [keep_id, other_id])
     found = execute(
         session,
@@ -385,6 +395,15 @@ def _says_something(done: Reassessed) -> bool:
 # -- reading and writing --------------------------------------------------------------------------
 
 
+def _let_nobody_issue(session: Session) -> None:
+    """Wait for spans that are being issued, and keep others from beginning, until the end.
+
+    What is issued at this moment was decided on older facts, and could not be seen. Whoever issues
+    locks the same table first (gateway.issuing).
+    """
+    execute(session, "LOCK TABLE reference_key IN SHARE ROW EXCLUSIVE MODE")
+
+
 def _reassess(
     session: Session,
     reasons: Mapping[int, str],
@@ -413,60 +432,37 @@ def _reassess(
     ]
     told = write_notes(session, notes, now=now)
     missing = [each for one in changed for each in one.missing]
-    told += _issue(session, missing, tariff, key=key, now=now)
+    issued = _issue(session, missing, tariff, key, now)
     settle_invoices(session, sorted({note.invoice_id for note in notes}), key=key, now=now)
     carry_credit(session, touched, key=key, now=now)
     tell(session, told, now=now)
+    if issued is not None:
+        take_the_end_of_the_feed(session)
+        copy_blocks(session, COPY_EVENTS, issued.events)
     return done
 
 
 def _issue(
-    session: Session,
-    missing: Sequence[Missing],
-    tariff: Tariff,
-    *,
-    key: BooksKey,
-    now: datetime,
-) -> list[Happening]:
-    """Issue what was never billed; return what is to be told.
-
-    The bulk issue leaves out whoever has an invoice of the period, and the unique key is the judge:
-    what somebody else issues at this moment stands.
-    """
-    if not missing:
-        return []
-    rows = _rows_of(session, missing, tariff, key, now)
-    issued = execute(
-        session,
-        """
-        WITH given AS (
-            SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS given (id bigint,
-                reference text, contributor_id bigint, category_code text, period text,
-                due_on date, amount_minor bigint, seal text, rule_id bigint)
-        ), fresh AS (
-            INSERT INTO invoice (id, reference, contributor_id, category_code, period, due_on,
-                amount_minor, owed_minor, tariff, issued_at, seal)
-            OVERRIDING SYSTEM VALUE
-            SELECT id, reference, contributor_id, category_code, period, due_on, amount_minor,
-                amount_minor, :tariff, :now, decode(seal, 'hex') FROM given ORDER BY id
-            ON CONFLICT (contributor_id, period) DO NOTHING RETURNING id
-        ), lines AS (
-            INSERT INTO invoice_line (invoice_id, position, kind, amount_minor, rule_id)
-            SELECT id, 1, 'principal', amount_minor, rule_id FROM given JOIN fresh USING (id)
-        )
-        SELECT id FROM fresh
-        """,
-        {"rows": json.dumps(rows), "tariff": tariff.version, "now": now},
-    )
-    fresh = set(issued.scalars())
-    return [_told(row) for row in rows if row["id"] in fresh]
-
-
-def _rows_of(
     session: Session, missing: Sequence[Missing], tariff: Tariff, key: BooksKey, now: datetime
-) -> list[dict[str, Any]]:
-    """Return missing invoices as rows, numbered and sealed; `rule_id` is of their one line."""
+) -> Rows | None:
+    """Issue what was never billed; return the events, to be written last."""
+    if not missing:
+        return None
+    sealer = Sealer(key)
+    refuse_another_home(session, sealer)
     rules = keep_rules(session, [each.line for each in missing])
+    terms = [
+        Terms(
+            category=each.category,
+            period=each.period.code,
+            due_on=each.due_on,
+            amount_minor=each.line.amount_minor,
+            rule_id=rules[why_of(each.line)],
+            tariff=tariff.version,
+            issued_at=now,
+        )
+        for each in missing
+    ]
     drawn = execute(
         session,
         "SELECT nextval(pg_get_serial_sequence('invoice', 'id')),"
@@ -474,42 +470,14 @@ def _rows_of(
         " FROM generate_series(1, :count)",
         {"count": len(missing)},
     ).all()
-    sealer = Sealer(key)
-    rows = []
-    for each, (invoice_id, reference) in zip(missing, sorted(drawn), strict=True):
-        terms = terms_of(
-            category=each.category,
-            period=each.period.code,
-            due_on=each.due_on,
-            amount_minor=each.line.amount_minor,
-            issued_at=now,
-            tariff=tariff.version,
-        )
-        facts = facts_of(invoice_id, reference.encode(), each.contributor_id, terms)
-        rows.append(
-            {
-                "id": invoice_id,
-                "reference": reference,
-                "contributor_id": each.contributor_id,
-                "category_code": each.category,
-                "period": each.period.code,
-                "due_on": each.due_on.isoformat(),
-                "amount_minor": each.line.amount_minor,
-                "seal": sealer.seal(facts).hex(),
-                "rule_id": rules[why_of(each.line)],
-            }
-        )
+    billed = [
+        ToIssue(invoice_id, reference.encode(), each.contributor_id, place)
+        for place, (each, (invoice_id, reference)) in enumerate(zip(missing, drawn, strict=True))
+    ]
+    rows = Rows(billed, terms, sealer)
+    copy_blocks(session, COPY_INVOICES, rows.invoices())
+    copy_blocks(session, COPY_LINES, rows.lines)
     return rows
-
-
-def _told(row: Mapping[str, Any]) -> Happening:
-    data = {
-        "reference": row["reference"],
-        "period": row["period"],
-        "due_on": row["due_on"],
-        "amount": format_amount(row["amount_minor"]),
-    }
-    return Happening(EventType.INVOICE_ISSUED, data, invoice_id=row["id"])
 
 
 def _read_billed(session: Session, people: Mapping[int, Person]) -> dict[int, list[Billed]]:

@@ -283,12 +283,12 @@ def _course(facts: RightsFacts) -> _Course:
         if each.settled_on is None or start < each.settled_on:
             closings.append((start, each.settled_on))
     first = facts.terms(facts.first_due_on)
-    opens = _month_start(facts.first_due_on, first.stage_months)
+    opens = first_of_month(facts.first_due_on, first.stage_months)
     waits = [_Wait(date.min, opens, Because.STAGE, first.source, first.verified)]
     for start, end in _episodes(closings):
         terms = facts.terms(end)
         if _longest_gap(facts.owed, start, end) > terms.gap_months:
-            until = _month_start(end, 1 + terms.wait_months) if terms.wait_months else end
+            until = first_of_month(end, 1 + terms.wait_months) if terms.wait_months else end
             waits.append(_Wait(end, until, Because.GAP, terms.source, terms.verified))
     waits += [
         _Wait(hold.since, hold.until, Because.CAMPAIGN, hold.source, hold.verified)
@@ -356,10 +356,10 @@ def _longest_run(owed: Iterable[OwedPeriod], day: date) -> int:
 
 def _closes_on(terms: Terms, due_on: date) -> date:
     """Return from when on a period that is unpaid closes rights."""
-    return _month_start(due_on, 1 + terms(due_on).grace_months)
+    return first_of_month(due_on, 1 + terms(due_on).grace_months)
 
 
-def _month_start(day: date, months: int) -> date:
+def first_of_month(day: date, months: int) -> date:
     """Return the first day of the month so many months after a day's."""
     year, month = divmod(_months(day) + months, 12)
     return date(year, month + 1, 1)

@@ -25,6 +25,7 @@ from gateway.providers.registry import load_providers, unsafe_in_production
 from gateway.services import refuse_in_production, tell
 from gateway.settings import Settings, readable_settings
 from gateway.settings import settings as read_settings
+from gateway.tariff import tariff
 
 Program = Literal["up", "web", "worker", "beat"]
 
@@ -124,6 +125,7 @@ def _wrong(settings: Settings, program: Program) -> Iterator[str]:
     if not _makes_providers(settings):
         yield from _said(lambda: load_providers(settings))
     yield from _said(institution)
+    yield from _said(tariff)
 
 
 def _missing_services(settings: Settings, program: Program) -> Iterator[str]:

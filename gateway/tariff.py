@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from functools import cache
 from importlib import resources
 from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
@@ -53,7 +53,14 @@ def _not_negative(value: Decimal) -> Decimal:
     return value
 
 
-NamedPeriod = Annotated[Period, BeforeValidator(parse_period)]
+def _period(value: object) -> Period:
+    try:
+        return parse_period(str(value))
+    except Unusable as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
+NamedPeriod = Annotated[Period, BeforeValidator(_period)]
 Positive = Annotated[Exact, AfterValidator(_above_zero)]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 
@@ -82,9 +89,6 @@ class Indexation(Dated):
     follows_smig: bool
 
 
-_ROUNDINGS: Final = {"half-up": ROUND_HALF_UP, "down": ROUND_DOWN}
-
-
 class Rounding(Dated):
     """How the exact contribution becomes an amount, once, at the end of its line."""
 
@@ -93,9 +97,10 @@ class Rounding(Dated):
     mode: Literal["half-up", "down"]
 
     def round(self, dirhams: Decimal) -> int:
-        """Return exact dirhams as centimes."""
-        units = (dirhams * 100 / self.to).quantize(Decimal(1), rounding=_ROUNDINGS[self.mode])
-        return int(units) * self.to
+        """Return exact dirhams, not negative, as centimes."""
+        units, rest = divmod(dirhams * 100, self.to)
+        up = self.mode == "half-up" and rest * 2 >= self.to
+        return (int(units) + up) * self.to
 
 
 class DueDay(Dated):

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
-from gateway import card_payments, issuing, ledger, outbox, process, receipts
+from gateway import (
+    card_payments,
+    issuing,
+    ledger,
+    outbox,
+    plans,
+    process,
+    reassessment,
+    receipts,
+    remissions,
+)
 from gateway.db import transaction
 from gateway.institution import institution
 from gateway.papers.printing import print_next
@@ -16,6 +27,8 @@ from gateway.worker import (
     ISSUE_CHUNKS,
     ISSUE_RECEIPTS,
     PRINT_NOTICES,
+    REASSESS,
+    REVIEW_RELIEFS,
     SEAL_BOOKS,
     app,
     ring,
@@ -23,6 +36,12 @@ from gateway.worker import (
 
 ASKS_MAX = 20
 """To providers about their pages, in one run."""
+
+REVIEW_SECONDS = 20
+"""After which a review goes on in another run."""
+
+REASSESS_SECONDS = 8
+"""After which no other batch is begun: the schedule rings again."""
 
 ISSUE_SECONDS = 3
 """After which no other span is begun: the schedule rings again."""
@@ -93,3 +112,37 @@ def ask_providers() -> None:
         clock=process.business_clock(),
         asks_max=ASKS_MAX,
     )
+
+
+@app.task(name=REVIEW_RELIEFS)
+def review_reliefs(what: str = "plans", after: int = 0) -> None:
+    """Judge plans, then remissions, by date. What one run does not reach, the next goes on with."""
+    process.connect_database()
+    review = plans.review_plans if what == "plans" else remissions.review_remissions
+    until, following = time.monotonic() + REVIEW_SECONDS, after
+    while True:
+        with transaction() as session:
+            now = process.business_clock()()
+            step = review(session, key=process.signing_key(), now=now, after=following)
+        if step.next_after is None:
+            break
+        following = step.next_after
+        if time.monotonic() > until:
+            app.send_task(REVIEW_RELIEFS, kwargs={"what": what, "after": following}, retry=False)
+            return
+    if what == "plans":
+        app.send_task(REVIEW_RELIEFS, kwargs={"what": "remissions"}, retry=False)
+
+
+@app.task(name=REASSESS)
+def reassess() -> None:
+    """Re-assess people who are in line, a batch to a transaction, for a few seconds."""
+    process.connect_database()
+    until = time.monotonic() + REASSESS_SECONDS
+    taken = 1
+    while taken and time.monotonic() < until:
+        with transaction() as session:
+            now = process.business_clock()()
+            taken, _ = reassessment.reassess_next(
+                session, tariff(), key=process.signing_key(), now=now
+            )

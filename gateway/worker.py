@@ -38,6 +38,8 @@ PRINT_NOTICES: Final = "gateway.print_notices"
 ISSUE_CHUNKS: Final = "gateway.issue_chunks"
 ASK_PROVIDERS: Final = "gateway.ask_providers"
 FORGET_ANSWERS: Final = "gateway.forget_answers"
+REASSESS: Final = "gateway.reassess"
+REVIEW_RELIEFS: Final = "gateway.review_reliefs"
 
 
 def _broker() -> str | None:
@@ -84,7 +86,9 @@ app.conf.update(
         "print-notices": {"task": PRINT_NOTICES, "schedule": 5.0},
         "issue-chunks": {"task": ISSUE_CHUNKS, "schedule": 5.0},
         "forget-answers": {"task": FORGET_ANSWERS, "schedule": 3600.0},
+        "reassess": {"task": REASSESS, "schedule": 10.0},
         "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
+        "review-reliefs": {"task": REVIEW_RELIEFS, "schedule": 3600.0},
     },
     beat_max_loop_interval=1.0,
 )

@@ -20,7 +20,7 @@ from sqlmodel import Session
 from gateway import ledger, process
 from gateway.checks import Broken, books_checks, run_checks
 from gateway.db import execute, snapshot, transaction
-from gateway.issuing import issue_invoices
+from gateway.issuing import IssueResult, issue_invoices
 from gateway.migrate import judges
 from gateway.models import Channel, Contributor, ExceptionCode, ReturnKind, ReturnState
 from gateway.payments import record_reports
@@ -63,7 +63,7 @@ def some_invoices(how_many: int = 1, period: str = "2026-11") -> list[str]:
     """Issue that many invoices of 163.52 for new people; return their references, committed."""
     with transaction() as session:
         people = [a_contributor(session).id for _ in range(how_many)]
-    issue_invoices(tariff(), parse_period(period), category=None, key=process.signing_key(), clock=lambda: NOON)
+    issue(period)
     with transaction() as session:
         rows = execute(
             session,
@@ -72,6 +72,17 @@ def some_invoices(how_many: int = 1, period: str = "2026-11") -> list[str]:
             {"people": people},
         )
         return list(rows.scalars())
+
+
+def issue(period: str, category: str | None = None) -> IssueResult:
+    """Issue a period's invoices at noon, with this home's key."""
+    return issue_invoices(
+        tariff(),
+        parse_period(period),
+        category=category,
+        key=process.signing_key(),
+        clock=lambda: NOON,
+    )
 
 
 def a_report(reference: str, **values: Any) -> PaymentReport:

@@ -110,12 +110,18 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "commune": "06.141.01.0",
     "ice": None,
 }
+_KEPT: Final[dict[str, Any]] = {
+    **_EXAMPLE,
+    "category_since": None,
+    "merged_into": None,
+    "changed_at": "2026-11-18T11:06:40Z",
+}
 
 
 class Contributor(Said):
     """A self-employed person who owes contributions."""
 
-    model_config = example(id="1042", **_EXAMPLE, changed_at="2026-11-18T11:06:40Z")
+    model_config = example(id="1042", **_KEPT)
 
     id: Id
     cnss_number: str
@@ -128,6 +134,10 @@ class Contributor(Said):
     language: str | None
     category: str
     category_base: Amount | None
+    category_since: date | None = Field(
+        description="From when both hold; null: since the registration. What was before is among"
+        " the activities."
+    )
     region: str | None
     province: str | None
     chamber: str | None
@@ -135,6 +145,9 @@ class Contributor(Said):
     left_on: date | None = Field(description="The period that holds it is the last owed.")
     commune: str | None = Field(description="Code of the High Commission for Planning.")
     ice: str | None = Field(description="Common identifier of the business: fifteen digits.")
+    merged_into: Id | None = Field(
+        description="The file of the same person that stands, where this one does not."
+    )
     changed_at: datetime
 
 
@@ -150,7 +163,7 @@ class Warned(Said):
 class KeptContributor(Contributor):
     """A contributor as it was kept, and what may be a mistake."""
 
-    model_config = example(id="1042", **_EXAMPLE, changed_at="2026-11-18T11:06:40Z", warnings=[])
+    model_config = example(id="1042", **_KEPT, warnings=[])
 
     warnings: list[Warned]
 
@@ -191,6 +204,11 @@ class ContributorChange(_Optional):
 
     model_config = example(phone="+212612345678", region="Fès-Meknès", left_on="2026-12-31")
 
+    category_since: Day | None = Field(
+        None,
+        description="From when another category or base holds; left out: from the first day of this"
+        " quarter. What was wrong from the beginning holds since `registered_on`.",
+    )
     # Left out means unchanged, and there is no null: these four are never empty.
     family_name: Line = Field(default_factory=str)
     given_name: Line = Field(default_factory=str)
@@ -307,7 +325,10 @@ def change_contributor(
     body: ContributorChange,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Change what is given of a person. Invoices that were issued stay as they are."""
+    """Change what is given of a person. Invoices that were issued stay as they are.
+
+    Where what is owed changes, the person is re-assessed within moments, by notes on the invoices.
+    """
 
     def act(session: Session) -> Answer:
         number = int(contributor_id)
@@ -385,6 +406,8 @@ def _said(row: Any) -> Contributor:
         id=str(row["id"]),
         category=row["category_code"],
         category_base=None if base is None else format_amount(base),
+        category_since=row["category_since"],
+        merged_into=None if row["merged_into_id"] is None else str(row["merged_into_id"]),
         **{column: row[column] for column in same if column not in {"category", "category_base"}},
     )
 

@@ -194,7 +194,7 @@ class Invoice(InvoiceSummary):
                 "kind": "penalty",
                 "amount": "1.64",
                 "rule": "1 % of the unpaid principal for each month that has begun",
-                "facts": {"form": "penalty", "rate": "1", "months": "1"},
+                "facts": {"form": "late-months", "rate": "1", "months": "1"},
                 "source": "AMO: 1 % per month overdue",
                 "verified": False,
                 "noted_on": None,

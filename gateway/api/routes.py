@@ -12,6 +12,7 @@ from gateway.api import (
     exceptions,
     invoices,
     payments,
+    reassessments,
     references,
     service,
 )
@@ -27,5 +28,14 @@ TAGS: Final = {
 }
 
 router: Final = APIRouter()
-for _each in (contributors, invoices, payments, exceptions, events, references, service):
+for _each in (
+    contributors,
+    reassessments,
+    invoices,
+    payments,
+    exceptions,
+    events,
+    references,
+    service,
+):
     router.include_router(_each.router)

@@ -37,6 +37,7 @@ from gateway.papers.printing import order
 from gateway.papers.writing import Occasion
 from gateway.periods import parse_period
 from gateway.presentment import present_ids
+from gateway.seals import books_key
 from gateway.services import running_services
 from gateway.settings import settings
 from gateway.simulators.register import COLUMNS, register
@@ -111,7 +112,13 @@ def _invoiced(notices: int) -> Iterator[Path]:
             db.connect(services.database_url)
             try:
                 _enrol(home / "contributors.csv", notices)
-                issue_invoices(tariff(), parse_period(_PERIOD), category=None, clock=lambda: _NOW)
+                issue_invoices(
+                    tariff(),
+                    parse_period(_PERIOD),
+                    category=None,
+                    key=books_key(home / "keys"),
+                    clock=lambda: _NOW,
+                )
                 yield home
             finally:
                 db.disconnect()

@@ -13,7 +13,17 @@ import sys
 
 import click
 
-from gateway.cli import access, backups, dues, institution, quotes, receipts, running
+from gateway.cli import (
+    access,
+    backups,
+    dues,
+    institution,
+    plans,
+    quotes,
+    reassessment,
+    receipts,
+    running,
+)
 from gateway.cli.shared import Refused
 from gateway.errors import Unusable
 
@@ -34,6 +44,8 @@ for command in (
     dues.invoices,
     dues.notices,
     quotes.quote,
+    plans.plans,
+    plans.remissions,
     receipts.receipts,
     institution.records,
     institution.reconcile,
@@ -43,6 +55,10 @@ for command in (
     access.staff,
 ):
     wasl.add_command(command)
+for command in reassessment.OF_CONTRIBUTORS:
+    dues.contributors.add_command(command)
+for command in reassessment.OF_INVOICES:
+    dues.invoices.add_command(command)
 
 
 def main() -> None:

@@ -159,3 +159,23 @@ def bench_pages(notices: int, rounds: int, as_json: bool) -> None:
         from gateway.bench.pages import bench_pages as run
 
         report_measured([run(notices, rounds=rounds, progress=progress)], as_json)
+
+
+@bench.command("issue")
+@click.option(
+    "--contributors",
+    "sizes",
+    type=click.IntRange(1, 5_000_000),
+    multiple=True,
+    default=(200_000,),
+    show_default=True,
+    help="How many people; given twice, the rates are held against each other, too.",
+)
+@click.option("--rounds", type=click.IntRange(1, 99), default=5, show_default=True)
+@json_flag
+def bench_issue(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
+    """Issue invoices as `wasl invoices issue` does, beside a bare COPY of the same rows."""
+    with counting("Issuing in rounds") as progress:
+        from gateway.bench.issue import bench_issue as run
+
+        report_measured(run(sizes, rounds=rounds, progress=progress), as_json)

@@ -53,6 +53,7 @@ def bundle_page(request: Request, found: BundlePresentment) -> Response:
         link=link,
         shares=shares(found, speech(at.language)) if payable else {},
         today=now(),
+        doubtful=not all(line.verified for each in found.shown for line in each.lines),
         grows_on=grows_on(found.valid_until),
     )
 

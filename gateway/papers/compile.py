@@ -18,7 +18,7 @@ import typst
 
 from gateway.papers.glyphs import UNKNOWN, not_among, shown_by
 
-Template = Literal["notice", "receipt"]
+Template = Literal["notice", "receipt", "attestation"]
 
 FOLDER: Final = Path(__file__).parent
 FONTS: Final = FOLDER / "fonts"

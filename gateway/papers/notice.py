@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from gateway.codes import emv, qr
 from gateway.institution import Institution, Way
 from gateway.models import Channel
+from gateway.owing import PresentedLine
 from gateway.papers.compile import pdf
 from gateway.papers.fitting import scale_of
 from gateway.papers.writing import (
@@ -31,7 +32,7 @@ from gateway.papers.writing import (
     total,
     who,
 )
-from gateway.presentment import PresentedLine, PresentedPayment, Presentment, Standing
+from gateway.presentment import PresentedPayment, Presentment, Standing
 from gateway.references import format_reference
 from gateway.settings import Settings
 from gateway.words.catalogs import mark
@@ -87,10 +88,14 @@ def notice_data(presentments: Sequence[Presentment], occasion: Occasion) -> dict
 def _page(presented: Presentment, occasion: Occasion) -> dict[str, Any]:
     payable = presented.standing in PAYABLE
     lines = _lines(presented)
-    ways = _ways(occasion.institution, presented) if payable else []
+    ways = []
+    if payable:
+        ways = rows_of_ways(occasion.institution, presented.reference, presented.due_minor)
     closing = [questions(occasion.institution)]
     if payable:
         closing.insert(0, say("Keep the receipt that you are given: it is your proof of payment."))
+    if payable and presented.valid_until and presented.standing is not Standing.LATE:
+        closing.insert(0, _after(presented.valid_until))
     if payable and not any(way.fee is not None for way in occasion.institution.way):
         closing.insert(0, say("Fees, if there are any: ask before you pay."))
     doubtful = any(line["mark"] for line in lines) or any(way["doubtful"] for way in ways)
@@ -112,12 +117,21 @@ def _page(presented: Presentment, occasion: Occasion) -> dict[str, Any]:
         "codes": _codes(presented, occasion) if payable else [],
         "ways": {"head": say("How to pay"), "rows": ways},
         "closing": closing,
-        "notes": [_footnote()] if doubtful else [],
+        "notes": [footnote()] if doubtful else [],
     }
     return {"scale": scale_of(page), **page}
 
 
-def _footnote() -> Pair:
+def _after(day: date) -> Pair:
+    return both(
+        lambda s: s.say(
+            "After {day} a penalty is added for each month that begins.", day=s.day(day)
+        )
+    )
+
+
+def footnote() -> Pair:
+    """Return what the mark of an unconfirmed figure means."""
     fr, ar = say("Figure not confirmed by an official text.")
     return f"{UNCONFIRMED} {fr}", f"{UNCONFIRMED} {ar}"
 
@@ -323,16 +337,37 @@ def _what_the_code_holds(presented: Presentment) -> Pair:
     )
 
 
-def _ways(institution: Institution, presented: Presentment) -> list[dict[str, Any]]:
+_HOW_WITHOUT_CODE: Final = _HOW | {
+    Channel.KIOSK: mark("Type the reference."),
+    Channel.WALLET: mark("In its application, type the reference."),
+}
+"""On papers that bear no code for wallets and kiosks."""
+
+
+def rows_of_ways(
+    institution: Institution, reference: str, due_minor: int, *, code: bool = True
+) -> list[dict[str, Any]]:
+    """Return each way to pay an amount by a reference, as the template shows it.
+
+    `code` says whether the paper bears the code for wallets and kiosks.
+    """
     # Where no fee is known, one sentence says so for all.
     fees = any(way.fee is not None for way in institution.way)
-    return [_way(way, presented, fee=_fee(way) if fees else NOTHING) for way in institution.way]
+    return [
+        _way(
+            way,
+            (_HOW if code else _HOW_WITHOUT_CODE)[way.channel],
+            reference,
+            due_minor,
+            fee=_fee(way) if fees else NOTHING,
+        )
+        for way in institution.way
+    ]
 
 
-def _way(way: Way, presented: Presentment, *, fee: Pair) -> dict[str, Any]:
-    reference = figures(f"RF74 {format_reference(presented.reference)}")
-    how = say(_HOW[way.channel], reference=reference)
-    limit = _ceiling(way, presented.due_minor)
+def _way(way: Way, text: str, reference: str, due_minor: int, *, fee: Pair) -> dict[str, Any]:
+    how = say(text, reference=figures(f"RF74 {format_reference(reference)}"))
+    limit = _ceiling(way, due_minor)
     doubtful_limit = limit != NOTHING and not way.ceilings_verified
     doubtful_fee = way.fee is not None and not way.verified
     return {

@@ -67,6 +67,12 @@ _RULES: Final = {
     "band-below": mark("Fixed amount, {base} below {edge} DH"),
     "band-up-to": mark("Fixed amount, {base} of {edge} DH at most"),
     "band-above": mark("Fixed amount, {base} above {edge} DH"),
+    "late-months": mark(
+        "{rate} % of the principal unpaid, for each month begun after the due month: {months}"
+    ),
+    "late-months-by-date": mark(
+        "A share of the principal unpaid, for each month begun after the due month: {months}"
+    ),
     "band-from": mark("Fixed amount, {base} of {edge} DH or more"),
     "share-below": mark(
         "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} below {edge} DH"
@@ -79,13 +85,6 @@ _RULES: Final = {
     ),
     "share-from": mark(
         "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} of {edge} DH or more"
-    ),
-    "penalty": mark(
-        "{rate} % of the unpaid principal for each month begun after the due month: {months}"
-    ),
-    "penalty-by-date": mark(
-        "Share of the unpaid principal for each month begun after the due month, at the rate of"
-        " that month: {months}"
     ),
 }
 

@@ -26,7 +26,8 @@ from gateway.codes import receipts as codes
 from gateway.db import execute, snapshot, transaction
 from gateway.embedded.processes import free_port, wait_until
 from gateway.institution import institution
-from gateway.invoices import cancel_invoice, issue_invoices
+from gateway.invoices import cancel_invoice
+from gateway.issuing import issue_invoices
 from gateway.models import Channel
 from gateway.periods import parse_period
 from gateway.presentment import Person
@@ -279,7 +280,13 @@ def _issue() -> dict[str, str]:
                 person |= {"category_code": "cpu", "category_base_minor": 1_200_000}
             people[name] = a_contributor(session, **person).id
     for code in sorted(set(_INVOICES.values())):
-        issue_invoices(tariff(), parse_period(code), category=None, clock=lambda: NOW)
+        issue_invoices(
+            tariff(),
+            parse_period(code),
+            category=None,
+            key=process.signing_key(),
+            clock=lambda: NOW,
+        )
     with snapshot() as session:
         rows = execute(session, "SELECT contributor_id, reference FROM invoice").mappings()
         found = {row["contributor_id"]: str(row["reference"]) for row in rows}

@@ -125,7 +125,11 @@ def invent_a_payment(database: str) -> None:
 
 
 def lower_an_invoice(database: str) -> None:
-    as_owner(database, "UPDATE invoice SET amount_minor = 16351, paid_minor = 16351 WHERE id = 1")
+    as_owner(
+        database,
+        "UPDATE invoice SET amount_minor = 16351, paid_minor = 16351, owed_minor = 16351"
+        " WHERE id = 1",
+    )
 
 
 def declare_an_invoice_paid(database: str) -> None:

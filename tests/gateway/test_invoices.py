@@ -1,25 +1,18 @@
 from __future__ import annotations
 
 import csv
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from gateway import invoices
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
-from gateway.invoices import IssueResult, issue_invoices, write_notices
-from gateway.periods import parse_period
+from gateway.invoices import write_notices
 from gateway.references import is_reference
 from gateway.tariff import tariff
-from tests.factories import NOON, a_contributor, some_invoices
-
-
-def issue(period: str, category: str | None = None) -> IssueResult:
-    return issue_invoices(tariff(), parse_period(period), category=category, clock=lambda: NOON)
+from tests.factories import NOON, a_contributor, issue, some_invoices
 
 
 def test_what_is_due_is_issued_once(database: str) -> None:
@@ -100,39 +93,6 @@ def test_a_far_period_is_refused(database: str) -> None:
     assert issue("2027-11").issued == 0
     with pytest.raises(Unusable, match="more than a year ahead"):
         issue("2027-12")
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invoices, "CHUNK", 7)
-
-
-def test_chunks_leave_nobody_out_and_show_progress(database: str, small_chunks: None) -> None:
-    with transaction() as session:
-        for n in range(50):
-            a_contributor(session, left_on=date(2023, 1, 1) if n % 5 == 0 else None)
-    seen: list[tuple[int, int]] = []
-    result = issue_invoices(
-        tariff(),
-        parse_period("2026-11"),
-        category=None,
-        clock=lambda: NOON,
-        progress=lambda done, of: seen.append((done, of)),
-    )
-    assert result.issued == 40
-    assert seen[-1] == (40, 40)
-    assert len(seen) == 6
-
-
-def test_two_runs_at_once_issue_each_invoice_once(database: str, small_chunks: None) -> None:
-    with transaction() as session:
-        for _ in range(60):
-            a_contributor(session)
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: issue("2026-11"), range(4)))
-    assert sum(result.issued for result in results) == 60
-    with transaction() as session:
-        assert execute(session, "SELECT count(*) FROM invoice").scalar_one() == 60
 
 
 def test_the_database_refuses_what_the_code_must_not_do(database: str) -> None:

@@ -126,7 +126,7 @@ def test_what_comes_later_does_count_then() -> None:
     # 2 × 14.81 (dues follow the SMIG no more) × 180 × 8 %, and 5 % of it.
     assert [line.amount_minor for line in found.lines] == [42_653, 2_133]
     late = quoted("artisan-untaxed", "2028-11", date(2029, 1, 31), law=LATER)
-    assert late.lines[1].facts == {"form": "penalty-by-date", "months": "2"}
+    assert late.lines[1].facts == {"form": "late-months-by-date", "months": "2"}
     assert late.lines[1].amount_minor == 981  # 6 % of 163.52
 
 
@@ -175,7 +175,7 @@ def test_the_penalty_line_says_what_has_come_up_whatever_was_paid() -> None:
     line = penalty_line(tariff(), "artisan-untaxed", stands, due_on=bill.due_on, on=on)
     assert line is not None
     assert line.amount_minor == 327  # February and March
-    assert line.facts == {"form": "penalty", "rate": "1", "months": "2"}
+    assert line.facts == {"form": "late-months", "rate": "1", "months": "2"}
 
 
 @pytest.mark.parametrize(

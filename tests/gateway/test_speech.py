@@ -67,6 +67,16 @@ def test_every_rule_of_the_tariff_can_be_said(language: Language) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_rules_of_other_tariffs_can_be_said_too(language: Language) -> None:
+    figures = dict.fromkeys(("coefficient", "smig", "hours", "rate", "edge", "months"), "4711.5")
+    edges = {f"{kind}-{edge}" for kind in ("band", "share") for edge in ("below", "up-to", "from")}
+    for form in edges | {"late-months"}:
+        said = speech(language).rule({"form": form, "base": "annual profit", **figures}, "untold")
+        assert "4\u202f711,5" in said
+        assert "annual" not in said
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_kind_and_channel_has_its_words(language: Language) -> None:
     said = speech(language)
     assert len({said.line(kind, "2026-11") for kind in LineKind}) == len(LineKind)

@@ -25,10 +25,8 @@ from psycopg import sql
 from gateway import db, outbox, process, receipts
 from gateway.contributors import COLUMNS, import_contributors
 from gateway.db import transaction
-from gateway.invoices import issue_invoices
 from gateway.ledger import SEAL_TASK
 from gateway.payment_batch import RECEIPTS_TASK
-from gateway.periods import parse_period
 from gateway.services import Services
 from gateway.settings import settings
 from gateway.tariff import tariff
@@ -43,6 +41,7 @@ from tests.factories import (
     a_provider,
     an_event,
     broken_promises,
+    issue,
     rows_of,
     seal,
     some_invoices,
@@ -464,11 +463,11 @@ def test_an_import_killed_in_the_middle_leaves_the_register_as_it_was(
 ISSUER: Final = """
 import os, signal, sys
 import sqlalchemy as sa
-from gateway import db, invoices, process
+from gateway import db, issuing, process
 from gateway.periods import parse_period
 from gateway.tariff import tariff
 
-invoices.CHUNK = 30
+issuing.CHUNK = 30
 process.connect_database()
 when, left = sys.argv[1], int(sys.argv[2])
 
@@ -480,9 +479,9 @@ def strike(*_):
 
 if when != "progress":
     sa.event.listen(db.engine(), when, strike)
-invoices.issue_invoices(
+issuing.issue_invoices(
     tariff(), parse_period("2026-11"), category="artisan-untaxed",
-    clock=process.business_clock(),
+    key=process.signing_key(), clock=process.business_clock(), workers=1,
     progress=strike if when == "progress" else lambda *_: None,
 )
 """
@@ -518,6 +517,4 @@ def test_an_issue_of_invoices_killed_in_the_middle_is_continued(
 
 
 def issue_all() -> Any:
-    return issue_invoices(
-        tariff(), parse_period("2026-11"), category="artisan-untaxed", clock=lambda: NOON
-    )
+    return issue("2026-11", "artisan-untaxed")

@@ -14,14 +14,12 @@ from PIL import Image
 from gateway import process
 from gateway.codes import qr
 from gateway.db import execute, snapshot, transaction
-from gateway.invoices import cancel_invoice, issue_invoices
+from gateway.invoices import cancel_invoice
 from gateway.models import Channel, ReturnKind, ReturnState
-from gateway.periods import parse_period
 from gateway.receipts import ReceiptRecord, issue_all, of_invoice
 from gateway.references import nth_reference
 from gateway.reports import Statement
-from gateway.tariff import tariff
-from tests.factories import NOON, a_contributor, a_report, a_return, record
+from tests.factories import NOON, a_contributor, a_report, a_return, issue, record
 
 FULL_NAME: Final = {
     "family_name": "El Idrissi",
@@ -37,7 +35,7 @@ def an_invoice(period: str = "2026-11", **person: Any) -> str:
     """Issue what a new person owes for a period; return its reference."""
     with transaction() as session:
         who = a_contributor(session, **{**FULL_NAME, **person}).id
-    issue_invoices(tariff(), parse_period(period), category=None, clock=lambda: NOON)
+    issue(period)
     with snapshot() as session:
         found = execute(
             session,

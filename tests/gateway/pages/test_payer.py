@@ -21,7 +21,8 @@ from gateway.db import engine, execute, transaction
 from gateway.institution import institution
 from gateway.models import Channel
 from gateway.pages import site
-from gateway.pages.payer import ANNOUNCEMENT_FRESH, SYMBOL_BYTES_MAX
+from gateway.pages.payer import SYMBOL_BYTES_MAX
+from gateway.pages.shown import ANNOUNCEMENT_FRESH
 from gateway.references import format_reference
 from gateway.reports import Statement
 from gateway.settings import settings

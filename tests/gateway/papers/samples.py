@@ -13,14 +13,13 @@ from gateway.codes import receipts as codes
 from gateway.figures import read_toml
 from gateway.institution import Institution
 from gateway.models import Channel, LineKind, PaymentStatus
+from gateway.owing import PresentedLine
 from gateway.papers.notice import notice_pdf
 from gateway.papers.receipt import receipt_pdf
 from gateway.presentment import (
     Person,
-    PresentedLine,
     PresentedPayment,
     Presentment,
-    Standing,
     standing_of,
 )
 from gateway.receipts import ReceiptRecord, ReceiptStanding
@@ -105,25 +104,36 @@ def a_presentment(**values: Any) -> Presentment:
         "issued_at": NOW,
         "cancelled_at": None,
         "lines": (a_line(),),
+        "valid_until": None,
         "person": a_person(),
         "payments": (),
         **values,
     }
+    cancelled = known["cancelled_at"] is not None
+    total = 0 if cancelled else sum(line.amount_minor for line in known["lines"])
+    due = 0 if cancelled else total - known["paid_minor"]
     standing = standing_of(
-        amount_minor=known["amount_minor"],
+        due_minor=due,
         paid_minor=known["paid_minor"],
         due_on=known["due_on"],
         expires_on=known["expires_on"],
-        cancelled=known["cancelled_at"] is not None,
+        cancelled=cancelled,
         today=NOW.date(),
     )
-    settled = standing in {Standing.PAID, Standing.CANCELLED}
-    due = 0 if settled else known["amount_minor"] - known["paid_minor"]
-    return Presentment(**known, standing=standing, due_minor=due)
+    return Presentment(**known, standing=standing, total_minor=total, due_minor=due)
 
 
 OPEN: Final = a_presentment()
-LATE: Final = a_presentment(period="2026-10", due_on=date(2026, 10, 31))
+PENALTY: Final = {"form": "late-months", "rate": "1", "months": "1"}
+LATE: Final = a_presentment(
+    period="2026-10",
+    due_on=date(2026, 10, 31),
+    lines=(a_line(), a_line(LineKind.PENALTY, 164, facts=PENALTY, verified=False)),
+    valid_until=date(2026, 11, 30),
+)
+CLEARED: Final = a_presentment(
+    lines=(a_line(), a_line(LineKind.ADJUSTMENT, -16352, facts={}, rule="left in October")),
+)
 PART_PAID: Final = a_presentment(payments=(a_payment(),))
 PAID: Final = a_presentment(
     payments=(
@@ -164,6 +174,7 @@ ALL: Final = {
     "part paid": PART_PAID,
     "paid": PAID,
     "cancelled": CANCELLED,
+    "cleared": CLEARED,
     "expired": EXPIRED,
     "crowded": CROWDED,
 }

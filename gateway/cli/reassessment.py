@@ -1,0 +1,263 @@
+"""Commands about what people do and did, and what follows for what was billed to them."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from gateway.cli.shared import database, json_flag, now
+from gateway.errors import Unusable
+
+if TYPE_CHECKING:
+    from gateway.reassessment import Reassessed
+
+_BECAUSE = click.option(
+    "--because", required=True, help="Why, for whoever reads it later. No names."
+)
+
+
+@click.command("reassess")
+@click.option("--cnss", "cnss_number", default=None, help="One person only, in line or not.")
+@click.option("--because", default=None, help="Why, with --cnss. No names.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@json_flag
+def reassess(cnss_number: str | None, because: str | None, dry_run: bool, as_json: bool) -> None:
+    """Hold what was billed against what is owed: credit, charge, or issue the rest.
+
+    Without --cnss, of all who are in line because something about them changed.
+    """
+    with database():
+        from gateway import reassessment
+        from gateway.activities import contributor_of
+        from gateway.db import snapshot, transaction
+        from gateway.process import business_clock, signing_key
+        from gateway.tariff import tariff
+
+        if cnss_number is None and not dry_run:
+            all_done = reassessment.reassess_due(
+                tariff(), key=signing_key(), clock=business_clock()
+            )
+            done = list(all_done)
+        elif dry_run:
+            with snapshot() as session:
+                ids = (
+                    reassessment.in_line(session)
+                    if cnss_number is None
+                    else [contributor_of(session, cnss_number)]
+                )
+                done = reassessment.preview(session, ids, tariff(), now=now())
+        else:
+            with transaction() as session:
+                done = reassessment.reassess(
+                    session,
+                    [contributor_of(session, cnss_number or "")],
+                    tariff(),
+                    key=signing_key(),
+                    now=now(),
+                    because=because or "",
+                )
+    _report(done, as_json)
+
+
+def _report(done: list[Reassessed], as_json: bool) -> None:
+    """Say what came of a re-assessment."""
+    if as_json:
+        click.echo(json.dumps({"reassessed": [each.as_json() for each in done]}))
+        return
+    for each in done:
+        if each.refused:
+            click.echo(f"contributor {each.contributor_id} cannot be assessed: {each.refused}")
+        said = each.as_json()
+        for note in said["notes"]:
+            due = f", due {note['due_on']}" if note["due_on"] else ""
+            click.echo(f"{note['reference']} {note['period']}: {note['amount']}{due}")
+            click.echo(f"    {note['rule']}")
+        for issued in said["issued"]:
+            click.echo(
+                f"{issued['period']} issued as {issued['category']}: {issued['amount']},"
+                f" due {issued['due_on']}"
+            )
+    notes = sum(len(each.adjusted) for each in done)
+    missing = sum(len(each.missing) for each in done)
+    click.echo(f"{len(done)} people, {notes} notes, {missing} invoices issued.")
+
+
+@click.command("left")
+@click.argument("cnss_number", metavar="CNSS")
+@click.option("--on", "day", required=True, help="The last day: 2026-11-30.")
+@_BECAUSE
+def left(cnss_number: str, day: str, because: str) -> None:
+    """Note the last day of a person who left or died. Later periods are credited."""
+    last = _day("--on", day)
+    with database():
+        from gateway.activities import contributor_of, correct_registration
+        from gateway.db import transaction
+
+        with transaction() as session:
+            whose = contributor_of(session, cnss_number)
+            correct_registration(session, whose, left_on=last, because=because, now=now())
+    click.echo("Noted; wasl contributors reassess, or a worker, does the rest.")
+
+
+@click.command("merge")
+@click.argument("keep", metavar="CNSS_THAT_STAYS")
+@click.argument("other", metavar="CNSS_OF_THE_OTHER")
+@_BECAUSE
+@json_flag
+def merge(keep: str, other: str, because: str, as_json: bool) -> None:
+    """Make two files of one person one; what was billed twice is credited. It cannot be undone."""
+    with database():
+        from gateway.activities import contributor_of
+        from gateway.db import transaction
+        from gateway.process import signing_key
+        from gateway.reassessment import merge_files
+        from gateway.tariff import tariff
+
+        with transaction() as session:
+            done = merge_files(
+                session,
+                contributor_of(session, keep),
+                contributor_of(session, other),
+                tariff(),
+                because=because,
+                key=signing_key(),
+                now=now(),
+            )
+    _report(done, as_json)
+
+
+@click.group("activity")
+def activity() -> None:
+    """What people do or did beside or before what the register says."""
+
+
+@activity.command("list")
+@click.argument("cnss_number", metavar="CNSS")
+@json_flag
+def activity_list(cnss_number: str, as_json: bool) -> None:
+    """List a person's activities."""
+    with database():
+        from gateway.activities import contributor_of, recorded
+        from gateway.db import snapshot
+
+        with snapshot() as session:
+            known = recorded(session, contributor_of(session, cnss_number))
+    if as_json:
+        click.echo(json.dumps({"activities": known}))
+        return
+    for each in known:
+        withdrawn = ", withdrawn" if each["withdrawn"] else ""
+        base = f" (base {each['base']})" if each["base"] else ""
+        until = each["until"] or "now"
+        click.echo(
+            f"{each['id']}: {each['category']}{base}, {each['since']} to {until}{withdrawn}:"
+            f" {each['because']}"
+        )
+
+
+@activity.command("add")
+@click.argument("cnss_number", metavar="CNSS")
+@click.option("--category", required=True, help="One of the tariff's categories.")
+@click.option("--base", default=None, help="In dirhams, where the category is charged by one.")
+@click.option("--since", required=True, help="The first day: 2026-01-31.")
+@click.option("--until", default=None, help="The last day; left out: it goes on.")
+@_BECAUSE
+def activity_add(
+    cnss_number: str, category: str, base: str | None, since: str, until: str | None, because: str
+) -> None:
+    """Record an activity beside what the register says."""
+    from gateway.money import UnreadableAmount, parse_amount
+
+    try:
+        base_minor = None if base is None else parse_amount(base)
+    except UnreadableAmount as error:
+        raise Unusable(f"--base {base}: {error}.") from None
+    first = _day("--since", since)
+    last = None if until is None else _day("--until", until)
+    with database():
+        from gateway.activities import add_activity, contributor_of
+        from gateway.db import transaction
+        from gateway.tariff import tariff
+
+        with transaction() as session:
+            added = add_activity(
+                session,
+                contributor_of(session, cnss_number),
+                tariff(),
+                category=category,
+                base_minor=base_minor,
+                since=first,
+                until=last,
+                because=because,
+                now=now(),
+            )
+    click.echo(f"Activity {added} recorded.")
+
+
+@activity.command("withdraw")
+@click.argument("cnss_number", metavar="CNSS")
+@click.argument("activity_id", metavar="ID", type=click.IntRange(min=1))
+@_BECAUSE
+def activity_withdraw(cnss_number: str, activity_id: int, because: str) -> None:
+    """Say of an activity that it has never been."""
+    with database():
+        from gateway.activities import contributor_of, withdraw_activity
+        from gateway.db import transaction
+
+        with transaction() as session:
+            whose = contributor_of(session, cnss_number)
+            withdraw_activity(session, whose, activity_id, because=because, now=now())
+    click.echo(f"Activity {activity_id} withdrawn.")
+
+
+@click.command("charge-fee")
+@click.argument("reference")
+@click.option("--amount", required=True, help="In dirhams: 50.00.")
+@click.option("--source", required=True, help="The document that orders it.")
+@_BECAUSE
+def charge_fee(reference: str, amount: str, source: str, because: str) -> None:
+    """Charge a recovery fee on an invoice."""
+    from gateway.money import UnreadableAmount, parse_amount
+    from gateway.references import read_reference
+
+    named = read_reference(reference)
+    if named is None:
+        raise Unusable(f"{reference!r} is not a reference: compare its twelve digits.")
+    try:
+        amount_minor = parse_amount(amount)
+    except UnreadableAmount as error:
+        raise Unusable(f"--amount {amount}: {error}.") from None
+    with database():
+        from gateway import notes
+        from gateway.db import transaction
+        from gateway.process import signing_key
+        from gateway.tariff import tariff
+
+        with transaction() as session:
+            notes.charge_fee(
+                session,
+                named,
+                amount_minor,
+                tariff(),
+                source=source,
+                because=because,
+                key=signing_key(),
+                now=now(),
+            )
+    click.echo(f"Charged on {named}.")
+
+
+def _day(option: str, text: str) -> date:
+    from gateway.csvfiles import read_day
+
+    day = read_day(text)
+    if day is None:
+        raise Unusable(f"{option} {text} is not a day: write it as 2026-11-30.")
+    return day
+
+
+OF_CONTRIBUTORS: Final = (reassess, left, merge, activity)
+OF_INVOICES: Final = (charge_fee,)

@@ -1,0 +1,247 @@
+"""Where a person stands: what is late, whether rights are open, what is held as credit. Reads only.
+
+All files of the person count. What the day decides is decided by gateway.rights; here the facts are
+read, with as many queries for one invoice as for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.activities import Person, read_people
+from gateway.assessment import ONE_DAY, everything_done
+from gateway.balances import balance
+from gateway.bills import read_bills, read_claims
+from gateway.campaigns import campaigns, code_of
+from gateway.db import execute
+from gateway.models import AccountKind, Component
+from gateway.periods import Period, parse_period, period_of
+from gateway.rights import (
+    Hold,
+    OwedPeriod,
+    RightsFacts,
+    Standing,
+    first_of_month,
+    owed_periods,
+    standing_on,
+)
+from gateway.tariff import Tariff
+
+
+@dataclass(frozen=True, slots=True)
+class Arrear:
+    """An invoice of which something is overdue. Amounts in centimes, penalty as of the day."""
+
+    period: str
+    reference: str
+    due_on: date
+    """By when what is unpaid of the principal was to be paid; else as the invoice was issued."""
+    principal_minor: int
+    penalty_minor: int
+    fee_minor: int
+
+    @property
+    def due_minor(self) -> int:
+        """What paying on that day would settle."""
+        return self.principal_minor + self.penalty_minor + self.fee_minor
+
+
+@dataclass(frozen=True, slots=True)
+class StandingPlan:
+    """An instalment plan that is neither kept to its end nor broken."""
+
+    reference: str
+    """To pay it by."""
+    made_on: date
+    months: int
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonStanding:
+    """A person on a day."""
+
+    contributor_id: int
+    """Of the file that stands."""
+    on: date
+    standing: Standing
+    arrears: tuple[Arrear, ...]
+    """Oldest first."""
+    credit_minor: int
+    """What is held as the person's own, as the books have it now."""
+    plan: StandingPlan | None
+
+    @property
+    def total_minor(self) -> int:
+        """What paying all arrears on that day would take, in centimes."""
+        return sum(arrear.due_minor for arrear in self.arrears)
+
+
+def read_standing(
+    session: Session, contributor_id: int, tariff: Tariff, *, on: date
+) -> PersonStanding | None:
+    """Return how a person stands on a day, by any of the person's files; None if there is none.
+
+    A day that is past is judged by what is known of it now: by payments of until then.
+    """
+    people = read_people(session, [contributor_id])
+    if not people:
+        return None
+    (person,) = people.values()
+    files = {"ids": list(person.files)}
+    invoices = execute(session, _INVOICES, files).mappings().all()
+    ids = [row["id"] for row in invoices]
+    bills, claims = read_bills(session, ids), read_claims(session, ids)
+    in_plan = {row[0]: row[1] for row in execute(session, _IN_PLAN, {"ids": ids, "on": on})}
+    owed: list[OwedPeriod] = []
+    arrears = []
+    for row in invoices:
+        bill, paid = bills[row["id"]], claims.get(row["id"], [])
+        rates = tariff.penalty_rates(row["category_code"])
+        parts = owed_periods(
+            parse_period(row["period"]), bill, paid, rates, on, in_plan_since=in_plan.get(row["id"])
+        )
+        owed += parts
+        due = balance(bill, paid, rates, on)
+        due_on = due.payable_by or bill.due_on
+        if due.due_minor and due_on < on:
+            arrears.append(
+                Arrear(
+                    period=row["period"],
+                    reference=row["reference"],
+                    due_on=due_on,
+                    principal_minor=due.due[Component.PRINCIPAL],
+                    penalty_minor=due.due[Component.PENALTY],
+                    fee_minor=due.due[Component.FEE],
+                )
+            )
+    billed = [parse_period(row["period"]) for row in invoices]
+    facts = _facts(person, owed, billed, _holds(session, files, on), tariff, on)
+    return PersonStanding(
+        contributor_id=person.id,
+        on=on,
+        standing=standing_on(facts, on),
+        arrears=tuple(sorted(arrears, key=lambda each: (each.due_on, each.period))),
+        credit_minor=_credit(session, person),
+        plan=_plan(session, files, on),
+    )
+
+
+_INVOICES: Final = """
+    SELECT id, reference, period, category_code FROM invoice
+    WHERE contributor_id = ANY(:ids) AND cancelled_at IS NULL ORDER BY due_on, id
+"""
+_IN_PLAN: Final = """
+    SELECT invoice_id, min(granted_on) FROM invoice_relief
+    WHERE invoice_id = ANY(:ids) AND plan_id IS NOT NULL AND granted_on <= :on
+        AND (ended_on IS NULL OR ended_on > :on)
+    GROUP BY invoice_id
+"""
+
+
+def _facts(
+    person: Person,
+    owed: Sequence[OwedPeriod],
+    billed: Iterable[Period],
+    holds: Sequence[Hold],
+    tariff: Tariff,
+    on: date,
+) -> RightsFacts:
+    """Return what decides rights. Pure."""
+    files = list(person.files.values())
+    standing = files[0]
+    firsts = [each.due_on for each in owed]
+    for did in everything_done(files):
+        category = tariff.of(did.category)
+        since = max(did.since, category.first_period.starts_on)
+        if did.until is None or since <= did.until:
+            firsts.append(tariff.due_on(category.code, period_of(since, category.periodicity)))
+    following = max((period.ends_on + ONE_DAY for period in billed), default=standing.registered_on)
+    periodicity = tariff.of(standing.category).periodicity
+    upcoming = period_of(following, periodicity)
+    left = standing.left_on is not None and standing.left_on < upcoming.starts_on
+    if not left and tariff.due_on(standing.category, upcoming) < on:
+        # The institution bills late: nobody loses rights by what was not billed.
+        upcoming = period_of(on, periodicity)
+        if tariff.due_on(standing.category, upcoming) < on:
+            upcoming = period_of(upcoming.ends_on + ONE_DAY, periodicity)
+    next_due_on = tariff.due_on(standing.category, upcoming)
+    return RightsFacts(
+        owed=owed,
+        terms=lambda day: tariff.rights_rule(standing.category, day),
+        first_due_on=min(firsts, default=next_due_on),
+        next_due_on=next_due_on,
+        left=left,
+        holds=holds,
+    )
+
+
+def _holds(session: Session, files: dict[str, Any], on: date) -> list[Hold]:
+    """Return the waits that remissions in force ask for."""
+    rows = execute(
+        session,
+        "SELECT campaign, granted_on FROM remission WHERE contributor_id = ANY(:ids)"
+        " AND granted_on <= :on AND (broken_on IS NULL OR broken_on > :on) ORDER BY id",
+        {**files, "on": on},
+    ).all()
+    known = {each.code: each.rights for each in campaigns().campaign} if rows else {}
+    holds = []
+    for campaign, granted_on in rows:
+        rule = known.get(code_of(campaign))
+        if rule is not None:
+            until = first_of_month(granted_on, 1 + rule.wait_months)
+            holds.append(Hold(granted_on, until, rule.source, rule.verified))
+    return holds
+
+
+def _credit(session: Session, person: Person) -> int:
+    """Return what stands on the credit accounts of a person's files, in centimes."""
+    codes = [f"{AccountKind.CREDIT}:{file_id}" for file_id in person.files]
+    found: int = execute(session, _CREDIT, {"codes": codes}).scalar_one()
+    return found
+
+
+_CREDIT: Final = """
+    SELECT coalesce(sum(
+        coalesce((SELECT sum(amount_minor) FROM ledger_transfer WHERE credit_account_id = a.id), 0)
+        - coalesce((SELECT sum(amount_minor) FROM ledger_transfer WHERE debit_account_id = a.id), 0)
+    ), 0)::bigint
+    FROM ledger_account a WHERE code = ANY(:codes)
+"""
+
+
+def _plan(session: Session, files: dict[str, Any], on: date) -> StandingPlan | None:
+    row = (
+        execute(
+            session,
+            "SELECT reference, made_on, months, amount_minor FROM plan"
+            " JOIN bundle ON bundle.id = bundle_id"
+            " WHERE plan.contributor_id = ANY(:ids) AND made_on <= :on"
+            " AND coalesce(kept_on, broken_on, 'infinity') > :on ORDER BY plan.id DESC LIMIT 1",
+            {**files, "on": on},
+        )
+        .mappings()
+        .one_or_none()
+    )
+    return None if row is None else StandingPlan(**row)
+
+
+def why_not(standing: PersonStanding) -> str | None:
+    """Return in a sentence why somebody is not up to date; None for who is. Names nobody."""
+    said = standing.standing
+    if said.late:
+        oldest = said.late[0]
+        count = len({each.period.code for each in said.late})
+        others = f"; {count} periods are unpaid" if count > 1 else ""
+        return (
+            f"Not up to date since {said.since}: the contribution for {oldest.period.code}, due on"
+            f" {oldest.due_on}, is unpaid{others}."
+        )
+    if said.settled is None:
+        return "No contribution has been paid yet: there is nothing to attest."
+    return None

@@ -1,0 +1,189 @@
+"""Instalment plans on real books: made, paid by their reference, kept, late, broken, and back."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from gateway import process
+from gateway.campaigns import Because
+from gateway.db import execute, snapshot, transaction
+from gateway.errors import Unusable
+from gateway.instalments import InstalmentState, PlanStanding
+from gateway.plans import PlanView, make_plan, plans_of, read_plan, review_plans
+from gateway.reliefs import Reviewed
+from gateway.remissions import remissions_of
+from tests.factories import balances, broken_promises
+from tests.gateway.test_remissions import (
+    AUTUMN,
+    DECISION,
+    IN_2022,
+    at,
+    due,
+    grant,
+    owing,
+    pay,
+    statuses,
+    told,
+)
+
+
+def plan_of(person: int, months: int, day: str, campaign: str | None = None) -> PlanView:
+    with transaction() as session:
+        return make_plan(session, person, months, campaign, key=process.signing_key(), now=at(day))
+
+
+def review(day: str) -> Reviewed:
+    with transaction() as session:
+        return review_plans(session, key=process.signing_key(), now=at(day))
+
+
+def seen(plan: PlanView, day: str) -> PlanView:
+    with snapshot() as session:
+        found = read_plan(session, plan.id, on=date.fromisoformat(day))
+    assert found is not None
+    return found
+
+
+def test_a_plan_is_paid_by_its_reference_current_dues_first_and_kept(database: str) -> None:
+    person, named = owing(*AUTUMN, "2023-01", "2023-02")
+    # On 10 January: 425.67 of principal, and three, two and one month: 4.26 + 2.84 + 1.42.
+    plan = plan_of(person, 3, "2023-01-10")
+    assert plan.amount_minor == 3 * IN_2022 + 426 + 284 + 142
+    assert plan.invoices == tuple(named[period] for period in AUTUMN)
+    assert [
+        (each.instalment.due_on, each.instalment.amount_minor) for each in plan.state.instalments
+    ] == [
+        (date(2023, 2, 28), 14_473),
+        (date(2023, 3, 31), 14_473),
+        (date(2023, 4, 30), 14_473),
+    ]
+    pay(named["2023-01"], IN_2022, "2023-01-20")
+    pay(plan.reference, IN_2022 + 14_473, "2023-02-20")
+    assert due([named["2023-02"]], "2023-03-01") == {"2023-02": 0}
+    now = seen(plan, "2023-03-01").state
+    assert (now.standing, now.paid_minor) == (PlanStanding.RUNNING, 14_473)
+    assert [each.state for each in now.instalments] == ["kept", "due", "due"]
+    assert review("2023-03-01") == Reviewed(None, 1, 0, 0, 0)
+    # An invoice's own reference is as good; and it is late now, and made good.
+    pay(named["2022-11"], 14_473, "2023-04-12")
+    pay(plan.reference, 14_473, "2023-05-02")
+    assert seen(plan, "2023-05-01").state.standing is PlanStanding.LATE
+    assert review("2023-06-30") == Reviewed(None, 1, 1, 0, 0)
+    assert review("2023-06-30") == Reviewed(None, 1, 0, 0, 0)
+    ended = seen(plan, "2023-06-30").state
+    assert (ended.standing, ended.since) == (PlanStanding.KEPT, date(2023, 5, 2))
+    assert {each.state for each in ended.instalments} == {InstalmentState.KEPT}
+    assert sum(due(plan.invoices, "2024-01-01").values()) == 0
+    assert balances()["payable:institution"] == -(5 * IN_2022 + 852)
+    assert told("plan") == [("plan.made", None), ("plan.ended", "kept")]
+    assert broken_promises() == []
+
+
+def test_a_broken_plan_is_as_if_it_had_never_been(database: str) -> None:
+    person, named = owing(*AUTUMN)
+    plan = plan_of(person, 4, "2023-01-10")
+    pay(plan.reference, plan.state.instalments[0].instalment.amount_minor, "2023-02-28")
+    covered = plan.invoices
+    # While it stands no month adds a penalty.
+    assert sum(due(covered, "2023-04-30").values()) == seen(plan, "2023-04-30").state.unpaid_minor
+    assert review("2023-04-30") == Reviewed(None, 1, 0, 0, 0)
+    # The second part was due on 31 March and is unpaid when the third falls due.
+    assert review("2023-12-24") == Reviewed(None, 1, 0, 1, 0)
+    state = seen(plan, "2023-12-24").state
+    assert (state.standing, state.since, state.because) == (
+        PlanStanding.BROKEN,
+        date(2023, 5, 1),
+        Because.INSTALMENT_UNPAID,
+    )
+    for day in ("2023-05-01", "2023-12-24"):
+        assert due(covered, day) == due(covered, day, relieved=False)
+    # Money that quotes it goes on paying the debts; and another plan may be made.
+    pay(plan.reference, 1_000, "2023-12-24")
+    again = plan_of(person, 24, "2023-12-24")
+    assert again.amount_minor == sum(due(covered, "2023-12-24").values())
+    assert review("2023-12-24").restored == 0
+    assert statuses(named.values()) == {"open", "part_paid"}
+    assert broken_promises() == []
+
+
+def test_a_current_due_breaks_it_and_late_news_of_a_payment_mends_it(database: str) -> None:
+    person, named = owing(*AUTUMN, "2023-01")
+    plan = plan_of(person, 12, "2023-01-10")
+    part = plan.state.instalments[0].instalment.amount_minor
+    for month in ("02", "03"):
+        pay(named["2022-10"], part, f"2023-{month}-05")
+    assert review("2023-03-15") == Reviewed(None, 1, 0, 1, 0)
+    state = seen(plan, "2023-03-15").state
+    assert (state.since, state.because) == (date(2023, 3, 1), Because.CURRENT_DUE_UNPAID)
+    pay(named["2023-01"], IN_2022, "2023-02-27", heard="2023-03-16")
+    assert review("2023-03-16") == Reviewed(None, 1, 0, 0, 1)
+    assert seen(plan, "2023-03-16").state.standing is PlanStanding.RUNNING
+    assert told("plan") == [("plan.made", None), ("plan.ended", "broken"), ("plan.made", None)]
+    assert broken_promises() == []
+
+
+def test_a_plan_within_a_campaign_remits_and_its_breach_brings_all_of_it_back(
+    database: str,
+) -> None:
+    person, named = owing(*AUTUMN)
+    plan = plan_of(person, 24, "2023-03-10", DECISION)
+    assert (plan.amount_minor, plan.campaign) == (3 * IN_2022, DECISION)
+    assert due(named.values(), "2023-03-10") == dict.fromkeys(AUTUMN, IN_2022)
+    # It has the remission: the principal in full would not give it twice.
+    assert grant(DECISION, "2023-03-11").granted == 0
+    each = plan.state.instalments[0].instalment.amount_minor
+    assert each == 3 * IN_2022 // 24
+    pay(plan.reference, each, "2023-04-30")
+    assert review("2023-06-30") == Reviewed(None, 1, 0, 0, 0)
+    assert review("2023-07-01") == Reviewed(None, 1, 0, 1, 0)
+    with snapshot() as session:
+        [remission] = remissions_of(session, person)
+    assert (remission.standing, remission.since, remission.because) == (
+        "broken",
+        date(2023, 7, 1),
+        Because.PLAN_BROKEN,
+    )
+    assert due(named.values(), "2023-07-01") == due(named.values(), "2023-07-01", relieved=False)
+    # Five, four and three months had begun in March; four more have since: 9, 8 and 7 of 141.89,
+    # of October what was left after 17.73 on 30 April.
+    assert due(named.values(), "2023-07-01") == {
+        "2022-10": IN_2022 - each + 1_224,
+        "2022-11": IN_2022 + 1_135,
+        "2022-12": IN_2022 + 993,
+    }
+    assert told("remission") == [("remission.granted", None), ("remission.ended", "broken")]
+    assert broken_promises() == []
+
+
+def test_a_plan_within_a_campaign_that_is_kept_keeps_the_remission(database: str) -> None:
+    person, named = owing(*AUTUMN)
+    plan = plan_of(person, 2, "2023-03-10", DECISION)
+    pay(plan.reference, 3 * IN_2022, "2023-04-30")
+    assert review("2023-05-01") == Reviewed(None, 1, 1, 0, 0)
+    assert statuses(named.values()) == {"paid"}
+    with snapshot() as session:
+        [remission] = remissions_of(session, person)
+        assert len(plans_of(session, person, on=date(2023, 5, 1))) == 1
+    assert (remission.standing, remission.since) == ("kept", date(2023, 4, 30))
+    assert sum(due(named.values(), "2026-01-01").values()) == 0
+    assert broken_promises() == []
+
+
+def test_what_cannot_be_a_plan_is_said_and_leaves_nothing(database: str) -> None:
+    person, _ = owing(*AUTUMN)
+    with pytest.raises(Unusable, match="1 to 24 months, not 25"):
+        plan_of(person, 25, "2023-01-10")
+    with pytest.raises(Unusable, match="runs from 2023-02-21"):
+        plan_of(person, 24, "2023-01-10", DECISION)
+    with pytest.raises(Unusable, match="Nothing is late"):
+        plan_of(person, 24, "2022-10-31")
+    with pytest.raises(Unusable, match="no contributor 999"):
+        plan_of(999, 24, "2023-01-10")
+    plan_of(person, 24, "2023-01-10")
+    with pytest.raises(Unusable, match="one at a time"):
+        plan_of(person, 24, "2023-01-11")
+    with snapshot() as session:
+        counted = execute(session, "SELECT (SELECT count(*) FROM plan), count(*) FROM bundle")
+        assert tuple(counted.one()) == (1, 1)

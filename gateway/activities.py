@@ -32,15 +32,23 @@ class Person:
     files: Mapping[int, PersonFacts]
 
 
+# All files of the people that these are of, by the indexes: of many people some are asked for.
+_FILES: Final = """
+    SELECT coalesce(merged_into_id, id) FROM contributor WHERE id = ANY(:ids)
+    UNION
+    SELECT other.id FROM contributor given
+    JOIN contributor other ON other.merged_into_id = coalesce(given.merged_into_id, given.id)
+    WHERE given.id = ANY(:ids)
+"""
+
+
 def read_people(session: Session, contributor_ids: Iterable[int]) -> dict[int, Person]:
     """Return the people that these files are of, by the ids of the files that stand."""
     files = execute(
         session,
-        """
+        f"""
         SELECT c.*, coalesce(c.merged_into_id, c.id) AS standing FROM contributor c
-        WHERE coalesce(c.merged_into_id, c.id) IN (
-            SELECT coalesce(merged_into_id, id) FROM contributor WHERE id = ANY(:ids)
-        ) ORDER BY c.merged_into_id IS NOT NULL, c.id
+        WHERE c.id IN ({_FILES}) ORDER BY c.merged_into_id IS NOT NULL, c.id
         """,
         {"ids": sorted(set(contributor_ids))},
     )
@@ -75,10 +83,8 @@ def lock_people(session: Session, contributor_ids: Iterable[int]) -> None:
     """
     execute(
         session,
-        """
-        SELECT FROM contributor WHERE coalesce(merged_into_id, id) IN (
-            SELECT coalesce(merged_into_id, id) FROM contributor WHERE id = ANY(:ids)
-        ) ORDER BY id FOR NO KEY UPDATE
+        f"""
+        SELECT FROM contributor WHERE id IN ({_FILES}) ORDER BY id FOR NO KEY UPDATE
         """,
         {"ids": sorted(set(contributor_ids))},
     )

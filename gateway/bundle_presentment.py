@@ -13,13 +13,11 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.bills import read_bills, read_claims
-from gateway.campaigns import Debt
 from gateway.clock import day_of
 from gateway.db import execute
-from gateway.instalments import Instalment, InstalmentState, PlanFacts, paid_by
+from gateway.instalments import InstalmentState, PlanStanding
 from gateway.models import BundleKind
-from gateway.periods import parse_period
+from gateway.plans import read_plan
 from gateway.presentment import (
     Paid,
     PresentedPayment,
@@ -29,7 +27,6 @@ from gateway.presentment import (
     present_ids,
     standing_of,
 )
-from gateway.tariff import tariff
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,7 @@ def present_bundle(
     items = present_ids(session, ids, now=now, validity_months=validity_months)
     plan, current = None, list[Presentment]()
     if row["plan_id"] is not None:
-        plan = _plan(session, row, ids, day_of(now))
+        plan = _plan(session, row["plan_id"], day_of(now))
         facts = {"id": row["id"], "who": row["contributor_id"], "made_on": row["made_on"]}
         others = list(execute(session, _CURRENT, facts).scalars())
         current = present_ids(session, others, now=now, validity_months=validity_months)
@@ -162,61 +159,29 @@ def _presented(
     )
 
 
-def _plan(session: Session, row: Any, covered: Sequence[int], today: date) -> PresentedPlan:
-    instalments = [
-        Instalment(position, due_on, amount_minor)
-        for position, due_on, amount_minor in execute(
-            session, _INSTALMENTS, {"plan": row["plan_id"]}
-        )
-    ]
-    facts = PlanFacts(row["made_on"], instalments, _debts(session, covered), ())
+def _plan(session: Session, plan_id: int, today: date) -> PresentedPlan:
+    view = read_plan(session, plan_id, on=today)
+    assert view is not None
+    state = view.state
     return PresentedPlan(
-        made_on=row["made_on"],
-        instalments=shown_instalments(instalments, paid_by(facts, today), today),
-        kept_on=row["kept_on"],
-        broken_on=row["broken_on"],
+        made_on=view.made_on,
+        instalments=tuple(
+            PresentedInstalment(
+                due_on=each.instalment.due_on,
+                amount_minor=each.instalment.amount_minor,
+                unpaid_minor=each.unpaid_minor,
+                state=each.state,
+            )
+            for each in state.instalments
+        ),
+        kept_on=state.since if state.standing is PlanStanding.KEPT else None,
+        broken_on=state.since if state.standing is PlanStanding.BROKEN else None,
     )
-
-
-def shown_instalments(
-    instalments: Sequence[Instalment], paid_minor: int, today: date
-) -> tuple[PresentedInstalment, ...]:
-    """Return how each instalment stands: money pays the first of them first. Pure."""
-    found = []
-    for each in instalments:
-        unpaid_minor = each.amount_minor - min(paid_minor, each.amount_minor)
-        paid_minor -= each.amount_minor - unpaid_minor
-        if not unpaid_minor:
-            state = InstalmentState.KEPT
-        else:
-            state = InstalmentState.LATE if each.due_on < today else InstalmentState.DUE
-        found.append(PresentedInstalment(each.due_on, each.amount_minor, unpaid_minor, state))
-    return tuple(found)
-
-
-def _debts(session: Session, invoice_ids: Sequence[int]) -> list[Debt]:
-    bills = read_bills(session, invoice_ids)
-    claims = read_claims(session, invoice_ids)
-    rows = execute(
-        session,
-        "SELECT id, period, category_code FROM invoice WHERE id = ANY(:ids)",
-        {"ids": list(invoice_ids)},
-    )
-    return [
-        Debt(
-            at,
-            parse_period(period),
-            bills[at],
-            tuple(claims.get(at, ())),
-            tariff().penalty_rates(category),
-        )
-        for at, period, category in rows
-    ]
 
 
 _BUNDLE: Final = """
     SELECT b.id, b.reference, b.kind, b.contributor_id, b.made_at, b.withdrawn_at,
-        plan.id AS plan_id, plan.made_on, plan.kept_on, plan.broken_on
+        plan.id AS plan_id, plan.made_on
     FROM bundle b LEFT JOIN plan ON plan.bundle_id = b.id WHERE b.reference = :reference
 """
 
@@ -228,9 +193,4 @@ _CURRENT: Final = """
         AND status IN ('open', 'part_paid')
         AND NOT EXISTS (SELECT FROM bundle_item WHERE bundle_id = :id AND invoice_id = invoice.id)
     ORDER BY due_on, id
-"""
-
-_INSTALMENTS: Final = """
-    SELECT position, due_on, amount_minor FROM plan_instalment WHERE plan_id = :plan
-    ORDER BY position
 """

@@ -22,6 +22,7 @@ from gateway.balances import balance
 from gateway.bills import last_day, placed_parts, read_bills, read_claims, read_parts
 from gateway.db import execute
 from gateway.errors import Unusable
+from gateway.invoice_seals import broken_seals
 from gateway.migrate import CONSTRAINTS_QUERY, FUNCTIONS_QUERY, Judges
 from gateway.payment_batch import return_of
 from gateway.returns import given_back_minor
@@ -92,6 +93,7 @@ def books_checks(key: BooksKey, heads_file: HeadsFile, judges: Judges) -> list[C
         ),
         Check("the database refuses what it must refuse", lambda s: _judges(s, judges)),
         Check("a payment gives back what its refunds and disputes say", _returned),
+        Check("no invoice was written or changed by another hand", lambda s: _sealed(s, key)),
         Check("an invoice comes to what its notes, reliefs and payments say", _worked_out),
         *_PAYMENTS,
         *_INVOICES,
@@ -273,6 +275,11 @@ _INVOICES: Final = (
         """,
     ),
 )
+
+
+def _sealed(session: Session, key: BooksKey) -> Iterator[Broken]:
+    for place in broken_seals(session, key):
+        yield Broken("an invoice was written or changed by another hand", place)
 
 
 def _returned(session: Session) -> Iterator[Broken]:

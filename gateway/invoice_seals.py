@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+import sqlalchemy as sa
 from sqlmodel import Session
 
 from gateway.db import execute
@@ -76,6 +77,9 @@ _SEALED: Final = (
 )
 
 
+_STREAMED: Final = {"yield_per": 5_000}
+
+
 def refuse_another_home(session: Session, sealer: Sealer) -> None:
     """Stop where invoices are sealed with another key: two keys could never be told right.
 
@@ -97,8 +101,10 @@ def broken_seals(session: Session, key: BooksKey) -> Iterator[str]:
     """Yield each invoice that our key did not write as it stands. Flat in memory."""
     sealer = Sealer(key)
     first_sealed = None
-    rows = execute(session, f"SELECT {_SEALED} FROM invoice ORDER BY id")
-    for row in rows.yield_per(5_000):
+    rows = session.connection().execute(
+        sa.text(f"SELECT {_SEALED} FROM invoice ORDER BY id"), execution_options=_STREAMED
+    )
+    for row in rows:
         if row[-1] is None:
             # The database numbers from 1: what is below was put there by hand.
             if first_sealed is not None or row[0] < 1:

@@ -11,9 +11,8 @@ things in it, or has several files, is assessed one by one (gateway.assessment).
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,12 +25,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from gateway import outbox
-from gateway.assessment import Assessed, Assessor, Did, PersonFacts, quarter_of
+from gateway.activities import read_people
+from gateway.assessment import Assessed, Assessor, quarter_of
 from gateway.clock import day_of
 from gateway.db import copy_blocks, execute, transaction
 from gateway.dues import DueLine, NotOwed
 from gateway.errors import Unusable
 from gateway.events import Happening, take_the_end_of_the_feed
+from gateway.figures import in_force
 from gateway.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Billed, Rows, Terms
 from gateway.invoice_seals import Sealer, refuse_another_home
 from gateway.models import Periodicity
@@ -39,6 +40,7 @@ from gateway.money import format_amount
 from gateway.periods import Period, parse_period, period_of
 from gateway.placing import carry_credit
 from gateway.references import format_reference, nth_references
+from gateway.rules import keep_rules, why_of
 from gateway.seals import BooksKey
 from gateway.tariff import Tariff, keep_categories
 
@@ -542,6 +544,8 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
     The decision is the pure functions', once for each base, so that the issue and a quote can
     never disagree.
     """
+    # A compiled plan takes longer to make than the whole query to run.
+    execute(session, "SET LOCAL jit = off")
     rows = execute(
         session,
         # OFFSET keeps the search for an invoice what it is written as, one look into the index for
@@ -555,19 +559,18 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
         FROM contributor c WHERE {_PEOPLE} ORDER BY c.id
         """,
         {**scope.parameters, "first": first_id, "last": last_id},
-    )
+    ).all()
     owed, assessor, special = _Owed(), Assessor(tariff), []
-    places: dict[tuple[str, int | None], int] = {}
+    prices = _Prices(tariff, assessor, scope, owed)
     for person, category, base, is_special, is_billed in rows:
         if is_special:
             special.append(person)
             continue
-        place = places.get((category, base))
+        try:
+            place = prices.place(category, base)
+        except Unusable as error:
+            raise Unusable(f"Contributor {person} cannot be billed: {error}") from None
         if place is None:
-            line = assessor.price(category, base, scope.period)
-            place = owed.place(category, line) if isinstance(line, DueLine) else -1
-            places[category, base] = place
-        if place < 0:
             continue
         if is_billed:
             owed.already += 1
@@ -578,12 +581,47 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
     return owed
 
 
+class _Prices:
+    """What each category and base owes for the period, asked once for each band.
+
+    People have as many bases as there are people, and all of a band owe the same.
+    """
+
+    def __init__(self, tariff: Tariff, assessor: Assessor, scope: _Scope, owed: _Owed) -> None:
+        self._assessor = assessor
+        self._period = scope.period
+        self._owed = owed
+        self._scales = {
+            category.code: in_force(category.scale, scope.period.starts_on)
+            for category in map(tariff.of, scope.codes)
+            if category.scale and category.first_period.starts_on <= scope.period.starts_on
+        }
+        self._places: dict[tuple[str, int], int | None] = {}
+
+    def place(self, category: str, base_minor: int | None) -> int | None:
+        """Return the place of what is owed; None if nothing is.
+
+        Raises:
+            Unusable: A base is needed and absent, or outside every band.
+        """
+        scale = self._scales.get(category)
+        band = scale.band_of(base_minor) if scale and base_minor is not None else None
+        # The last band has no edge, others one above 0; what has no band must not be taken for it.
+        key = (category, -1 if band is None else band.edge or 0)
+        if key in self._places:
+            return self._places[key]
+        line = self._assessor.price(category, base_minor, self._period)
+        place = self._owed.place(category, line) if isinstance(line, DueLine) else None
+        self._places[key] = place
+        return place
+
+
 def _add_special(
     session: Session, assessor: Assessor, scope: _Scope, people: Sequence[int], owed: _Owed
 ) -> None:
     """Assess people one by one, and add those who owe the period in the scope's categories."""
-    files = _read_files(session, people)
-    owners = {file: person for person, ids in files.items() for file in ids}
+    found = read_people(session, people)
+    owners = {file: person for person, one in found.items() for file in one.files}
     billed = execute(
         session,
         f"SELECT contributor_id FROM invoice WHERE contributor_id = ANY(:files) AND {_BILLED}",
@@ -591,13 +629,13 @@ def _add_special(
     )
     barred = {owners[file] for file in billed.scalars()}
     for person in people:
-        found = assessor.period(list(files[person].values()), scope.period)
-        if not isinstance(found, Assessed) or found.category not in scope.codes:
+        assessed = assessor.period(list(found[person].files.values()), scope.period)
+        if not isinstance(assessed, Assessed) or assessed.category not in scope.codes:
             continue
         if person in barred:
             owed.already += 1
         else:
-            owed.people.append((person, owed.place(found.category, found.line)))
+            owed.people.append((person, owed.place(assessed.category, assessed.line)))
 
 
 def assess_person(
@@ -608,37 +646,10 @@ def assess_person(
     Raises:
         Unusable: There is no such person, or a base cannot be priced.
     """
-    files = _read_files(session, [contributor_id])
-    if not files:
+    person = read_people(session, [contributor_id]).get(contributor_id)
+    if person is None:
         raise Unusable("No such contributor, or the file of one who has another that stands.")
-    return Assessor(tariff).period(list(files[contributor_id].values()), period)
-
-
-def _read_files(session: Session, people: Sequence[int]) -> dict[int, dict[int, PersonFacts]]:
-    """Return the files of each person by their ids, the one that stands first."""
-    given = {"people": list(people)}
-    rows = execute(
-        session,
-        "SELECT coalesce(merged_into_id, id) AS person, id, registered_on, left_on,"
-        " category_code, category_base_minor, category_since FROM contributor"
-        " WHERE id = ANY(:people) AND merged_into_id IS NULL OR merged_into_id = ANY(:people)"
-        " ORDER BY merged_into_id NULLS FIRST, id",
-        given,
-    ).all()
-    activities: dict[int, list[Did]] = {}
-    for file, *did in execute(
-        session,
-        "SELECT contributor_id, category_code, base_minor, since, until FROM activity"
-        " WHERE contributor_id = ANY(:files) AND withdrawn_at IS NULL ORDER BY id",
-        {"files": [row.id for row in rows]},
-    ):
-        activities.setdefault(file, []).append(Did(*did))
-    files: dict[int, dict[int, PersonFacts]] = {}
-    for person, file, registered_on, left_on, category, base_minor, since in rows:
-        did = activities.get(file, [])
-        facts = PersonFacts(registered_on, left_on, category, base_minor, since, did)
-        files.setdefault(person, {})[file] = facts
-    return files
+    return Assessor(tariff).period(list(person.files.values()), period)
 
 
 # -- what is written ------------------------------------------------------------------------------
@@ -701,14 +712,14 @@ def _write(
     now: datetime,
 ) -> Rows:
     """Write the invoices and their lines; the events are packed, to be written last."""
-    rules = _keep_rules(session, [line for _, line in owed.lines])
+    rules = keep_rules(session, [line for _, line in owed.lines])
     terms = [
         Terms(
             category=category,
             period=period.code,
             due_on=tariff.due_on(category, period),
             amount_minor=line.amount_minor,
-            rule_id=rules[line.rule, line.source, line.verified],
+            rule_id=rules[why_of(line)],
             tariff=tariff.version,
             issued_at=now,
         )
@@ -745,37 +756,6 @@ def _draw(session: Session, how_many: int) -> tuple[list[int], list[bytes]]:
         {"many": how_many},
     ).one()
     return ids, nth_references(numbers, bytes(key))
-
-
-def _keep_rules(session: Session, lines: Sequence[DueLine]) -> Mapping[tuple[str, str, bool], int]:
-    """Return the ids of the reasons of these lines, which are kept if they are new."""
-    wanted = {(line.rule, line.source, line.verified): line for line in lines}
-    known = _known_rules(session, wanted)
-    missing = [wanted[why] for why in wanted if why not in known]
-    for line in missing:
-        execute(
-            session,
-            "INSERT INTO rule (rule, source, verified, facts)"
-            " VALUES (:rule, :source, :verified, CAST(:facts AS jsonb)) ON CONFLICT DO NOTHING",
-            {
-                "rule": line.rule,
-                "source": line.source,
-                "verified": line.verified,
-                "facts": json.dumps(dict(line.facts)),
-            },
-        )
-    return _known_rules(session, wanted) if missing else known
-
-
-def _known_rules(
-    session: Session, wanted: Mapping[tuple[str, str, bool], DueLine]
-) -> dict[tuple[str, str, bool], int]:
-    rows = execute(
-        session,
-        "SELECT rule, source, verified, id FROM rule WHERE rule = ANY(:rules)",
-        {"rules": sorted({rule for rule, _, _ in wanted})},
-    )
-    return {(rule, source, verified): found for rule, source, verified, found in rows}
 
 
 def carry(session: Session, people: Sequence[int], *, key: BooksKey, now: datetime) -> None:

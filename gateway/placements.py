@@ -305,6 +305,7 @@ def settle(
     entering: Mapping[Key, int] = _NOTHING,
     part: str = "invoice",
     lots: Collection[Key] = (),
+    leaving: Collection[Key] = (),
     policy: str = QUOTED_INVOICE,
 ) -> list[Moved]:
     """Bring an invoice to what the facts say: its sums, and what of each payment pays it.
@@ -316,6 +317,7 @@ def settle(
             what is needed; or, negative, money that goes back to the provider, all of it.
         part: What the names of the transfers from and to the provider say.
         lots: Payments whose credit may pay it beside the credit of those that quoted it.
+        leaving: Payments that are to pay it no more: what they paid of it becomes credit.
         policy: By which policy money enters, and lots pay.
     """
     if invoice.bill.cancelled:
@@ -326,7 +328,10 @@ def settle(
         free = entering.get(each.key, 0)
         if each.invoice_id == invoice.id or each.key in lots:
             free += each.credit_minor
-        holdings.append(Holding(each.key, each.paid_on, invoice.held.get(each.key, {}), free))
+        held = invoice.held.get(each.key, {})
+        if each.key in leaving:
+            free = -sum(held.values())
+        holdings.append(Holding(each.key, each.paid_on, held, free))
     placement = place(invoice.bill, holdings, invoice.rates, on)
     invoice.paid_minor = placement.balance.paid_minor
     invoice.owed_minor = placement.balance.owed_minor

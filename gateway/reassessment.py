@@ -45,7 +45,7 @@ from gateway.models import LineKind
 from gateway.money import format_amount
 from gateway.notes import NewNote, as_note, regularisation_due_on, write_notes
 from gateway.periods import Period, parse_period
-from gateway.placing import carry_credit, hold_people, settle_invoices
+from gateway.placing import call_back, carry_credit, hold_people, settle_invoices
 from gateway.rules import keep_rules, why_of
 from gateway.seals import BooksKey
 from gateway.tariff import Tariff
@@ -433,7 +433,11 @@ def _reassess(
     told = write_notes(session, notes, now=now)
     missing = [each for one in changed for each in one.missing]
     issued = _issue(session, missing, tariff, key, now)
-    settle_invoices(session, sorted({note.invoice_id for note in notes}), key=key, now=now)
+    # What is credited first, so that its money finds its way back to what it was meant for.
+    charged = {note.invoice_id for note in notes if note.line.amount_minor > 0}
+    for ids in ({note.invoice_id for note in notes} - charged, charged):
+        settle_invoices(session, sorted(ids), key=key, now=now)
+    call_back(session, sorted(charged), key=key, now=now)
     carry_credit(session, touched, key=key, now=now)
     tell(session, told, now=now)
     if issued is not None:

@@ -1,4 +1,5 @@
-"""What receipts promise: every payment booked to an invoice has one, and each says what is booked.
+"""What receipts and attestations promise: every payment that is booked has a receipt, and each
+paper says what the books hold.
 
 A receipt is signed with a key that is not in the database, so these checks also show a payment
 whose amount, day or channel was changed after its receipt was made.
@@ -11,11 +12,13 @@ from functools import partial
 
 from sqlmodel import Session
 
+from gateway.attestations import says_the_same
 from gateway.checks import Broken, Check
+from gateway.codes import attestations as attestation_codes
 from gateway.codes import receipts as codes
 from gateway.db import execute
 from gateway.receipt_keys import PublishedKey
-from gateway.receipts import claims_of
+from gateway.receipts import QUOTED, SAID, claims_of
 
 
 def receipt_checks(keys: Sequence[PublishedKey]) -> list[Check]:
@@ -23,6 +26,7 @@ def receipt_checks(keys: Sequence[PublishedKey]) -> list[Check]:
     return [
         Check("every receipt says what is booked", partial(_says_what_is_booked, keys=keys)),
         Check("every payment booked to an invoice has its receipt or is in line", _has_one),
+        Check("every attestation is signed as it stands", partial(_is_signed, keys=keys)),
     ]
 
 
@@ -30,11 +34,10 @@ def _says_what_is_booked(session: Session, *, keys: Sequence[PublishedKey]) -> I
     public = {key.key_id: key.public for key in keys}
     rows = execute(
         session,
-        "SELECT number, signed, receipt.key_id, reference, period, payment.amount_minor, paid_at,"
-        " channel, payment.invoice_id = receipt.invoice_id AS same_invoice,"
+        f"SELECT number, signed, receipt.key_id, {SAID},"
+        " payment.invoice_id IS NOT DISTINCT FROM receipt.invoice_id AS same_invoice,"
         " payment.booked_at IS NOT NULL AS booked"
-        " FROM receipt JOIN payment ON payment.id = payment_id"
-        " JOIN invoice ON invoice.id = receipt.invoice_id",
+        f" FROM receipt JOIN payment ON payment.id = payment_id {QUOTED}",
     )
     for row in rows.mappings().yield_per(5_000):
         where = f"receipt:{row['number']}"
@@ -54,9 +57,21 @@ def _has_one(session: Session) -> Iterable[Broken]:
     rows = execute(
         session,
         "SELECT provider, provider_payment_id FROM payment"
-        " WHERE status = 'booked' AND invoice_id IS NOT NULL"
+        " WHERE status = 'booked' AND (invoice_id IS NOT NULL OR bundle_id IS NOT NULL)"
         " AND NOT EXISTS (SELECT FROM receipt WHERE payment_id = payment.id)"
         " AND NOT EXISTS (SELECT FROM receipt_due WHERE payment_id = payment.id)",
     )
     for provider, named in rows:
         yield Broken("a booked payment has no receipt", f"payment:{provider}/{named}")
+
+
+def _is_signed(session: Session, *, keys: Sequence[PublishedKey]) -> Iterable[Broken]:
+    public = {key.key_id: key.public for key in keys}
+    rows = execute(session, "SELECT number, valid_until, issued_at, signed FROM attestation")
+    for row in rows.mappings().yield_per(5_000):
+        where = f"attestation:{row['number']}"
+        read = attestation_codes.read_signed(bytes(row["signed"]), public)
+        if not isinstance(read, attestation_codes.Genuine):
+            yield Broken("an attestation's signature does not hold", where)
+        elif not says_the_same(read.claims, row["number"], row["issued_at"], row["valid_until"]):
+            yield Broken("an attestation says other than its row", where)

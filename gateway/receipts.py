@@ -1,8 +1,9 @@
-"""Receipts: what a payer holds as proof. Made once for each payment booked to an invoice.
+"""Receipts: what a payer holds as proof. Made once for each payment booked to what it quoted.
 
 Booking puts a payment in line (`receipt_due`); a task signs what is in line, many at a time, so
-that neither booking nor the page waits for a signature. A receipt states what was booked. Whether
-the money is still there is read from the payment each time somebody asks.
+that neither booking nor the page waits for a signature. A receipt states what was booked, and is
+never signed again; that of a bundle states its reference, and its first period to its last. Whether
+the money is still there, and what it pays now, is read from the payment each time somebody asks.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class ReceiptRecord:
     amount_minor: int
     """What was received."""
     allocated_minor: int
-    """What of it pays the invoice now; the rest is the payer's credit, or was given back."""
+    """What of it pays now what its payer quoted: the invoice, or any of the bundle."""
     returned_minor: int
     """What was given back of it by refunds and disputes."""
     disputed: bool
@@ -69,6 +70,8 @@ class ReceiptRecord:
     signed: bytes
     key_id: str
     issued_at: datetime
+    elsewhere_minor: int = 0
+    """What of it pays other invoices of the same person now: it was credit before."""
 
     @property
     def counted_minor(self) -> int:
@@ -80,7 +83,7 @@ class ReceiptRecord:
     @property
     def credit_minor(self) -> int:
         """What of it is the payer's credit."""
-        return self.counted_minor - self.allocated_minor
+        return self.counted_minor - self.allocated_minor - self.elsewhere_minor
 
 
 class Finding(StrEnum):
@@ -155,7 +158,7 @@ def line_up_missing(session: Session) -> int:
     return execute(
         session,
         "INSERT INTO receipt_due SELECT id FROM payment"
-        " WHERE status = 'booked' AND invoice_id IS NOT NULL"
+        " WHERE status = 'booked' AND (invoice_id IS NOT NULL OR bundle_id IS NOT NULL)"
         " AND NOT EXISTS (SELECT FROM receipt WHERE payment_id = payment.id)"
         " ON CONFLICT DO NOTHING",
     ).rowcount
@@ -216,10 +219,29 @@ def issue_due(session: Session, signer: Signer, *, now: datetime, limit: int = B
     return len(ids)
 
 
-_BOOKED: Final = """
-    SELECT payment.id, invoice_id, reference, period, payment.amount_minor, paid_at, channel
-    FROM payment JOIN invoice ON invoice.id = invoice_id
+SAID: Final = """
+    coalesce(invoice.reference, bundle.reference) AS reference,
+    coalesce(invoice.period, (
+        SELECT CASE WHEN first = last THEN first ELSE first || '/' || last END FROM (
+            SELECT (array_agg(i.period ORDER BY i.due_on, i.id))[1] AS first,
+                (array_agg(i.period ORDER BY i.due_on DESC, i.id DESC))[1] AS last
+            FROM bundle_item JOIN invoice i ON i.id = bundle_item.invoice_id
+            WHERE bundle_item.bundle_id = bundle.id
+        ) AS periods
+    )) AS period,
+    payment.amount_minor, paid_at, channel
+"""
+"""What a receipt says, of a payment with its invoice or its bundle: facts that never change."""
+QUOTED: Final = """
+    LEFT JOIN invoice ON invoice.id = payment.invoice_id
+    LEFT JOIN bundle ON bundle.id = payment.bundle_id
+"""
+
+_BOOKED: Final = f"""
+    SELECT payment.id, payment.invoice_id, {SAID}
+    FROM payment {QUOTED}
     WHERE payment.id = ANY(:ids) AND payment.status = 'booked'
+        AND (payment.invoice_id IS NOT NULL OR payment.bundle_id IS NOT NULL)
         AND NOT EXISTS (SELECT FROM receipt WHERE payment_id = payment.id)
     ORDER BY payment.id
 """
@@ -238,7 +260,7 @@ def _receipt(row: Any, number: str, signer: Signer, now: datetime) -> dict[str, 
 
 
 def claims_of(row: Mapping[str, Any], number: str) -> codes.Claims:
-    """Return what the receipt of a payment states: the money, its day, its invoice; no person."""
+    """Return what the receipt of a payment states: the money, its day, what for; no person."""
     return codes.Claims(
         receipt_number=number,
         reference=row["reference"],
@@ -299,15 +321,13 @@ def find(session: Session, text: str) -> ReceiptRecord | None:
 
 
 def of_invoice(session: Session, reference: str) -> list[ReceiptRecord]:
-    """Return an invoice's receipts, oldest payment first."""
-    rows = execute(
-        session, _RECORD.format(which="invoice.reference = :which"), {"which": reference}
-    )
+    """Return the receipts of an invoice or of a bundle, oldest payment first."""
+    rows = execute(session, _RECORD.format(which=_QUOTING), {"which": reference})
     return [_record(row) for row in rows.mappings()]
 
 
-_RECORD: Final = """
-    SELECT number, reference, period, payment.amount_minor, paid_at, channel, payment.status,
+_RECORD: Final = f"""
+    SELECT number, {SAID}, payment.status,
         signed, key_id, receipt.issued_at, payment.returned_minor,
         EXISTS (SELECT FROM payment_return r WHERE r.provider = payment.provider
             AND r.provider_payment_id = payment.provider_payment_id
@@ -317,10 +337,22 @@ _RECORD: Final = """
                 AND r.provider_payment_id = payment.provider_payment_id
                 AND r.kind = 'dispute' AND r.state = 'given') AS refunded,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
-            AND a.invoice_id = receipt.invoice_id), 0)::bigint AS allocated_minor
-    FROM receipt JOIN payment ON payment.id = receipt.payment_id
-    JOIN invoice ON invoice.id = receipt.invoice_id
-    WHERE {which} ORDER BY paid_at, receipt.id
+            AND (bundle.id IS NOT NULL OR a.invoice_id = payment.invoice_id)), 0)::bigint
+            AS allocated_minor,
+        coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
+            AND bundle.id IS NULL AND a.invoice_id <> payment.invoice_id), 0)::bigint
+            AS elsewhere_minor
+    FROM receipt JOIN payment ON payment.id = receipt.payment_id {QUOTED}
+    WHERE {{which}} ORDER BY paid_at, receipt.id
+"""
+
+
+_QUOTING: Final = """
+    payment.id IN (
+        SELECT p.id FROM payment p JOIN invoice i ON i.id = p.invoice_id WHERE i.reference = :which
+        UNION ALL
+        SELECT p.id FROM payment p JOIN bundle b ON b.id = p.bundle_id WHERE b.reference = :which
+    )
 """
 
 
@@ -331,6 +363,7 @@ def _record(row: Any) -> ReceiptRecord:
         period=row["period"],
         amount_minor=row["amount_minor"],
         allocated_minor=row["allocated_minor"],
+        elsewhere_minor=row["elsewhere_minor"],
         paid_at=row["paid_at"],
         channel=Channel(row["channel"]) if row["channel"] else None,
         standing=standing_of(row["status"], row["amount_minor"], row["returned_minor"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 from sqlmodel import Session
@@ -19,7 +19,9 @@ from gateway.balances import balance
 from gateway.bills import read_bills, read_claims
 from gateway.campaigns import campaigns, code_of
 from gateway.db import execute
+from gateway.errors import Unusable
 from gateway.models import AccountKind, Component
+from gateway.money import format_amount
 from gateway.periods import Period, parse_period, period_of
 from gateway.rights import (
     Hold,
@@ -31,6 +33,9 @@ from gateway.rights import (
     standing_on,
 )
 from gateway.tariff import Tariff
+
+FIRST_DAY: Final = date(2021, 1, 1)
+DAYS_AHEAD_MAX: Final = 366
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,60 @@ class PersonStanding:
     def total_minor(self) -> int:
         """What paying all arrears on that day would take, in centimes."""
         return sum(arrear.due_minor for arrear in self.arrears)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs: amounts as decimal strings, days as 2026-01-31."""
+        said, rights = self.standing, self.standing.rights
+        return {
+            "contributor_id": str(self.contributor_id),
+            "on": self.on.isoformat(),
+            "up_to_date": said.up_to_date,
+            "since": _written(said.since),
+            "arrears": [
+                {
+                    "period": each.period,
+                    "reference": each.reference,
+                    "due_on": each.due_on.isoformat(),
+                    "principal": format_amount(each.principal_minor),
+                    "penalty": format_amount(each.penalty_minor),
+                    "fee": format_amount(each.fee_minor),
+                    "due": format_amount(each.due_minor),
+                }
+                for each in self.arrears
+            ],
+            "total_due": format_amount(self.total_minor),
+            "rights": {
+                "state": rights.state.value,
+                "because": rights.because.value,
+                "since": _written(rights.since),
+                "until": _written(rights.until),
+                "reopens_on": _written(rights.reopens_on),
+                "source": rights.source,
+                "verified": rights.verified,
+            },
+            "credit": format_amount(self.credit_minor),
+            "plan": self.plan
+            and {
+                "reference": self.plan.reference,
+                "made_on": self.plan.made_on.isoformat(),
+                "months": self.plan.months,
+                "amount": format_amount(self.plan.amount_minor),
+            },
+        }
+
+
+def _written(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
+
+
+def refuse_far(on: date, *, today: date) -> None:
+    """Refuse a day that nobody can be judged on.
+
+    Raises:
+        Unusable: It is before there was a contribution, or more than a year ahead.
+    """
+    if not FIRST_DAY <= on <= today + timedelta(days=DAYS_AHEAD_MAX):
+        raise Unusable(f"The day {on} is before {FIRST_DAY}, or more than a year ahead.")
 
 
 def read_standing(

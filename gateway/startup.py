@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from gateway.campaigns import campaigns
 from gateway.errors import Unusable
 from gateway.institution import institution
 from gateway.providers.registry import load_providers, unsafe_in_production
@@ -126,6 +127,7 @@ def _wrong(settings: Settings, program: Program) -> Iterator[str]:
         yield from _said(lambda: load_providers(settings))
     yield from _said(institution)
     yield from _said(tariff)
+    yield from _said(campaigns)
 
 
 def _missing_services(settings: Settings, program: Program) -> Iterator[str]:

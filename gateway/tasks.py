@@ -118,20 +118,19 @@ def ask_providers() -> None:
 def review_reliefs(what: str = "plans", after: int = 0) -> None:
     """Judge plans, then remissions, by date. What one run does not reach, the next goes on with."""
     process.connect_database()
-    review = plans.review_plans if what == "plans" else remissions.review_remissions
-    until, following = time.monotonic() + REVIEW_SECONDS, after
-    while True:
-        with transaction() as session:
-            now = process.business_clock()()
-            step = review(session, key=process.signing_key(), now=now, after=following)
-        if step.next_after is None:
-            break
-        following = step.next_after
-        if time.monotonic() > until:
-            app.send_task(REVIEW_RELIEFS, kwargs={"what": what, "after": following}, retry=False)
-            return
-    if what == "plans":
-        app.send_task(REVIEW_RELIEFS, kwargs={"what": "remissions"}, retry=False)
+    until = time.monotonic() + REVIEW_SECONDS
+    reviews = {"plans": plans.review_plans, "remissions": remissions.review_remissions}
+    for name in list(reviews)[list(reviews).index(what) :]:
+        following: int | None = after if name == what else 0
+        while following is not None:
+            if time.monotonic() > until:
+                rest = {"what": name, "after": following}
+                app.send_task(REVIEW_RELIEFS, kwargs=rest, retry=False)
+                return
+            with transaction() as session:
+                now = process.business_clock()()
+                key = process.signing_key()
+                following = reviews[name](session, key=key, now=now, after=following).next_after
 
 
 @app.task(name=REASSESS)

@@ -30,10 +30,18 @@ class Right(StrEnum):
     READ_PAYMENTS = "payments:read"
     READ_BOOKS = "books:read"
     """Whose payment it is, and the transfers that explain it."""
+    READ_STANDING = "standing:read"
+    """Whether a person is up to date, and what is late."""
+    ATTEST = "attestations:write"
+    READ_PLANS = "plans:read"
+    WRITE_PLANS = "plans:write"
     READ_EXCEPTIONS = "exceptions:read"
     RESOLVE_EXCEPTIONS = "exceptions:resolve"
     READ_EVENTS = "events:read"
     LOOK_UP_REFERENCES = "references:read"
+    READ_BUNDLES = "bundles:read"
+    MAKE_BUNDLES = "bundles:write"
+    """One reference to pay several invoices by."""
     READ_SERVICE = "service:read"
     READ_KEYS = "keys:read"
     BE_KNOWN = "me:read"
@@ -45,15 +53,35 @@ MAY: Final[Mapping[Role, frozenset[Right]]] = {
     Role.ADMIN: frozenset(Right),
     Role.FINANCE: _FINANCE,
     Role.APPROVER: _FINANCE
-    - {Right.WRITE_CONTRIBUTORS, Right.WRITE_INVOICES, Right.RESOLVE_EXCEPTIONS},
-    Role.SUPERVISOR: frozenset({Right.LOOK_UP_REFERENCES, Right.READ_PAYMENTS, Right.BE_KNOWN}),
-    Role.AGENT: frozenset({Right.LOOK_UP_REFERENCES, Right.BE_KNOWN}),
+    - {
+        Right.WRITE_CONTRIBUTORS,
+        Right.WRITE_INVOICES,
+        Right.WRITE_PLANS,
+        Right.ATTEST,
+        Right.RESOLVE_EXCEPTIONS,
+        Right.MAKE_BUNDLES,
+    },
+    Role.SUPERVISOR: frozenset(
+        {
+            Right.LOOK_UP_REFERENCES,
+            Right.READ_PAYMENTS,
+            Right.READ_STANDING,
+            Right.BE_KNOWN,
+        }
+    ),
+    Role.AGENT: frozenset(
+        {Right.LOOK_UP_REFERENCES, Right.READ_BUNDLES, Right.MAKE_BUNDLES, Right.BE_KNOWN}
+    ),
     Role.CHAMBER: frozenset(
         {
             Right.READ_CONTRIBUTORS,
+            Right.READ_STANDING,
+            Right.ATTEST,
             Right.READ_INVOICES,
             Right.READ_PAYMENTS,
             Right.READ_EVENTS,
+            Right.READ_BUNDLES,
+            Right.MAKE_BUNDLES,
             Right.BE_KNOWN,
         }
     ),

@@ -10,6 +10,7 @@ from pydantic import Field
 from sqlmodel import Session
 
 from gateway.api.access import Asked, Right, ThisRequest
+from gateway.api.bundles import ALL_SEEN
 from gateway.api.paging import Page, Paged, first_after, paged
 from gateway.api.route import new_router, operation
 from gateway.api.schemas import (
@@ -28,7 +29,7 @@ from gateway.api.schemas import (
     start_of,
 )
 from gateway.db import execute, snapshot
-from gateway.models import Channel, PaymentStatus, ReturnKind, ReturnState
+from gateway.models import Channel, Component, PaymentStatus, ReturnKind, ReturnState
 from gateway.money import format_amount
 
 router: APIRouter = new_router("payments")
@@ -39,6 +40,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "provider_payment_id": "CP-1",
     "status": "booked",
     "reference": "148275036141",
+    "bundle": None,
     "reference_given": "1482 7503 6141",
     "contributor_id": "1042",
     "amount": "163.52",
@@ -67,7 +69,10 @@ class PaymentSummary(Said):
         description="`pending`: announced, not booked. `booked`: the provider holds it, and it is"
         " in the books. `reversed`: all of it was given back. `failed`: no money came."
     )
-    reference: Reference | None = Field(description="Of the invoice it went to; null: none known.")
+    reference: Reference | None = Field(
+        description="Of the invoice that it quoted; null: none known, or a bundle."
+    )
+    bundle: Reference | None = Field(description="Of several invoices, where it quoted that.")
     reference_given: str = Field(description="As the provider wrote it.")
     contributor_id: Id | None = Field(description="Null too where the role may not know it.")
     amount: Amount
@@ -84,9 +89,10 @@ class PaymentSummary(Said):
 
 
 class PaymentAllocation(Said):
-    """What part of it went to which invoice; a negative one took it back."""
+    """What part of it went to which part of which invoice; a negative one took it back."""
 
     reference: Reference
+    component: Component
     amount: Amount
     policy: str
     allocated_at: datetime
@@ -130,11 +136,13 @@ class Payment(PaymentSummary):
         allocations=[
             {
                 "reference": "148275036141",
+                "component": "principal",
                 "amount": "163.52",
                 "policy": "quoted-invoice-v1",
                 "allocated_at": "2026-11-18T11:06:42Z",
             }
         ],
+        credit="0.00",
         returns=[],
         transfers=[
             {
@@ -151,6 +159,7 @@ class Payment(PaymentSummary):
 
     source: str = Field(description="What told us: a delivery, or an inquiry of ours.")
     allocations: list[PaymentAllocation]
+    credit: Amount = Field(description="What of it lies in a payer's credit now.")
     returns: list[PaymentReturned]
     transfers: list[PaymentTransfer] | None = Field(
         description="Null where the role may not see the books."
@@ -165,7 +174,7 @@ class PaymentFilters(Paged):
     channel: Channel | None = None
     paid_from: Day | None = Field(None, description="The first day, in Casablanca.")
     paid_to: Day | None = Field(None, description="The last day, in Casablanca.")
-    reference: Reference | None = Field(None, description="Of the invoice it went to.")
+    reference: Reference | None = Field(None, description="Of the invoice or bundle it quoted.")
     contributor: Id | None = None
 
 
@@ -177,7 +186,10 @@ def list_payments(
     refuse_reversed(filters.paid_from, filters.paid_to, "paid_from", "paid_to")
     where = _seen_by(asked)
     where.add("p.id > :after", after=first_after(asked, "payments", filters))
-    where.equal(provider=filters.provider, channel=filters.channel, reference=filters.reference)
+    where.equal(provider=filters.provider, channel=filters.channel)
+    if filters.reference:
+        quoted = "i.reference = :reference OR b.reference = :reference"
+        where.add(quoted, reference=filters.reference)
     if filters.status:
         where.add("p.status = :status", status=filters.status)
     if filters.paid_from:
@@ -186,7 +198,8 @@ def list_payments(
         where.add("paid_at < :paid_until", paid_until=end_of(filters.paid_to))
     if filters.contributor:
         # Who may not know whose a payment is must not find out by asking for it either.
-        known = "contributor_id = :contributor" if asked.caller.may(_WHOSE) else "FALSE"
+        whose = "coalesce(i.contributor_id, b.contributor_id) = :contributor"
+        known = whose if asked.caller.may(_WHOSE) else "FALSE"
         where.add(known, contributor=int(filters.contributor))
     with snapshot() as session:
         rows = _rows(session, where, filters.limit + 1)
@@ -205,6 +218,7 @@ def read_payment(asked: ThisRequest, payment_id: IdInPath) -> Payment:
             **_summary(row, asked).model_dump(),
             source=row["source"],
             allocations=_allocations(session, number),
+            credit=format_amount(execute(session, _CREDIT, {"id": number}).scalar_one()),
             returns=_returns(session, row["provider"], row["provider_payment_id"]),
             transfers=_transfers(session, number) if asked.caller.may(Right.READ_BOOKS) else None,
         )
@@ -213,17 +227,27 @@ def read_payment(asked: ThisRequest, payment_id: IdInPath) -> Payment:
 _WHOSE: Final = Right.READ_CONTRIBUTORS
 
 _PAYMENTS: Final = """
-    SELECT p.*, i.reference, i.contributor_id, receipt.number AS receipt_number
+    SELECT p.*, i.reference, b.reference AS bundle, receipt.number AS receipt_number,
+        coalesce(i.contributor_id, b.contributor_id) AS contributor_id
     FROM payment p LEFT JOIN invoice i ON i.id = p.invoice_id
+    LEFT JOIN bundle b ON b.id = p.bundle_id
     LEFT JOIN contributor ON contributor.id = i.contributor_id
     LEFT JOIN receipt ON receipt.payment_id = p.id
+"""
+
+_CREDIT: Final = """
+    SELECT coalesce(sum(CASE WHEN c.code LIKE 'credit:%' THEN t.amount_minor ELSE 0 END
+        - CASE WHEN d.code LIKE 'credit:%' THEN t.amount_minor ELSE 0 END), 0)::bigint
+    FROM ledger_transfer t JOIN ledger_account d ON d.id = t.debit_account_id
+    JOIN ledger_account c ON c.id = t.credit_account_id WHERE payment_id = :id
 """
 
 
 def _seen_by(asked: Asked) -> Conditions:
     where = Conditions("TRUE")
     if asked.caller.is_chamber:
-        where.add("region = :scope", scope=asked.caller.scope)
+        seen = f"region = :scope OR p.bundle_id IS NOT NULL AND {ALL_SEEN}"
+        where.add(seen, scope=asked.caller.scope)
     if asked.caller.is_provider:
         where.add("provider = :scope", scope=asked.caller.scope)
     return where
@@ -247,6 +271,7 @@ def _summary(row: Any, asked: Asked) -> PaymentSummary:
         provider_payment_id=row["provider_payment_id"],
         status=row["status"],
         reference=row["reference"],
+        bundle=row["bundle"],
         reference_given=row["reference_given"],
         contributor_id=None if whose is None else str(whose),
         amount=format_amount(row["amount_minor"]),
@@ -266,15 +291,19 @@ def _summary(row: Any, asked: Asked) -> PaymentSummary:
 def _allocations(session: Session, payment_id: int) -> list[PaymentAllocation]:
     rows = execute(
         session,
-        "SELECT reference, a.amount_minor, policy, allocated_at FROM allocation a"
+        "SELECT reference, component, a.amount_minor, policy, allocated_at FROM allocation a"
         " JOIN invoice ON invoice.id = a.invoice_id WHERE payment_id = :id ORDER BY a.id",
         {"id": payment_id},
     )
     return [
         PaymentAllocation(
-            reference=reference, amount=format_amount(minor), policy=policy, allocated_at=at
+            reference=reference,
+            component=component,
+            amount=format_amount(minor),
+            policy=policy,
+            allocated_at=at,
         )
-        for reference, minor, policy, at in rows
+        for reference, component, minor, policy, at in rows
     ]
 
 

@@ -86,13 +86,20 @@ KINDS: Final[Mapping[str, Kind]] = {
     "invoice_not_found": Kind(
         404, "No such invoice", "There is none with this reference that the key may see."
     ),
+    "attestation_not_found": Kind(
+        404, "No such attestation", "There is none with this number that the key may see."
+    ),
     "payment_not_found": Kind(
         404, "No such payment", "There is none with this id that the key may see."
+    ),
+    "plan_not_found": Kind(404, "No such plan", "There is none with this id."),
+    "bundle_not_found": Kind(
+        404, "No such bundle", "There is none with this reference that the key may see."
     ),
     "exception_not_found": Kind(404, "No such exception", "There is none with this id."),
     "reference_not_found": Kind(
         404,
-        "No invoice has this reference",
+        "Nothing to pay has this reference",
         "It verifies and was never issued: ask for the notice.",
     ),
     "reference_mistyped": Kind(
@@ -122,6 +129,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "nothing_owed": Kind(
         409, "Nothing is owed for this period", "`detail` says why: mend the person or the period."
     ),
+    "not_up_to_date": Kind(
+        409,
+        "The person is not up to date",
+        "`detail` says since when: nothing is attested until what is late is paid.",
+    ),
     "invoice_cancelled": Kind(
         409,
         "The invoice is cancelled already",
@@ -131,6 +143,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         409,
         "Something is paid on the invoice",
         "It can be cancelled only after its payments are taken back.",
+    ),
+    "plan_refused": Kind(
+        409,
+        "Such a plan cannot be made",
+        "`detail` says why: nothing is late, a plan stands already, or the rule does not allow it.",
     ),
     "exception_resolved": Kind(
         409, "The exception is resolved already", "Read it: it says why, and by whom."

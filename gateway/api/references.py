@@ -9,29 +9,32 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from gateway.api.access import Right, ThisRequest
+from gateway.api.bundles import (
+    BundledInvoice,
+    BundlePlan,
+    Payer,
+    bundled,
+    plan_of,
+    refuse_after_misses,
+)
 from gateway.api.limits import seconds_after_miss, seconds_until_look_up
 from gateway.api.problems import Problem
 from gateway.api.route import new_router, operation
 from gateway.api.schemas import Amount, Body, Currency, Reference, ReferenceInPath, Said, example
+from gateway.bundle_presentment import BundlePresentment, present_bundle
 from gateway.db import snapshot
 from gateway.institution import institution
 from gateway.money import CURRENCY, format_amount
 from gateway.pages.typed import TEXT_MAX, Slip, Typed, read_typed
+from gateway.papers.notice import PAYABLE
 from gateway.presentment import Presentment, Standing, present
 from gateway.references import format_reference, is_reference
 
 router: APIRouter = new_router("references")
 
 
-class Payer(Said):
-    """Who it is for: enough for the payer to know, and for nobody else."""
-
-    initials: str
-    initials_ar: str | None
-
-
 class DueReference(Said):
-    """What is due by a reference."""
+    """What is due by a reference: of one invoice, or of several that are paid together."""
 
     model_config = example(
         reference="148275036141",
@@ -39,6 +42,7 @@ class DueReference(Said):
         status="open",
         payable=True,
         due="163.52",
+        due_until="2026-11-30",
         amount="163.52",
         paid="0.00",
         currency="MAD",
@@ -48,22 +52,33 @@ class DueReference(Said):
         expires_on="2027-11-30",
         announced=False,
         payer={"initials": "F. Z. E. I.", "initials_ar": "ف. ز. إ."},
+        invoices=None,
+        plan=None,
     )
 
     reference: Reference
     shown: str = Field(description="As it is printed.")
     status: Standing
     payable: bool = Field(description="Whether money may be taken for it now.")
-    due: Amount = Field(description="What to take now.")
-    amount: Amount
+    due: Amount = Field(description="What to take now, penalty and fees included.")
+    due_until: date | None = Field(
+        description="The last day on which that settles it: the next day a penalty is added. Null:"
+        " it does not grow."
+    )
+    amount: Amount = Field(description="As it was issued.")
     paid: Amount
     currency: Currency = CURRENCY
-    category: str
-    period: str
+    category: str | None = Field(description="Null where it pays several invoices.")
+    period: str | None = Field(description="Null where it pays several invoices.")
     due_on: date
-    expires_on: date
+    expires_on: date | None = Field(description="Null where it pays several: it does not expire.")
     announced: bool = Field(description="A payment is announced and not confirmed: ask the payer.")
-    payer: Payer
+    payer: Payer | None = Field(description="Null where it pays several invoices.")
+    invoices: list[BundledInvoice] | None = Field(
+        description="What a reference for several pays, in the order in which money pays it and"
+        " without what is settled; null for one invoice."
+    )
+    plan: BundlePlan | None = Field(description="Where it is the reference of an instalment plan.")
 
 
 class TypedText(Body):
@@ -97,14 +112,17 @@ def look_up_reference(asked: ThisRequest, reference: ReferenceInPath) -> DueRefe
     """Say what is due by a reference, and how it stands. Of the payer, initials only."""
     if not is_reference(reference):
         raise Problem("reference_mistyped")
-    _refuse_after_misses(seconds_until_look_up(asked.caller.key_id))
+    refuse_after_misses(seconds_until_look_up(asked.caller.key_id))
     months = institution().validity.months
     with snapshot() as session:
         presented = present(session, reference, now=asked.now, validity_months=months)
-    if presented is None:
-        _refuse_after_misses(seconds_after_miss(asked.caller.key_id))
+        if presented is not None:
+            return _said(presented)
+        together = present_bundle(session, reference, now=asked.now, validity_months=months)
+    if together is None:
+        refuse_after_misses(seconds_after_miss(asked.caller.key_id))
         raise Problem("reference_not_found")
-    return _said(presented)
+    return _said_together(together)
 
 
 @router.post("/references/check", **operation(Right.LOOK_UP_REFERENCES, body=True))
@@ -118,11 +136,6 @@ def check_text(body: TypedText) -> ReadText:
         slip=typed.slip,
         detail=_detail(typed),
     )
-
-
-def _refuse_after_misses(seconds: int) -> None:
-    if seconds:
-        raise Problem("too_many_misses", headers={"Retry-After": str(seconds)})
 
 
 _DETAILS: Final = {
@@ -150,10 +163,34 @@ def _said(presented: Presentment) -> DueReference:
         **values,
         shown=format_reference(presented.reference),
         status=status,
-        payable=status in {Standing.OPEN, Standing.PART_PAID, Standing.LATE},
+        payable=status in PAYABLE,
         due=format_amount(presented.due_minor),
+        due_until=presented.valid_until,
         amount=format_amount(presented.amount_minor),
         paid=format_amount(presented.paid_minor),
         announced=bool(presented.announced),
         payer=Payer(initials=presented.person.initials, initials_ar=presented.person.initials_ar),
+        invoices=None,
+        plan=None,
+    )
+
+
+def _said_together(presented: BundlePresentment) -> DueReference:
+    return DueReference(
+        reference=presented.reference,
+        shown=format_reference(presented.reference),
+        status=presented.standing,
+        payable=presented.standing in PAYABLE,
+        due=format_amount(presented.due_minor),
+        due_until=presented.valid_until,
+        amount=format_amount(sum(each.amount_minor for each in presented.items)),
+        paid=format_amount(presented.paid_minor),
+        category=None,
+        period=None,
+        due_on=presented.due_on,
+        expires_on=None,
+        announced=bool(presented.announced),
+        payer=None,
+        invoices=[bundled(each) for each in presented.shown],
+        plan=plan_of(presented),
     )

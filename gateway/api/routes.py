@@ -7,19 +7,25 @@ from typing import Final
 from fastapi import APIRouter
 
 from gateway.api import (
+    bundles,
     contributors,
     events,
     exceptions,
     invoices,
     payments,
+    plans,
     reassessments,
     references,
     service,
+    standing,
 )
 
 TAGS: Final = {
     "contributors": "Who owes. Names and numbers stand in bodies only, never in an address.",
+    "standing": "Who is up to date, with rights open or closed, and the attestation of it.",
     "invoices": "What is owed and why, and what was paid of it.",
+    "plans": "What people are late with, spread over months.",
+    "bundles": "One reference that pays several invoices.",
     "payments": "Money that providers reported, and what became of it.",
     "exceptions": "What a person must decide.",
     "events": "What happened, in the order of commits.",
@@ -31,7 +37,10 @@ router: Final = APIRouter()
 for _each in (
     contributors,
     reassessments,
+    standing,
     invoices,
+    plans,
+    bundles,
     payments,
     exceptions,
     events,

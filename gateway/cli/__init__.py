@@ -23,6 +23,7 @@ from gateway.cli import (
     reassessment,
     receipts,
     running,
+    standing,
 )
 from gateway.cli.shared import Refused
 from gateway.errors import Unusable
@@ -55,7 +56,7 @@ for command in (
     access.staff,
 ):
     wasl.add_command(command)
-for command in reassessment.OF_CONTRIBUTORS:
+for command in (*reassessment.OF_CONTRIBUTORS, *standing.OF_CONTRIBUTORS):
     dues.contributors.add_command(command)
 for command in reassessment.OF_INVOICES:
     dues.invoices.add_command(command)

@@ -11,10 +11,11 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from sqlmodel import Session
 
+from gateway.bundle_presentment import BundlePresentment
 from gateway.codes.receipts import as_text
 from gateway.institution import institution
 from gateway.pages import site
-from gateway.pages.lookup import look_up, now, presented
+from gateway.pages.lookup import look_up, now, presented, together
 from gateway.pages.payer import canonical, unknown
 from gateway.pages.shown import PAPERS, drawn, pdf
 from gateway.pages.turnstile import Full
@@ -32,9 +33,9 @@ router = APIRouter()
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """An invoice with all its receipts, oldest payment first."""
+    """An invoice, or several that are paid together, with all receipts, oldest payment first."""
 
-    invoice: Presentment
+    invoice: Presentment | BundlePresentment
     receipts: list[ReceiptRecord]
 
     @property
@@ -76,6 +77,7 @@ def receipt(request: Request, reference: str) -> Response:
         receipts=found.receipts,
         awaited=found.awaited,
         r=chosen,
+        several=isinstance(found.invoice, BundlePresentment),
         link=link,
         link_code=drawn(link, say("QR code: check receipt {number}", number=chosen.number)),
         code=code,
@@ -115,7 +117,7 @@ def _proofs(request: Request, text: str, suffix: str) -> Proofs | Response:
         return reference
 
     def read(session: Session) -> Proofs | None:
-        invoice = presented(session, reference)
+        invoice = presented(session, reference) or together(session, reference)
         return None if invoice is None else Proofs(invoice, of_invoice(session, reference))
 
     return look_up(request, read, lambda: unknown(request, reference))
@@ -140,6 +142,7 @@ def _being_made(request: Request, found: Proofs) -> Response:
         at=site.address_of(request, path, ()),
         headers=headers,
         p=found.invoice,
+        several=isinstance(found.invoice, BundlePresentment),
         by_itself=bool(headers),
     )
 

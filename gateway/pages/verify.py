@@ -1,7 +1,8 @@
-"""`/verify`: is this receipt genuine, and is its money still there? Online, and without a network.
+"""`/verify`: is this receipt or attestation genuine, and does it still hold? Online, and without a
+network.
 
 By its number, or by its signed code. Shown is what can be compared with the paper, and nobody's
-name.
+name: of an attestation the initials.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sqlmodel import Session
 
-from gateway import process
+from gateway import attestations, process
+from gateway.codes import attestations as attestation_codes
 from gateway.codes.receipts import PREFIX
 from gateway.db import snapshot
 from gateway.models import Channel
@@ -22,6 +24,7 @@ from gateway.pages.lookup import look_up, now
 from gateway.pages.photos import read_sent, refused
 from gateway.pages.typed import read_typed
 from gateway.receipts import Finding, Verdict, look_into, read_number, verdict_on
+from gateway.tariff import tariff
 from gateway.words.speech import CURRENCY, Speech, speech
 
 TEXT_CHARS_MAX: Final = 2_048
@@ -76,7 +79,9 @@ def offline(request: Request) -> Response:
 
 @router.api_route("/verify/{number}", methods=site.READ)
 def numbered(request: Request, number: str) -> Response:
-    """Whether the receipt of a number is genuine and stands."""
+    """Whether the receipt or the attestation of a number is genuine and stands."""
+    if (attested := attestations.read_number(number)) is not None:
+        return _attested(request, number, attested)
     wanted = read_number(number)
     if wanted is None:
         return form_page(request, number, wrong="number")
@@ -92,9 +97,23 @@ def numbered(request: Request, number: str) -> Response:
     return found if isinstance(found, Response) else verdict_page(request, found)
 
 
+def _attested(request: Request, number: str, wanted: str) -> Response:
+    if wanted != number:
+        return site.redirect(request, f"/verify/{wanted}", status=301)
+    keys = process.receipt_keys().published()
+
+    def read(session: Session) -> attestations.Verdict | None:
+        verdict = attestations.look_into(session, wanted, keys, tariff(), now=now())
+        unknown = verdict.finding is attestations.Finding.UNKNOWN_NUMBER
+        return None if unknown else verdict
+
+    found = look_up(request, read, lambda: _unknown(request, wanted, "unknown_attestation"))
+    return found if isinstance(found, Response) else attested_page(request, found)
+
+
 @router.api_route("/.well-known/wasl-keys.json", methods=site.READ)
 def keys() -> Response:
-    """Every public key that ever signed receipts, retired ones too."""
+    """Every public key that ever signed receipts and attestations, retired ones too."""
     made = JSONResponse(process.receipt_keys().as_json())
     made.headers["Cache-Control"] = KEYS_KEPT
     made.headers["X-Content-Type-Options"] = "nosniff"
@@ -128,6 +147,16 @@ def verdict_page(request: Request, verdict: Verdict, text: str = "") -> Response
     )
 
 
+def attested_page(request: Request, verdict: attestations.Verdict, text: str = "") -> Response:
+    """Return what there is to say of an attestation."""
+    return site.page(
+        request,
+        "attested.html",
+        at=site.address_of(request, "/verify", [("receipt", text)]) if text else None,
+        v=verdict,
+    )
+
+
 def _go_or_say(request: Request, text: str) -> Response:
     text = text[:TEXT_CHARS_MAX]
     number = _number_in(text)
@@ -135,8 +164,15 @@ def _go_or_say(request: Request, text: str) -> Response:
         return site.redirect(request, f"/verify/{number}")
     if not text.strip():
         return form_page(request, wrong="empty")
+    keys = process.receipt_keys().published()
+    if attestation_codes.is_one(text):
+        with snapshot() as session:
+            attested = attestations.verdict_on(session, text, keys, tariff(), now=now())
+        if attested.finding is attestations.Finding.CUT:
+            return form_page(request, text, wrong="cut")
+        return attested_page(request, attested, text)
     with snapshot() as session:
-        verdict = verdict_on(session, text, process.receipt_keys().published())
+        verdict = verdict_on(session, text, keys)
     if verdict.finding is Finding.CUT:
         return form_page(request, text, wrong="cut")
     if verdict.finding is Finding.NOT_A_RECEIPT:
@@ -157,11 +193,12 @@ def _words(speaking: Speech) -> dict[str, Any]:
 
 
 def _number_in(text: str) -> str | None:
-    """Return the receipt number that was typed, or that the link of a receipt ends with."""
+    """Return the number of a paper that was typed, or that the link on it ends with."""
     if text.lstrip().upper().startswith(PREFIX):
         return None
-    return read_number(text.strip().rstrip("/").rpartition("/")[2])
+    last = text.strip().rstrip("/").rpartition("/")[2]
+    return attestations.read_number(last) or read_number(last)
 
 
-def _unknown(request: Request, number: str) -> Response:
-    return site.page(request, "problem.html", status=404, what="unknown_receipt", number=number)
+def _unknown(request: Request, number: str, what: str = "unknown_receipt") -> Response:
+    return site.page(request, "problem.html", status=404, what=what, number=number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from gateway.bundle_presentment import BundlePresentment
 from gateway.codes import qr
 from gateway.codes import receipts as signed_codes
 from gateway.institution import Institution
@@ -35,7 +36,7 @@ from gateway.words.speech import speech
 
 def receipt_pdf(
     record: ReceiptRecord,
-    presentment: Presentment,
+    presentment: Presentment | BundlePresentment,
     *,
     settings: Settings,
     institution: Institution,
@@ -46,7 +47,7 @@ def receipt_pdf(
 
     Args:
         record: The receipt, and whether its payment still stands.
-        presentment: The invoice it paid.
+        presentment: The invoice it paid, or the several.
         settings: For the addresses in the codes, and whether this is a trial.
         institution: Who collects.
         masked: Initials and no CNSS number: for whoever has the reference or the number.
@@ -58,7 +59,7 @@ def receipt_pdf(
 
 
 def receipt_data(
-    record: ReceiptRecord, presentment: Presentment, occasion: Occasion
+    record: ReceiptRecord, presentment: Presentment | BundlePresentment, occasion: Occasion
 ) -> dict[str, Any]:
     """Return all that the template shows."""
     page = {
@@ -69,7 +70,7 @@ def receipt_data(
         "bands": [_band(record, presentment)],
         "who": {
             "head": say("Insured person and payment"),
-            "rows": [*who(presentment.person, occasion), *_payment(record, presentment)],
+            "rows": [*_whose(presentment, occasion), *_payment(record, presentment)],
         },
         "due": {
             "head": say("What the payment went to"),
@@ -82,6 +83,15 @@ def receipt_data(
     }
     title = f"{speech('fr').say('Payment receipt')} {record.number}"
     return {**shared(title, occasion), "pages": [page]}
+
+
+def _whose(
+    presentment: Presentment | BundlePresentment, occasion: Occasion
+) -> list[dict[str, Any]]:
+    if isinstance(presentment, Presentment):
+        return who(presentment.person, occasion)
+    count = str(len(presentment.items))
+    return [row(say("Contributions"), (count, count))]
 
 
 def _stands(record: ReceiptRecord) -> bool:
@@ -97,12 +107,14 @@ def _glance(record: ReceiptRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _band(record: ReceiptRecord, presentment: Presentment) -> dict[str, Any]:
+def _band(record: ReceiptRecord, presentment: Presentment | BundlePresentment) -> dict[str, Any]:
     """Return how the payment stands, or else how its invoice does."""
     if not _stands(record):
         return band(_what_is_left(record), warns=True, large=True)
-    if presentment.standing is Standing.CANCELLED:
+    if presentment.standing is Standing.CANCELLED and isinstance(presentment, Presentment):
         return band(say("The notice was cancelled: ask for your money back."), warns=True)
+    if isinstance(presentment, BundlePresentment):
+        return band(_left_of_several(presentment))
     if presentment.standing is Standing.PAID:
         return band(say("PAID: nothing is left to pay for this period."))
     if presentment.standing is Standing.CLEARED:
@@ -113,6 +125,16 @@ def _band(record: ReceiptRecord, presentment: Presentment) -> dict[str, Any]:
                 "Remaining to pay for this period: {amount}.",
                 amount=s.money(presentment.due_minor),
             )
+        )
+    )
+
+
+def _left_of_several(presented: BundlePresentment) -> Pair:
+    if not presented.due_minor:
+        return say("PAID: nothing is left to pay with this reference.")
+    return both(
+        lambda s: s.say(
+            "Remaining to pay with this reference: {amount}.", amount=s.money(presented.due_minor)
         )
     )
 
@@ -130,11 +152,17 @@ def _what_is_left(record: ReceiptRecord) -> Pair:
     )
 
 
-def _payment(record: ReceiptRecord, presentment: Presentment) -> list[dict[str, Any]]:
+def _payment(
+    record: ReceiptRecord, presentment: Presentment | BundlePresentment
+) -> list[dict[str, Any]]:
     reference = figures(format_reference(record.reference))
+    category = []
+    if isinstance(presentment, Presentment):
+        code = presentment.category
+        category = [row(say("Category"), both(lambda s: s.category(code)))]
     return [
         row(say("Payment reference"), (reference, reference)),
-        row(say("Category"), both(lambda s: s.category(presentment.category))),
+        *category,
         row(say("Period"), both(lambda s: s.period(record.period))),
         row(say("Means of payment"), both(lambda s: s.channel(record.channel))),
     ]
@@ -146,6 +174,9 @@ def _shares(record: ReceiptRecord) -> dict[str, Any]:
     label = both(lambda s: s.say("Payment notice, {period}", period=s.period(record.period)))
     lines = [
         entry(label, record.allocated_minor) if record.allocated_minor else None,
+        entry(say("Other contributions of yours"), record.elsewhere_minor)
+        if record.elsewhere_minor
+        else None,
         entry(say("The rest, kept as your credit"), credit_minor) if credit_minor else None,
     ]
     return {

@@ -86,6 +86,10 @@ _RULES: Final = {
     "share-from": mark(
         "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} of {edge} DH or more"
     ),
+    "remission": mark(
+        "Campaign {campaign}: {principal} % of the principal, {penalty} % of the late penalty and"
+        " {fee} % of the recovery fees unpaid then"
+    ),
 }
 
 _BASES: Final = {
@@ -146,7 +150,10 @@ class Speech:
         return self.say("{day} at {time}", day=self.day(local.date()), time=f"{local:%H:%M}")
 
     def period(self, code: str) -> str:
-        """Return a period: `novembre 2026`, `4e trimestre 2026`."""
+        """Return a period: `novembre 2026`, `4e trimestre 2026`; or from one to another."""
+        first, _, last = code.partition("/")
+        if last:
+            return f"{self.period(first)} – {self.period(last)}"
         period = parse_period(code)
         if period.periodicity is Periodicity.MONTH:
             written = format_date(period.starts_on, "LLLL y", locale=self._locale)

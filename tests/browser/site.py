@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import sql
 
 from gateway import card_payments, db, process, receipts
+from gateway.clock import day_of
+from gateway.codes import attestations
 from gateway.codes import receipts as codes
 from gateway.db import execute, snapshot, transaction
 from gateway.embedded.processes import free_port, wait_until
@@ -49,6 +51,7 @@ NOBODYS: Final = with_check_digits(9_876_543_210)
 """A reference that verifies and was never issued."""
 
 NOBODYS_NUMBER: Final = "R26-000000000"
+NOBODYS_ATTESTATION: Final = "A26-000000007"
 
 PAYER: Final = Person(
     family_name="El Idrissi",
@@ -409,5 +412,12 @@ def _make_codes(references: Mapping[str, str]) -> dict[str, str]:
         ),
         "not in the books": codes.as_text(
             codes.sign(unknown, key_id=signer.key_id, private_key=signer.private)
+        ),
+        "attestation": codes.as_text(
+            attestations.sign(
+                attestations.Claims(NOBODYS_ATTESTATION, "2026-10", NOW, day_of(NOW)),
+                key_id=signer.key_id,
+                private_key=signer.private,
+            )
         ),
     }

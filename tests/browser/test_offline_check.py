@@ -16,6 +16,7 @@ ANSWERS = {
     "changed": "changed",
     "foreign key": "foreign",
     "not in the books": "genuine",
+    "attestation": "attestation",
     "cut": "cut",
     "another text": "other",
 }
@@ -44,6 +45,8 @@ def test_codes_are_judged_without_a_network(site: Site, browser: Browser, langua
                 expect(claims).to_contain_text("163,52")
             else:
                 expect(claims).to_be_hidden()
+            if answer == "attestation":
+                expect(page.locator("[data-say=attested]")).to_contain_text("A26-000000007")
         assert complaints == []
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from copy import deepcopy
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,16 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.accounts import PAYABLE, SUSPENSE, Posting
-from gateway.booking import (
-    CLOCK_SKEW_MAX,
-    PAID_AT_AGE_MAX,
-    Decision,
-    InvoiceState,
-    PaymentState,
-    decide,
-    first_state,
-)
-from gateway.models import ExceptionCode, PaymentStatus
+from gateway.balances import Bill
+from gateway.booking import CLOCK_SKEW_MAX, PAID_AT_AGE_MAX, Decision, decide, first_state
+from gateway.models import Component, ExceptionCode, PaymentStatus
+from gateway.placements import BundleState, InvoiceState, PaymentState, Quoted
 from gateway.references import format_reference, with_check_digits
 from gateway.reports import PaymentReport, Statement
 from tests.factories import NOON, a_report
@@ -33,10 +28,11 @@ DUE = 16352
 
 
 class Till:
-    """A payment, its invoice and the postings so far, driven as gateway.payments drives them."""
+    """A payment, what it quotes and the postings so far, driven as gateway.payments drives them."""
 
-    def __init__(self, invoice: InvoiceState | None) -> None:
+    def __init__(self, invoice: Quoted | None) -> None:
         self.invoice = invoice
+        self.invoices = {i.id: i for i in _invoices_of(invoice)}
         self.payment: PaymentState | None = None
         self.posted: list[Posting] = []
         self.decisions: list[Decision] = []
@@ -47,11 +43,11 @@ class Till:
             self.payment = first_state(report, now=NOON)
         known = self.payment.booked_at is not None
         invoice = self.invoice
-        if (known and self.payment.invoice_id is None) or (
+        if (known and self.payment.invoice_id is None and self.payment.bundle_id is None) or (
             not known and report.reference_given != REFERENCE
         ):
             invoice = None
-        decision = decide(self.payment, invoice, report, now=NOON)
+        decision = decide(self.payment, invoice, report, invoices=self.invoices, now=NOON)
         self.posted += decision.postings
         self.allocated_minor += decision.allocated_minor
         self.decisions.append(decision)
@@ -72,8 +68,42 @@ class Till:
         return [note.code for decision in self.decisions for note in decision.notes]
 
 
-def an_invoice(amount_minor: int = DUE, paid_minor: int = 0) -> InvoiceState:
-    return InvoiceState(7, REFERENCE, 42, amount_minor, paid_minor)
+def _invoices_of(quoted: Quoted | None) -> list[InvoiceState]:
+    match quoted:
+        case InvoiceState():
+            return [quoted]
+        case BundleState():
+            return quoted.invoices
+        case None:
+            return []
+
+
+def one_percent(_: date) -> Decimal:
+    return Decimal("0.01")
+
+
+def an_invoice(
+    amount_minor: int = DUE, paid_minor: int = 0, *, at: int = 7, cancelled: bool = False
+) -> InvoiceState:
+    """Return an invoice of November that another payment paid before, as far as is said."""
+    invoice = InvoiceState(
+        id=at,
+        reference=REFERENCE,
+        contributor_id=42,
+        period="2026-11",
+        bill=Bill(amount_minor, date(2026, 11, 30), cancelled=cancelled),
+        paid_minor=paid_minor,
+        owed_minor=amount_minor,
+        rates=one_percent,
+    )
+    if paid_minor:
+        before = first_state(a_report(REFERENCE, amount_minor=paid_minor), now=NOON)
+        before.status, before.arrival, before.invoice_id = PaymentStatus.BOOKED, -1, at
+        name = f"{before.name}/invoice"
+        before.postings = [Posting(name, before.clearing, PAYABLE, paid_minor, invoice_id=at)]
+        invoice.join(before)
+        invoice.held[before.key] = {Component.PRINCIPAL: paid_minor}
+    return invoice
 
 
 def said(
@@ -90,7 +120,7 @@ def said(
     )
 
 
-def told(invoice: InvoiceState | None, *reports: PaymentReport) -> Till:
+def told(invoice: Quoted | None, *reports: PaymentReport) -> Till:
     till = Till(invoice)
     for report in reports:
         till.say(report)
@@ -118,7 +148,7 @@ def invoices(draw: st.DrawFn) -> InvoiceState | None:
 
 
 def copy(invoice: InvoiceState | None) -> InvoiceState | None:
-    return None if invoice is None else replace(invoice)
+    return deepcopy(invoice)
 
 
 # -- properties -----------------------------------------------------------------------------------
@@ -141,15 +171,16 @@ def test_the_net_of_all_postings_is_nothing_or_the_amount_of_the_report_that_sta
 def test_an_invoice_never_takes_more_than_is_due_nor_gives_back_more_than_it_took(
     invoice: InvoiceState | None, reports: list[PaymentReport]
 ) -> None:
-    due, paid = (invoice.due_minor, invoice.paid_minor) if invoice else (0, 0)
     till = Till(invoice)
     for report in reports:
         till.say(report)
-        assert 0 <= till.allocated_minor <= due
+        assert till.allocated_minor >= 0
         assert till.net_minor(PAYABLE) == -till.allocated_minor
         if invoice is not None:
-            assert invoice.paid_minor == paid + till.allocated_minor
-            assert 0 <= invoice.paid_minor <= invoice.amount_minor
+            held = {at: sum(parts.values()) for at, parts in invoice.held.items()}
+            assert held.get(("cashplus", "P"), 0) == till.allocated_minor
+            assert invoice.paid_minor == sum(held.values())
+            assert 0 <= invoice.paid_minor <= invoice.owed_minor == invoice.bill.amount_minor
 
 
 @given(invoices(), st.lists(reports_about_one_payment, min_size=1, max_size=10))
@@ -176,7 +207,7 @@ def test_repeating_all_that_was_said_moves_no_money_and_changes_no_state(
 ) -> None:
     till = told(invoice, *reports)
     assert till.payment is not None
-    before = (list(till.posted), copy(till.invoice), replace(till.payment))
+    before = deepcopy((till.posted, till.invoice, till.payment))
     for report in reports:
         till.say(report)
     assert (till.posted, till.invoice, till.payment) == before
@@ -400,6 +431,53 @@ def test_the_ordinary_cases_come_out_as_the_rules_say(
     assert till.codes() == codes
 
 
+def a_bundle(contributor_id: int | None, *, withdrawn: bool = False) -> BundleState:
+    return BundleState(
+        id=3,
+        reference=REFERENCE,
+        policy="bundle-order-v1",
+        contributor_id=contributor_id,
+        withdrawn=withdrawn,
+        invoices=[an_invoice(at=8), an_invoice(at=7, paid_minor=352)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("brings", "contributor_id", "withdrawn", "paid", "beyond", "codes"),
+    [
+        (100, 5, False, (100, 352), {}, []),
+        (DUE + 100, 5, False, (DUE, 452), {}, []),
+        (2 * DUE, 5, False, (DUE, DUE), {"credit:5": 352}, [OVERPAID]),
+        (2 * DUE, None, False, (DUE, DUE), {SUSPENSE: 352}, [OVERPAID]),
+        (DUE, 5, True, (0, 352), {"credit:5": DUE}, [ExceptionCode.PAID_CANCELLED]),
+        (DUE, None, True, (0, 352), {SUSPENSE: DUE}, [ExceptionCode.PAID_CANCELLED]),
+    ],
+)
+def test_a_bundle_is_paid_in_its_order_and_given_back_as_a_whole(
+    brings: int,
+    contributor_id: int | None,
+    withdrawn: bool,
+    paid: tuple[int, int],
+    beyond: dict[str, int],
+    codes: list[ExceptionCode],
+) -> None:
+    bundle = a_bundle(contributor_id, withdrawn=withdrawn)
+    till = told(bundle, said(C, amount_minor=brings))
+    assert tuple(each.paid_minor for each in bundle.invoices) == paid
+    assert {code: -till.net_minor(code) for code in beyond} == beyond
+    assert till.codes() == codes
+    assert till.net_minor() == brings
+    till.say(said(R, 1, amount_minor=brings))
+    assert [each.paid_minor for each in bundle.invoices] == [0, 352]
+    assert {till.net_minor(code) for code in ("clearing:cashplus", PAYABLE, *beyond)} == {0}
+
+
+def test_money_for_a_cancelled_invoice_is_credit_for_a_person_to_decide() -> None:
+    till = told(an_invoice(cancelled=True), said(C))
+    assert till.net_minor("credit:42") == -DUE
+    assert till.codes() == [ExceptionCode.PAID_CANCELLED]
+
+
 def test_money_for_an_unknown_reference_waits_in_suspense_and_a_person_is_told() -> None:
     till = told(an_invoice(), said(C, reference="no such thing"))
     assert (till.net_minor(), till.net_minor(SUSPENSE)) == (DUE, -DUE)
@@ -413,6 +491,9 @@ def test_money_for_an_unknown_reference_waits_in_suspense_and_a_person_is_told()
     [
         (NOON, True),
         (NOON - timedelta(days=10), True),
+        (NOON - timedelta(days=60), True),
+        (NOON - timedelta(days=61), False),
+        (NOON + timedelta(minutes=6), False),
         (NOON - PAID_AT_AGE_MAX, True),
         (NOON - PAID_AT_AGE_MAX - timedelta(seconds=1), False),
         (NOON + CLOCK_SKEW_MAX, True),
@@ -428,3 +509,14 @@ def test_an_implausible_day_is_replaced_by_ours_and_the_money_is_booked_all_the_
     assert till.payment.paid_at == (paid_at if believed else NOON)
     assert till.codes() == ([] if believed else [ExceptionCode.IMPLAUSIBLE_DATE])
     assert till.net_minor() == DUE
+
+
+def test_a_day_before_the_span_erases_no_penalty() -> None:
+    """Our arrival decides, since a back-dated payment would serve for nothing else."""
+    now = NOON + timedelta(days=90)
+    for paid_at, penalty in ((now - PAID_AT_AGE_MAX, 164), (NOON, 491)):
+        invoice = an_invoice()
+        report = said(C, paid_at=paid_at, received_at=now, amount_minor=DUE + 500)
+        payment = first_state(report, now=now)
+        decide(payment, invoice, report, invoices={invoice.id: invoice}, now=now)
+        assert invoice.paid_minor == DUE + penalty

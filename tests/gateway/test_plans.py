@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 import pytest
 
-from gateway import process
+from gateway import cli, db, process
 from gateway.campaigns import Because
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
@@ -14,6 +17,7 @@ from gateway.instalments import InstalmentState, PlanStanding
 from gateway.plans import PlanView, make_plan, plans_of, read_plan, review_plans
 from gateway.reliefs import Reviewed
 from gateway.remissions import remissions_of
+from gateway.settings import settings
 from tests.factories import balances, broken_promises
 from tests.gateway.test_remissions import (
     AUTUMN,
@@ -187,3 +191,78 @@ def test_what_cannot_be_a_plan_is_said_and_leaves_nothing(database: str) -> None
     with snapshot() as session:
         counted = execute(session, "SELECT (SELECT count(*) FROM plan), count(*) FROM bundle")
         assert tuple(counted.one()) == (1, 1)
+
+
+# -- the commands ----------------------------------------------------------------------------------
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
+    monkeypatch.setenv("WASL_CLOCK", f"={at(day).isoformat()}")
+    settings.cache_clear()
+    process.business_clock.cache_clear()
+
+
+Wasl = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def wasl(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Wasl:
+    """Run a command in this process, on a clock that stands still; return its answer."""
+    # What this process logs, and where to, stays as the tests have it.
+    monkeypatch.setattr("gateway.logs.configure_logs", lambda _level: None)
+
+    def run(day: str, *words: str) -> dict[str, Any]:
+        set_clock(monkeypatch, day)
+        cli.wasl.main([*words, "--json"], standalone_mode=False)
+        # A command closes its connections behind it.
+        db.connect(database)
+        said = capsys.readouterr()
+        assert said.err == ""
+        answer: dict[str, Any] = json.loads(said.out)
+        return answer
+
+    return run
+
+
+def test_the_commands_make_show_review_and_grant(wasl: Wasl) -> None:
+    person, named = owing(*AUTUMN)
+    other, theirs = owing("2022-10")
+    pay(theirs["2022-10"], IN_2022, "2023-03-10")
+    with snapshot() as session:
+        rows = execute(session, "SELECT id, cnss_number FROM contributor")
+        cnss: dict[int, str] = dict(map(tuple, rows))
+    made = wasl("2023-03-10", "plans", "make", cnss[person], "--months", "24")
+    # With five, four and three months: 425.67 + 17.03.
+    assert (made["amount"], made["status"], made["campaign"]) == ("442.70", "running", None)
+    assert made["invoices"] == list(named.values())
+    [shown] = wasl("2023-05-01", "plans", "show", cnss[person])["plans"]
+    assert (shown["reference"], shown["status"]) == (made["reference"], "late")
+    assert wasl("2023-06-01", "plans", "review") == {
+        "plans": {"judged": 1, "kept": 0, "broken": 1, "restored": 0},
+        "remissions": {"judged": 0, "kept": 0, "broken": 0, "restored": 0},
+    }
+    granted = wasl("2023-06-01", "remissions", "grant", DECISION)
+    assert granted == {"looked_at": 2, "granted": 1, "remitted": "7.09"}
+    [remission] = wasl("2023-06-01", "remissions", "show", cnss[other])["remissions"]
+    assert (remission["campaign"], remission["status"], remission["granted_on"]) == (
+        DECISION,
+        "kept",
+        "2023-03-10",
+    )
+    assert cnss[person] not in json.dumps([made, shown, remission])
+    assert broken_promises() == []
+
+
+def test_the_worker_reviews_all_of_them(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gateway.tasks import review_reliefs
+
+    monkeypatch.setattr("gateway.plans.BATCH", 1)
+    made = []
+    for _ in range(2):
+        person, _ = owing(*AUTUMN)
+        made.append(plan_of(person, 24, "2023-01-10"))
+    set_clock(monkeypatch, "2023-06-01")
+    review_reliefs()
+    assert [seen(plan, "2023-06-01").state.since for plan in made] == [date(2023, 4, 1)] * 2

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.accounts import PAYABLE, SUSPENSE, Posting
 from gateway.models import ReturnKind, ReturnState
 from gateway.reports import ReturnReport
-from gateway.returns import Return, give_back, given_back_minor, hear, restore, where_it_lies
+from gateway.returns import Return, given_back_minor, hear
 from tests.factories import NOON
 
 GIVEN, RESTORED, ANNOUNCED = ReturnState.GIVEN, ReturnState.RESTORED, ReturnState.ANNOUNCED
@@ -151,62 +150,6 @@ def test_sums_alone_say_all_where_nothing_fails(amounts: list[int], data: st.Dat
     sums = [said(TOTAL, sum(amounts[: n + 1]), at=n, named="pi_1") for n in range(len(amounts))]
     told = data.draw(st.permutations(sums))
     assert after(*told) == sum(amounts)
-
-
-# -- where it is taken from, and goes back to -----------------------------------------------------
-
-CLEARING, CREDIT = "clearing:stripe", "credit:7"
-
-
-@given(
-    paid=st.integers(0, 200),
-    beyond=st.integers(0, 200),
-    wishes=st.lists(st.tuples(st.booleans(), st.integers(1, 400), st.integers(0, 200)), max_size=8),
-)
-def test_no_centime_appears_or_vanishes(
-    paid: int, beyond: int, wishes: list[tuple[bool, int, int]]
-) -> None:
-    postings = [
-        Posting(f"p/{part}", CLEARING, code, minor, invoice_id=1)
-        for part, code, minor in (("invoice", PAYABLE, paid), ("credit", CREDIT, beyond))
-        if minor
-    ]
-    brought = paid + beyond
-    returned = 0
-    for back, wish, due in wishes:
-        before = where_it_lies(postings)
-        if back and returned < brought:
-            amount = min(wish, brought - returned)
-            moved = give_back("p", CLEARING, postings, amount, CREDIT)
-            # Nobody loses what is owed while there is money that nobody owes.
-            assert -moved.allocated_minor == max(0, amount - before.credit_minor)
-            returned += amount
-        elif not back and returned:
-            amount = min(wish, returned)
-            moved = restore("p", CLEARING, postings, amount, due, CREDIT)
-            assert moved.allocated_minor == min(due, amount)
-            assert moved.beyond_minor == amount - moved.allocated_minor
-            returned -= amount
-        else:
-            continue
-        postings = [*postings, *moved.postings]
-        held = where_it_lies(postings)
-        assert held.total_minor == brought - returned
-        assert min(held.credit_minor, held.payable_minor, held.suspense_minor) >= 0
-        assert held.payable_minor - before.payable_minor == moved.allocated_minor
-    assert len({p.name for p in postings}) == len(postings)
-
-
-def test_money_in_suspense_is_given_back_from_there() -> None:
-    postings = [Posting("p/suspense", CLEARING, SUSPENSE, 100)]
-    moved = give_back("p", CLEARING, postings, 40, None)
-    assert [(p.debit, p.credit, p.amount_minor) for p in moved.postings] == [
-        (SUSPENSE, CLEARING, 40)
-    ]
-    back = restore("p", CLEARING, [*postings, *moved.postings], 40, 0, None)
-    assert [(p.debit, p.credit, p.amount_minor) for p in back.postings] == [
-        (CLEARING, SUSPENSE, 40)
-    ]
 
 
 def test_a_later_word_of_the_same_state_is_kept() -> None:

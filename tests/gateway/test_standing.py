@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
-from gateway.db import execute, snapshot, transaction
+from click.testing import CliRunner
+
+from gateway.cli import wasl
+from gateway.cli.shared import Refused
+from gateway.db import connect, execute, snapshot, transaction
+from gateway.errors import Unusable
 from gateway.rights import Because, RightsState
 from gateway.standing import PersonStanding, read_standing, why_not
 from gateway.tariff import tariff
@@ -208,3 +215,41 @@ def _relieve(person: int, references: dict[str, str], on: str, *, plan: bool) ->
             {**values, "by": by, "rule": rule, "share": 0 if plan else 1},
         )
     assert references
+
+
+def test_the_commands_tell_it_and_write_the_paper(database: str, home: Path) -> None:
+    person, references = billed("2026-10", cnss_number="123456785")
+    command = ["contributors", "standing", "123456785", "--on", "2026-11-18"]
+    # Each command opens the services for itself, and closes them.
+    told = CliRunner().invoke(wasl, command)
+    assert told.output.splitlines() == [
+        "Not up to date since 2026-11-01.",
+        "Rights closed: unpaid, since 2026-11-01, reopen on 2026-11-18 (unconfirmed rule).",
+        f"  2026-10  {references['2026-10']}  due 2026-10-31  165.16 MAD",
+        "Due 165.16 MAD; credit 0.00 MAD.",
+    ]
+    said = json.loads(CliRunner().invoke(wasl, [*command, "--json"]).output)
+    assert (said["contributor_id"], said["total_due"]) == (str(person), "165.16")
+    for wrong, words in (
+        (["--on", "31/10/2026"], "not a day"),
+        (["--on", "2019-01-01"], "before 2021-01-01"),
+    ):
+        refused = CliRunner().invoke(wasl, [*command[:3], *wrong])
+        assert isinstance(refused.exception, Unusable)
+        assert words in str(refused.exception)
+    unknown = CliRunner().invoke(wasl, ["contributors", "standing", "999999999"])
+    assert "Nobody is enrolled" in str(unknown.exception)
+
+    paper = home / "attestation.pdf"
+    asked = ["contributors", "attestation", "123456785", "--out", str(paper)]
+    refused = CliRunner().invoke(wasl, asked)
+    assert isinstance(refused.exception, Refused)
+    assert refused.output.startswith(
+        "Not up to date since 2026-11-01: the contribution for 2026-10"
+    )
+    assert not paper.exists()
+    connect(database)
+    pay(references["2026-10"], "2026-11-18")
+    written = CliRunner().invoke(wasl, asked)
+    assert written.output.startswith("Attestation A26-")
+    assert paper.read_bytes().startswith(b"%PDF")

@@ -129,22 +129,42 @@ const instant = (seconds) =>
     timeZone: "Africa/Casablanca", dateStyle: "short", timeStyle: "short",
   });
 
+const day = (seconds) =>
+  new Date(seconds * 1000).toLocaleDateString("fr-FR", {
+    timeZone: "Africa/Casablanca", dateStyle: "short",
+  });
+
+function fill(shown) {
+  for (const [name, text] of Object.entries(shown)) {
+    box.querySelector(`[data-claim=${name}]`).textContent = text;
+  }
+}
+
 function show({ finding, claims, key }) {
   hush();
+  if (finding === "genuine" && claims.has(-70006)) {
+    fill({
+      attestation: claims.get(-70001),
+      made: day(claims.get(6)),
+      until: day(claims.get(4) - 1),
+      last: period(claims.get(-70004)),
+    });
+    say("attestation");
+    say("attested");
+    say("retired", Boolean(key.until) && claims.get(6) * 1000 > Date.parse(key.until));
+    return;
+  }
   say(finding);
   if (finding !== "genuine") return;
   const paid = claims.get(6);
-  const shown = {
+  fill({
     number: claims.get(-70001),
     reference: claims.get(-70002).replace(/(\d{4})(?=\d)/g, "$1\u00a0"),
     amount: money(claims.get(-70003)),
     period: period(claims.get(-70004)),
     channel: words.channels[claims.get(-70005)] ?? "–",
     paid: instant(paid),
-  };
-  for (const [name, text] of Object.entries(shown)) {
-    box.querySelector(`[data-claim=${name}]`).textContent = text;
-  }
+  });
   say("retired", Boolean(key.until) && paid * 1000 > Date.parse(key.until));
   say("claims");
   say("online");

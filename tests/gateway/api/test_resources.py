@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from fastapi import FastAPI
@@ -81,8 +82,14 @@ def test_pages_lead_through_all_of_a_list(program: ProgramOf) -> None:
 def test_filters_by_status_say_what_each_invoice_says(program: ProgramOf) -> None:
     caller = program()
     states.an_invoice(), states.an_invoice("2026-10"), states.an_invoice("2024-10")
-    states.paid(), states.paid(6000), states.cancelled()
+    states.paid(), states.paid(6000), states.cancelled(), states.cleared()
     record(a_report(states.an_invoice("2024-11"), amount_minor=100))
+    # Late, and charged more since: the database cannot tell from its day alone.
+    states.noted(states.an_invoice("2026-09"), 5000, due_on=date(2026, 12, 31))
+    # Credited in full, then charged by a later day: open, though its own day has passed.
+    charged = states.cleared()
+    states.noted(charged, 16352, due_on=date(2026, 12, 31))
+    states.noted(charged, 5000, due_on=date(2026, 12, 31))
     everything = caller.get("/invoices").json()["data"]
     assert {row["status"] for row in everything} == set(Standing)
     for status in Standing:
@@ -264,7 +271,7 @@ def test_a_reference_says_what_to_take(program: ProgramOf) -> None:
         (states.an_invoice(), "open", True, "163.52"),
         (states.paid(6000), "part_paid", True, "103.52"),
         (states.paid(), "paid", False, "0.00"),
-        (states.an_invoice("2024-10"), "expired", False, "148.65"),
+        (states.an_invoice("2024-10"), "expired", False, "185.81"),
         (states.cancelled(), "cancelled", False, "0.00"),
     ):
         said = agent.get(f"/references/{reference}").json()

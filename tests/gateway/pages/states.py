@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from io import BytesIO
 from typing import Any, Final
 
@@ -12,10 +12,15 @@ from httpx2 import Response
 from PIL import Image
 
 from gateway import process
+from gateway.bundles import make_selection
 from gateway.codes import qr
 from gateway.db import execute, snapshot, transaction
+from gateway.dues import DueLine
 from gateway.invoices import cancel_invoice
-from gateway.models import Channel, ReturnKind, ReturnState
+from gateway.models import Channel, LineKind, ReturnKind, ReturnState
+from gateway.notes import NewNote, write_notes
+from gateway.placing import settle_invoices
+from gateway.plans import make_plan
 from gateway.receipts import ReceiptRecord, issue_all, of_invoice
 from gateway.references import nth_reference
 from gateway.reports import Statement
@@ -43,6 +48,69 @@ def an_invoice(period: str = "2026-11", **person: Any) -> str:
             {"who": who, "period": period},
         )
         return str(found.scalar_one())
+
+
+def noted(
+    reference: str,
+    amount_minor: int,
+    *,
+    due_on: date | None = None,
+    now: datetime = NOON,
+    kind: LineKind = LineKind.ADJUSTMENT,
+) -> str:
+    """Note a credit, a charge or a fee on an invoice as re-assessment does; return its reference.
+
+    What it needs no more stays the payer's credit, and is not carried.
+    """
+    with transaction() as session:
+        found = execute(
+            session, "SELECT id FROM invoice WHERE reference = :which", {"which": reference}
+        )
+        invoice_id = found.scalar_one()
+        line = DueLine(kind, amount_minor, "the income return of the year", "a decree", False)
+        note = NewNote(invoice_id, line, "The return came in", due_on)
+        write_notes(session, [note], now=now)
+        settle_invoices(session, [invoice_id], key=process.signing_key(), now=now)
+    return reference
+
+
+def cleared() -> str:
+    """Return an invoice that was credited in full before anything was paid."""
+    return noted(an_invoice("2026-10"), -16352)
+
+
+def several(*references: str) -> str:
+    """Bundle invoices; return the reference that pays them together."""
+    with transaction() as session:
+        rows = execute(
+            session,
+            "SELECT reference, id FROM invoice WHERE reference = ANY(:all)",
+            {"all": list(references)},
+        )
+        ids = {reference: at for reference, at in rows}
+        wanted = [ids[reference] for reference in references]
+        return make_selection(session, wanted, contributor_id=None, now=NOON).reference
+
+
+def a_plan(months: int = 6) -> tuple[str, list[str]]:
+    """Spread what a person is late with since July; return the plan's reference and the invoices'.
+
+    The last of these is November's, which is not of the plan.
+    """
+    first = an_invoice("2026-07")
+    for period in ("2026-08", "2026-09", "2026-10", "2026-11"):
+        issue(period)
+    with transaction() as session:
+        found = execute(
+            session,
+            "SELECT contributor_id, array_agg(reference ORDER BY period) FROM invoice"
+            " WHERE contributor_id = (SELECT contributor_id FROM invoice WHERE reference = :first)"
+            " GROUP BY 1",
+            {"first": first},
+        )
+        who, references = found.one()
+        made = make_plan(session, who, months, None, key=process.signing_key(), now=NOON)
+    return made.reference, references
 
 
 def cancelled() -> str:

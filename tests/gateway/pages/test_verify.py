@@ -4,17 +4,22 @@ import html
 import json
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.testclient import TestClient
 
-from gateway import process
+from gateway import attestations, process
+from gateway.codes import attestations as attestation_codes
+from gateway.codes import cose
 from gateway.codes import receipts as codes
+from gateway.db import execute, transaction
 from gateway.pages import site
 from gateway.receipts import ReceiptRecord
-from tests.factories import NOON, a_report, as_owner, record
+from gateway.tariff import tariff
+from tests.factories import NOON, a_report, as_owner, issue, record
 from tests.gateway.pages import states
 from tests.gateway.pages.states import text_of, title_of
 
@@ -207,3 +212,67 @@ def test_a_key_that_the_page_without_a_network_lacks_condemns_nothing(client: Te
     # A new key is on the page within minutes.
     told = dict(part.strip().split("=") for part in answer.headers["cache-control"].split(",")[1:])
     assert int(told["max-age"]) <= 600
+
+
+def an_attestation() -> attestations.Attestation:
+    """Return one of who has paid October, and owes November by its end."""
+    reference = states.an_invoice("2026-10", registered_on=date(2026, 10, 1))
+    record(a_report(reference, paid_at=NOON - timedelta(days=25)))
+    issue("2026-11")
+    with transaction() as session:
+        person = execute(session, "SELECT DISTINCT contributor_id FROM invoice").scalar_one()
+        made = attestations.attest(session, person, process.receipt_keys(), tariff(), now=NOON)
+    assert made is not None
+    return made[0]
+
+
+def test_an_attestation_is_told_by_initials_and_as_it_stands(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = an_attestation()
+    code = cose.as_text(made.signed)
+    for language, words in (("fr", "et son titulaire est à jour"), ("ar", "ووضعية صاحبها سليمة")):
+        for answer in (
+            client.get(f"/verify/{made.number}?lang={language}"),
+            client.post(f"/verify?lang={language}", data={"receipt": code}),
+        ):
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == site.NEVER_KEPT
+            text = text_of(answer)
+            for part in (words, made.number, "2026", made.key_id):
+                assert part in text, part
+            assert not [word for word in states.SECRETS if word in answer.text]
+    assert "F. Z. E. I." in text_of(client.get(f"/verify/{made.number}?lang=fr"))
+    typed = client.post("/verify", data={"receipt": made.number.lower()})
+    assert typed.headers["location"] == f"/verify/{made.number}"
+
+    # November is not paid when it ends; after December the attestation itself has ended.
+    for at, words in (
+        (NOON + timedelta(days=13), "mais son titulaire n’est plus à jour"),
+        (NOON + timedelta(days=44), "mais elle a expiré"),
+    ):
+        monkeypatch.setattr("gateway.pages.verify.now", lambda at=at: at)
+        answer = client.get(f"/verify/{made.number}")
+        assert words in text_of(answer)
+        assert "est à jour" not in text_of(answer)
+
+
+def test_what_is_no_attestation_of_ours_is_said_to_be_none(client: TestClient) -> None:
+    made = an_attestation()
+    changed = bytearray(made.signed)
+    changed[-1] ^= 1
+    claims = attestation_codes.claimed(made.signed)
+    assert claims is not None
+    stranger = attestation_codes.sign(
+        claims, key_id="0badc0de", private_key=Ed25519PrivateKey.generate()
+    )
+    for text, status, words in (
+        (cose.as_text(bytes(changed)), 200, "Cette attestation a été modifiée"),
+        (cose.as_text(stranger), 200, "Cette attestation ne vient pas de nous"),
+        (cose.as_text(made.signed)[:-30], 422, "Il manque une partie du code"),
+    ):
+        answer = client.post("/verify", data={"receipt": text})
+        assert (answer.status_code, words in text_of(answer)) == (status, True), words
+    unknown = client.get("/verify/A26-000000001")
+    assert unknown.status_code == 404
+    assert "aucune attestation sous ce numéro" in text_of(unknown)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hmac
+from datetime import date
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway import process
+from gateway.db import snapshot, transaction
+from gateway.errors import Unusable
+from gateway.invoice_seals import (
+    SEAL_BYTES,
+    Sealer,
+    broken_seals,
+    facts_of,
+    refuse_another_home,
+    terms_of,
+)
+from gateway.seals import BooksKey
+from tests.factories import NOON, as_owner, broken_promises, rows_of, some_invoices
+
+
+def broken() -> list[str]:
+    with snapshot() as session:
+        return list(broken_seals(session, process.signing_key()))
+
+
+def test_a_seal_is_an_hmac_of_all_facts_under_a_derived_key() -> None:
+    key = BooksKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+    terms = terms_of(
+        category="cpu",
+        period="2026-Q4",
+        due_on=date(2026, 12, 31),
+        amount_minor=39000,
+        issued_at=NOON,
+        tariff="2026-01",
+    )
+    facts = facts_of(7, b"148275036141", 9, terms)
+    assert facts == (
+        b"wasl invoice v1\n7\n148275036141\n9\ncpu\n2026-Q4\n2026-12-31\n39000\n"
+        b"1795003200000000\n2026-01\n"
+    )
+    derived = key.derived(b"wasl invoice seals v1")
+    assert Sealer(key).seal(facts) == hmac.digest(derived, facts, "sha256")[:SEAL_BYTES]
+    assert derived != key.derived(b"another purpose")
+
+
+def test_every_invoice_is_sealed_and_verifies(database: str) -> None:
+    some_invoices(3)
+    assert rows_of(database, "SELECT length(seal) FROM invoice") == [(SEAL_BYTES,)] * 3
+    assert broken() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "amount_minor = 100, owed_minor = 100",
+        "due_on = due_on + 365",
+        "period = '2026-12'",
+        "contributor_id = (SELECT max(id) FROM contributor)",
+        "category_code = 'fishing-boat-owner'",
+        "tariff = 'none'",
+        "issued_at = issued_at + interval '1 microsecond'",
+        "id = 1000",
+        "seal = seal || '\\x00'",
+        "seal = (SELECT seal FROM invoice WHERE id = 3)",
+        "seal = NULL",
+    ],
+)
+def test_what_an_owner_of_the_database_changes_is_found(database: str, change: str) -> None:
+    some_invoices(3)
+    as_owner(
+        database,
+        "ALTER TABLE invoice_line DISABLE TRIGGER USER",
+        "ALTER TABLE event DISABLE TRIGGER USER",
+        "DELETE FROM event",
+        "DELETE FROM invoice_line WHERE invoice_id = 2",
+        f"UPDATE invoice SET {change} WHERE id = 2",
+    )
+    assert [where.split(" (")[0] for where in broken()] == [
+        "invoice 1000" if change == "id = 1000" else "invoice 2"
+    ]
+
+
+def test_an_invoice_lowered_with_its_line_is_found_by_the_promises(database: str) -> None:
+    (reference,) = some_invoices()
+    as_owner(
+        database,
+        "ALTER TABLE invoice_line DISABLE TRIGGER USER",
+        "UPDATE invoice SET amount_minor = 100, owed_minor = 100",
+        "UPDATE invoice_line SET amount_minor = 100",
+        "ALTER TABLE invoice_line ENABLE TRIGGER USER",
+    )
+    found = [(each.what, each.where) for each in broken_promises()]
+    assert (
+        "an invoice was written or changed by another hand",
+        f"invoice 1 ({reference})",
+    ) in found
+
+
+def test_what_was_issued_before_there_were_seals_needs_none(database: str) -> None:
+    some_invoices(2)
+    as_owner(database, "UPDATE invoice SET seal = NULL")
+    assert broken() == []
+    some_invoices(1, "2026-12")
+    assert broken() == []
+    as_owner(
+        database,
+        "INSERT INTO invoice (id, reference, contributor_id, category_code, period, due_on,"
+        " amount_minor, owed_minor, tariff, issued_at) SELECT 0, '222222222237', contributor_id,"
+        " category_code, '2025-01', due_on, 1, 1, tariff, issued_at FROM invoice WHERE id = 1",
+    )
+    assert broken() == ["invoice 0 (222222222237)"]
+
+
+def test_a_home_with_another_key_issues_nothing(database: str) -> None:
+    some_invoices()
+    with transaction() as session:
+        refuse_another_home(session, Sealer(process.signing_key()))
+        with pytest.raises(Unusable, match=r"books\.key"):
+            refuse_another_home(session, Sealer(BooksKey(Ed25519PrivateKey.generate())))

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.balances import Balance, Bill, Claim, Rates, Relief, balance
 from gateway.errors import Unusable
-from gateway.figures import Exact, Misplaced, Sourced, Strict, read_toml
+from gateway.figures import Exact, Misplaced, Series, Sourced, Spell, Strict, in_force, read_toml
 from gateway.models import Component, LineKind, Periodicity
 from gateway.periods import Period, parse_period
 from gateway.settings import readable_settings
@@ -76,8 +76,8 @@ class PlanBreach(Breach):
     current_due_months: int = Field(ge=0, le=12)
 
 
-class PlanRule(Strict):
-    """The rule of instalment plans."""
+class PlanRule(Spell):
+    """The rule of instalment plans that are made while it is in force."""
 
     span: PlanSpan
     schedule: PlanSchedule
@@ -228,7 +228,7 @@ class Campaigns(Strict):
     """The whole file."""
 
     version: str = Field(min_length=1)
-    plan: PlanRule
+    plan: Series[PlanRule]
     campaign: tuple[Campaign, ...] = ()
 
     @model_validator(mode="after")
@@ -252,6 +252,16 @@ class Campaigns(Strict):
             raise Unusable(f"Campaign {code} is for employers: nobody in this register is one.")
         known = ", ".join(ours) or "none"
         raise Unusable(f"There is no campaign {code!r}: the campaigns file has {known}.")
+
+    def plan_rule(self, made_on: date) -> PlanRule:
+        """Return the rule of plans that are made on a day.
+
+        Raises:
+            Unusable: There was none yet.
+        """
+        if made_on < self.plan[0].since:
+            raise Unusable(f"The campaigns file has no rule for plans made on {made_on}.")
+        return in_force(self.plan, made_on)
 
     def named(self, code: str) -> str:
         """Return a code with the file's version, as it is kept beside what was granted."""
@@ -396,7 +406,7 @@ def settled_on(debts: Iterable[Debt], since: date, until: date, on: date) -> dat
 # -- decisions ------------------------------------------------------------------------------------
 
 
-class Standing(StrEnum):
+class RemissionStanding(StrEnum):
     """Where a granted remission is."""
 
     RUNNING = "running"
@@ -415,15 +425,15 @@ class Because(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RemissionState:
     """How a remission stands, and since when; running ones have no day."""
 
-    standing: Standing
+    standing: RemissionStanding
     since: date | None = None
     because: Because | None = None
 
 
-RUNNING: Final = State(Standing.RUNNING)
+RUNNING: Final = RemissionState(RemissionStanding.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +444,7 @@ class Grant:
     granted_on: date
     reliefs: dict[int, Relief]
     """By invoice: those on which it remits something."""
-    state: State = RUNNING
+    state: RemissionState = RUNNING
     """How it stands on the day of the decision; never broken."""
 
 
@@ -467,7 +477,7 @@ def earned(campaign: Campaign, debts: Sequence[Debt], on: date) -> Grant | None:
         return None
     state = state_of(campaign, started_on, debts, on)
     granted = _grant(offer, campaign.about(debts), started_on)
-    if granted is None or state.standing is Standing.BROKEN:
+    if granted is None or state.standing is RemissionStanding.BROKEN:
         return None
     return replace(granted, state=state)
 
@@ -508,7 +518,9 @@ def first_payment_on(campaign: Campaign, debts: Iterable[Debt], on: date) -> dat
     )
 
 
-def state_of(campaign: Campaign, granted_on: date, debts: Sequence[Debt], on: date) -> State:
+def state_of(
+    campaign: Campaign, granted_on: date, debts: Sequence[Debt], on: date
+) -> RemissionState:
     """Return how a remission without a plan stands on a day, from what was paid until then.
 
     Args:
@@ -524,8 +536,8 @@ def state_of(campaign: Campaign, granted_on: date, debts: Sequence[Debt], on: da
         # Only what it relieved: what was charged for other periods since is no matter of it.
         relieved = [d for d in debts if any(r.granted_on == granted_on for r in d.bill.reliefs)]
         if any(debt.on(granted_on).due_minor for debt in relieved):
-            return State(Standing.BROKEN, granted_on, Because.PAYMENT_TAKEN_BACK)
-        return State(Standing.KEPT, granted_on)
+            return RemissionState(RemissionStanding.BROKEN, granted_on, Because.PAYMENT_TAKEN_BACK)
+        return RemissionState(RemissionStanding.KEPT, granted_on)
     assert offer.regular_months is not None
     assert offer.grace_months is not None
     since = month_end(granted_on) + timedelta(days=1)
@@ -533,11 +545,11 @@ def state_of(campaign: Campaign, granted_on: date, debts: Sequence[Debt], on: da
     dues = _new_periods(offer, debts)
     broken_on = missed_on(dues, since, until, offer.grace_months, on)
     if broken_on is not None:
-        return State(Standing.BROKEN, broken_on, Because.CURRENT_DUE_UNPAID)
+        return RemissionState(RemissionStanding.BROKEN, broken_on, Because.CURRENT_DUE_UNPAID)
     settled = settled_on(dues, since, until, on)
     if on <= until or settled is None:
         return RUNNING
-    return State(Standing.KEPT, max(settled, until + timedelta(days=1)))
+    return RemissionState(RemissionStanding.KEPT, max(settled, until + timedelta(days=1)))
 
 
 def _new_periods(offer: Offer, debts: Iterable[Debt]) -> list[Debt]:
@@ -558,7 +570,11 @@ def _paid_in_full(
     for day in sorted(day for day in days if campaign.since <= day <= last):
         if not any(debt.on(day, offer.relief(day)).due_minor for debt in about):
             granted = _grant(offer, about, day)
-            return replace(granted, state=State(Standing.KEPT, day)) if granted else None
+            return (
+                replace(granted, state=RemissionState(RemissionStanding.KEPT, day))
+                if granted
+                else None
+            )
     return None
 
 

@@ -81,31 +81,32 @@ def settle_invoices(
 
 
 def call_back(
-    session: Session, invoice_ids: Sequence[int], *, key: BooksKey, now: datetime
+    session: Session, contributor_ids: Sequence[int], *, key: BooksKey, now: datetime
 ) -> None:
-    """Give these invoices the money of payments that quoted them, where it was carried elsewhere.
+    """Give invoices of these people the money that quoted them, where it was carried elsewhere.
 
     As far as they need it: the rest becomes credit, to be carried again. So facts that change there
     and back leave the money where it was. The caller owns the transaction, has called
-    `hold_people` and settled these invoices, and carries the credit afterwards.
+    `hold_people` and settled what changed, and carries the credit afterwards.
     """
-    rows = execute(session, _CARRIED, {"ids": list(invoice_ids)}).all()
-    if not rows:
-        return
-    short, holders = {row.quoted for row in rows}, {row.holder for row in rows}
-    debts = lock_debts(session, short | holders, whole=True)
-    moved: list[Moved] = []
-    for at in sorted(holders):
-        invoice = debts.invoices[at]
-        leaving = {
-            payment.key
-            for payment in invoice.payments.values()
-            if payment.invoice_id in short and payment.invoice_id != at
-        }
-        moved += settle(invoice, day_of(now), leaving=leaving)
-    for at in sorted(short):
-        moved += settle(debts.invoices[at], day_of(now))
-    _finish(session, debts, debts.invoices.values(), moved, key=key, now=now, ask=False)
+    files = {"files": list(_files(session, contributor_ids))}
+    # What gives money back may then need its own. Each time some comes to rest where it was meant
+    # for, so this ends.
+    while rows := execute(session, _CARRIED, files).all():
+        short, holders = {row.quoted for row in rows}, {row.holder for row in rows}
+        debts = lock_debts(session, short | holders, whole=True)
+        moved: list[Moved] = []
+        for at in sorted(holders):
+            invoice = debts.invoices[at]
+            leaving = {
+                payment.key
+                for payment in invoice.payments.values()
+                if payment.invoice_id in short and payment.invoice_id != at
+            }
+            moved += settle(invoice, day_of(now), leaving=leaving)
+        for at in sorted(short):
+            moved += settle(debts.invoices[at], day_of(now))
+        _finish(session, debts, debts.invoices.values(), moved, key=key, now=now)
 
 
 def carry_credit(
@@ -264,7 +265,7 @@ _CARRIED: Final = """
     SELECT q.invoice_id AS quoted, a.invoice_id AS holder
     FROM payment q JOIN invoice i ON i.id = q.invoice_id
     JOIN allocation a ON a.payment_id = q.id AND a.invoice_id <> q.invoice_id
-    WHERE q.invoice_id = ANY(:ids) AND q.status = 'booked'
+    WHERE i.contributor_id = ANY(:files) AND q.status = 'booked'
         AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL
     GROUP BY q.id, q.invoice_id, a.invoice_id HAVING sum(a.amount_minor) > 0
 """
@@ -313,13 +314,12 @@ def _finish(
     *,
     key: BooksKey,
     now: datetime,
-    ask: bool = True,
 ) -> None:
     """Write what moved, post it, ask and stop asking, and tell."""
     ids = {at: each.id for at, each in debts.payments.items() if each.id is not None}
     allocations = [each for one in moved for each in one.allocations]
     write_debts(session, invoices, allocations, ids, now=now)
-    opened = open_exceptions(session, _to_be_decided(moved) if ask else [], now=now)
+    opened = open_exceptions(session, _to_be_decided(moved), now=now)
     used_up = {each.payment.key: each.invoice.period for each in moved if each.used_up}
     closed = resolve_used_up(session, used_up, now=now)
     postings = [

@@ -16,7 +16,16 @@ from sqlmodel import Session
 from gateway.activities import lock_people
 from gateway.balances import Relief
 from gateway.bundles import make_bundle
-from gateway.campaigns import Because, Campaigns, Debt, Grant, campaigns, code_of, with_plan
+from gateway.campaigns import (
+    Because,
+    Campaigns,
+    Debt,
+    Grant,
+    PlanPenalty,
+    campaigns,
+    code_of,
+    with_plan,
+)
 from gateway.clock import day_of
 from gateway.db import execute, insert_all
 from gateway.dues import DueLine
@@ -127,12 +136,13 @@ def make_plan(
         Unusable: There is no such person, nothing is late, a plan stands already, or the rule or
             the campaign does not allow it.
     """
-    file = campaigns()
-    longest = file.plan.span.months_max
+    file, on = campaigns(), day_of(now)
+    rule = file.plan_rule(on)
+    longest = rule.span.months_max
     if not 1 <= months <= longest:
         raise Unusable(f"A plan has 1 to {longest} months, not {months}.")
     named = file.of(campaign) if campaign is not None else None
-    person, on = surviving_file(session, contributor_id), day_of(now)
+    person = surviving_file(session, contributor_id)
     lock_people(session, [person])
     hold_people(session, [person])
     _refuse_standing(session, person, campaign)
@@ -140,32 +150,20 @@ def make_plan(
     covered = [debt for debt in debts if is_late(debt, on)]
     if not covered:
         raise Unusable("Nothing is late: there is nothing to spread.")
-    granted = with_plan(named, debts, months, on) if named is not None else None
+    # Of what is late only: that is what the plan spreads.
+    granted = with_plan(named, covered, months, on) if named is not None else None
     amount_minor = sum(debt.on(on, *_granted(granted, debt)).due_minor for debt in covered)
-    instalments = schedule(amount_minor, months, on, file.plan.schedule)
+    instalments = schedule(amount_minor, months, on, rule.schedule)
     ids = [debt.invoice_id for debt in covered]
     before = remitted_by_invoice(session, ids, now=now)
     made = _keep_plan(session, file, person, ids, instalments, now)
-    reliefs = _plan_reliefs(file, made, ids, on)
-    happenings = []
+    reliefs = _plan_reliefs(file.named(RULE), rule.penalty, made, ids, on)
+    happenings: list[Happening] = []
     if granted is not None and named is not None:
-        kept = Remission(
-            contributor_id=person,
-            campaign=file.named(named.code),
-            granted_on=on,
-            plan_id=made.plan_id,
-            granted_at=now,
-        )
-        session.add(kept)
-        session.flush()
-        verified = granted.offer.verified and named.debts.verified
-        why = why_remitted(kept.campaign, granted.offer, verified)
-        reliefs = [
-            NewRelief(at, relief, why, remission_id=kept.id)
-            for at, relief in granted.reliefs.items()
-            if at in set(ids)
-        ] + reliefs
-        happenings.append(told_granted(kept.id, kept.campaign, on, made.reference))
+        code, verified = file.named(named.code), named.debts.verified
+        kept = _keep_remission(session, code, granted, made, person, verified, now)
+        reliefs = [*kept.reliefs, *reliefs]
+        happenings.append(kept.told)
     write_reliefs(session, reliefs, now=now)
     settle(session, [person], ids, key=key, now=now)
     view = read_plans(session, "plan.id = :id", {"id": made.plan_id}, on=on)[0]
@@ -247,16 +245,48 @@ def _keep_plan(
     return _Made(plan.id, bundle.reference)
 
 
+@dataclass(frozen=True, slots=True)
+class _KeptRemission:
+    reliefs: list[NewRelief]
+    told: Happening
+
+
+def _keep_remission(
+    session: Session,
+    named: str,
+    granted: Grant,
+    made: _Made,
+    person: int,
+    verified: bool,
+    now: datetime,
+) -> _KeptRemission:
+    """Write the remission that rests on a plan; return its reliefs, and what is to be told."""
+    kept = Remission(
+        contributor_id=person,
+        campaign=named,
+        granted_on=granted.granted_on,
+        plan_id=made.plan_id,
+        granted_at=now,
+    )
+    session.add(kept)
+    session.flush()
+    why = why_remitted(named, granted.offer, granted.offer.verified and verified)
+    reliefs = [
+        NewRelief(at, relief, why, remission_id=kept.id) for at, relief in granted.reliefs.items()
+    ]
+    told = told_granted(kept.id, named, granted.granted_on, made.reference)
+    return _KeptRemission(reliefs, told)
+
+
 def _plan_reliefs(
-    file: Campaigns, made: _Made, invoice_ids: Iterable[int], on: date
+    named: str, rule: PlanPenalty, made: _Made, invoice_ids: Iterable[int], on: date
 ) -> list[NewRelief]:
     """Return what marks the invoices as spread, and stops their penalty if the rule says so."""
-    rule = file.plan.penalty
     stops = "no penalty while it stands" if rule.stops else "the penalty goes on"
     why = DueLine(
         LineKind.REMISSION,
         0,
-        f"{file.named(RULE)}: {stops}",
+        f"{named}: {stops}",
         rule.source,
         rule.verified,
         {"form": "plan", "stops_penalty": "yes" if rule.stops else "no"},
@@ -289,7 +319,7 @@ def read_plans(
     """Return the plans that fit a condition of this code's own, as they stand on a day."""
     rows = execute(session, f"{_PLANS} WHERE {where} ORDER BY plan.id", parameters).mappings().all()
     facts = _facts(session, rows)
-    rule = campaigns().plan
+    file = campaigns()
     return [
         PlanView(
             id=row["id"],
@@ -300,7 +330,7 @@ def read_plans(
             amount_minor=row["amount_minor"],
             campaign=code_of(row["campaign"]) if row["campaign"] else None,
             invoices=tuple(row["invoices"]),
-            state=_as_ended(row, state_of(facts[row["id"]], rule, on)),
+            state=_as_ended(row, state_of(facts[row["id"]], file.plan_rule(row["made_on"]), on)),
         )
         for row in rows
     ]
@@ -420,7 +450,8 @@ def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
     facts = _facts(session, rows)
     found = []
     for row in rows:
-        change = _Change(row, state_of(facts[row["id"]], campaigns().plan, on))
+        rule = campaigns().plan_rule(row["made_on"])
+        change = _Change(row, state_of(facts[row["id"]], rule, on))
         same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
         revived = row["broken_on"] is not None and change.broken_on is None
         if not same and not (revived and row["replaced"]):

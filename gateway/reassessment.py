@@ -437,7 +437,8 @@ def _reassess(
     charged = {note.invoice_id for note in notes if note.line.amount_minor > 0}
     for ids in ({note.invoice_id for note in notes} - charged, charged):
         settle_invoices(session, sorted(ids), key=key, now=now)
-    call_back(session, sorted(charged), key=key, now=now)
+    if charged:
+        call_back(session, touched, key=key, now=now)
     carry_credit(session, touched, key=key, now=now)
     tell(session, told, now=now)
     if issued is not None:

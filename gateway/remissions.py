@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 
 from sqlmodel import Session
@@ -18,14 +18,14 @@ from gateway.campaigns import (
     Because,
     Campaign,
     Grant,
-    Standing,
-    State,
+    RemissionStanding,
+    RemissionState,
     campaigns,
     code_of,
     earned,
     state_of,
 )
-from gateway.clock import day_of
+from gateway.clock import INSTITUTION_ZONE, day_of
 from gateway.db import execute, insert_all
 from gateway.errors import Unusable
 from gateway.events import Happening, tell
@@ -70,7 +70,7 @@ class RemissionView:
     id: int
     campaign: str
     granted_on: date
-    standing: Standing
+    standing: RemissionStanding
     since: date | None
     because: Because | None
     plan: str | None
@@ -144,7 +144,7 @@ def grant_remissions(
 def _candidates(
     session: Session, campaign: Campaign, after: int, people: Sequence[int] | None
 ) -> list[int]:
-    """Return people with something unpaid who do not have this campaign's remission."""
+    """Return people who may have met the condition and do not have this campaign's remission."""
     rows = execute(
         session,
         _CANDIDATES,
@@ -154,9 +154,29 @@ def _candidates(
             "everybody": people is None,
             "people": list(people or ()),
             "size": BATCH,
+            **_bounds(campaign),
         },
     )
     return list(rows.scalars())
+
+
+def _bounds(campaign: Campaign) -> dict[str, Any]:
+    """Return what leaves out at once most of those who cannot have met the condition.
+
+    Who pays regularly paid within the window; who paid in full has no debt that nothing was paid
+    of. Both are loose: the decision is gateway.campaigns'.
+    """
+    offer = campaign.plain_offer
+    regular = offer is not None and offer.first_period is not None
+    return {
+        "paid_from": _start_of(campaign.since) if regular else None,
+        "paid_until": _start_of(campaign.until + timedelta(days=1)) if regular else None,
+        "paid_before": None if regular else campaign.debts.due_before,
+    }
+
+
+def _start_of(day: date) -> datetime:
+    return datetime.combine(day, time(), INSTITUTION_ZONE)
 
 
 def _earned(
@@ -212,7 +232,7 @@ def _write_grants(
         happenings.append(told_granted(made[person], named, grant.granted_on, None))
         if grant.state.since is not None:
             kept = grant.state.since
-            happenings.append(told_ended(made[person], named, Standing.KEPT, kept, None))
+            happenings.append(told_ended(made[person], named, RemissionStanding.KEPT, kept, None))
     tell(session, happenings, now=now)
     return sum(after.values()) - sum(before.values())
 
@@ -232,11 +252,11 @@ def remissions_of(session: Session, contributor_id: int) -> list[RemissionView]:
 
 
 def _view(row: Any) -> RemissionView:
-    standing = Standing.RUNNING
+    standing = RemissionStanding.RUNNING
     if row["kept_on"] is not None:
-        standing = Standing.KEPT
+        standing = RemissionStanding.KEPT
     if row["broken_on"] is not None:
-        standing = Standing.BROKEN
+        standing = RemissionStanding.BROKEN
     return RemissionView(
         id=row["id"],
         campaign=code_of(row["campaign"]),
@@ -281,7 +301,7 @@ def review_remissions(
     changes = _changes(session, fresh, on)
     _write(session, changes, people, key=key, now=now)
     outcomes = [change.state.standing for change in changes]
-    kept, broken = outcomes.count(Standing.KEPT), outcomes.count(Standing.BROKEN)
+    kept, broken = outcomes.count(RemissionStanding.KEPT), outcomes.count(RemissionStanding.BROKEN)
     return Reviewed(following, len(rows), kept, broken, len(outcomes) - kept - broken)
 
 
@@ -290,15 +310,15 @@ class _Change:
     """A remission whose end is not as it is written down, and how it stands."""
 
     row: Any
-    state: State
+    state: RemissionState
 
     @property
     def kept_on(self) -> date | None:
-        return self.state.since if self.state.standing is Standing.KEPT else None
+        return self.state.since if self.state.standing is RemissionStanding.KEPT else None
 
     @property
     def broken_on(self) -> date | None:
-        return self.state.since if self.state.standing is Standing.BROKEN else None
+        return self.state.since if self.state.standing is RemissionStanding.BROKEN else None
 
 
 def _to_judge(
@@ -403,6 +423,21 @@ _CANDIDATES: Final = """
                     WHERE f.id = person.id OR f.merged_into_id = person.id
                 )
         )
+        AND (CAST(:paid_from AS timestamptz) IS NULL OR EXISTS (
+            SELECT FROM invoice i JOIN allocation a ON a.invoice_id = i.id
+                JOIN payment p ON p.id = a.payment_id
+            WHERE p.paid_at >= :paid_from AND p.paid_at < :paid_until AND i.contributor_id IN (
+                SELECT id FROM contributor f
+                WHERE f.id = person.id OR f.merged_into_id = person.id
+            )
+        ))
+        AND (CAST(:paid_before AS date) IS NULL OR NOT EXISTS (
+            SELECT FROM invoice i WHERE i.status = 'open' AND i.cancelled_at IS NULL
+                AND i.due_on < :paid_before AND i.contributor_id IN (
+                    SELECT id FROM contributor f
+                    WHERE f.id = person.id OR f.merged_into_id = person.id
+                )
+        ))
     ORDER BY person.id LIMIT :size
 """
 _JUDGED: Final = """

@@ -50,24 +50,41 @@ _EVENT: Final = "type, invoice_id, data, happened_at"
 _T = TypeVar("_T")
 
 
-def bench_issue(sizes: Sequence[int], *, rounds: int, progress: Progress) -> list[Measured]:
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to issue that is measured."""
+
+    name: str
+    sealed: bool
+    workers: int = WORKERS
+
+
+PLAIN: Final = Way("issue", sealed=False)
+SEALED: Final = Way("issue sealed", sealed=True)
+WAYS: Final = (PLAIN, SEALED, Way("issue sealed by one thread", sealed=True, workers=1))
+
+
+def bench_issue(
+    sizes: Sequence[int], *, rounds: int, progress: Progress, ways: Sequence[Way] = WAYS
+) -> list[Measured]:
     """Measure how many invoices a second are issued, in a scratch home of its own.
 
     Args:
         sizes: For how many people; each on its own.
         rounds: How often ours and the limit are measured, in turns.
         progress: Told after each turn.
+        ways: What is measured.
 
     Returns:
-        For each size without seals, with them, and with them by one thread; then the client's
-        memory, against what it may have; and of several sizes the last against the first.
+        For each size and way what it did; then the client's memory, against what it may have; and
+        of several sizes the rate at the last beside that at the first.
 
     Raises:
         Unavailable: The services of the scratch home cannot be started.
     """
     memory = _Memory()
     found: list[Measured] = []
-    turns = len(sizes) * len(_WAYS) * rounds * 2
+    turns = len(sizes) * len(ways) * rounds * 2
 
     def told(done: int, _of: int) -> None:
         progress(len(found) * rounds * 2 + done, turns)
@@ -75,7 +92,7 @@ def bench_issue(sizes: Sequence[int], *, rounds: int, progress: Progress) -> lis
     with tempfile.TemporaryDirectory(prefix="wasl-bench-") as scratch:
         for people in sizes:
             with _stage(Path(scratch) / f"{people}", people) as stage:
-                for way in _WAYS:
+                for way in ways:
                     measured = interleaved(
                         f"{way.name}, {people} people",
                         ours=partial(_issued, memory, stage, way),
@@ -87,29 +104,16 @@ def bench_issue(sizes: Sequence[int], *, rounds: int, progress: Progress) -> lis
                     found.append(measured)
     answers = [*found, Measured("issue: memory", memory.peak_mb, MEMORY_MB_MAX, "MB", rounds)]
     if len(sizes) > 1:
-        of_sealed = found[_WAYS.index(_SEALED) :: len(_WAYS)]
-        name = f"issue sealed: {sizes[-1]} people beside {sizes[0]}"
-        rates = of_sealed[-1].ours, of_sealed[0].ours
-        answers.append(Measured(name, *rates, "invoices/s", rounds))
+        for way, one, other in zip(ways, found, found[-len(ways) :], strict=False):
+            name = f"{way.name}: {sizes[-1]} people beside {sizes[0]}"
+            answers.append(Measured(name, other.ours, one.ours, "invoices/s", rounds))
     return answers
 
 
-def _issued(memory: _Memory, stage: _Stage, way: _Way) -> float:
+def _issued(memory: _Memory, stage: _Stage, way: Way) -> float:
     rate, peak_mb = stage.issue(way)
     memory.peak_mb = max(memory.peak_mb, peak_mb)
     return rate
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    name: str
-    sealed: bool
-    workers: int = WORKERS
-
-
-_PLAIN: Final = _Way("issue", sealed=False)
-_SEALED: Final = _Way("issue sealed", sealed=True)
-_WAYS: Final = (_PLAIN, _SEALED, _Way("issue sealed by one thread", sealed=True, workers=1))
 
 
 @dataclass(slots=True)
@@ -127,15 +131,15 @@ class _Stage:
     home: Path
     people: int
 
-    def issue(self, way: _Way) -> tuple[float, float]:
+    def issue(self, way: Way) -> tuple[float, float]:
         """Issue in a process of its own; return invoices a second, and its peak in megabytes."""
         with self.clone() as url:
             return _alone(_issue, url, self.home / "keys", way, self.people)
 
-    def copy(self, way: _Way) -> float:
+    def copy(self, way: Way) -> float:
         """Copy the same rows; return invoices a second."""
         with self.clone() as url:
-            return _alone(_copy, url, self.home, way.sealed)
+            return _copy(url, self.home, way.sealed)
 
     @contextmanager
     def clone(self) -> Iterator[str]:
@@ -159,7 +163,7 @@ def _alone(work: Callable[..., _T], *arguments: Any) -> _T:
         return pool.apply_async(work, arguments).get(_ANSWER_SECONDS_MAX)
 
 
-def _issue(url: str, keys: Path, way: _Way, people: int) -> tuple[float, float]:
+def _issue(url: str, keys: Path, way: Way, people: int) -> tuple[float, float]:
     db.connect(url)
     issuer = Issuer(tariff(), books_key(keys), lambda: _NOW, sealed=way.sealed)
 
@@ -222,7 +226,7 @@ def _stage(home: Path, people: int) -> Iterator[_Stage]:
             _enrol(url, connection, people)
         stage = _Stage(url, home, people)
         with stage.clone() as once:
-            _alone(_issue, once, home / "keys", _SEALED, people)
+            _alone(_issue, once, home / "keys", SEALED, people)
             _keep_rows(once, home)
             _keep_rules(once, url)
         yield stage

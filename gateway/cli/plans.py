@@ -149,7 +149,7 @@ def remissions_grant(campaign: str, cnss: str | None, as_json: bool) -> None:
     report(
         {"looked_at": looked_at, "granted": granted, "remitted": format_amount(remitted_minor)},
         as_json,
-        "{granted} granted of {looked_at} people with something unpaid; {remitted} MAD remitted.",
+        "{granted} granted, of {looked_at} people looked at; {remitted} MAD remitted.",
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.bench.issue import SEALED, bench_issue
 from gateway.bench.measure import interleaved, per_second
 from gateway.bench.pages import bench_pages
 
@@ -49,3 +50,16 @@ def test_notices_are_printed_and_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert (measured.unit, measured.rounds) == ("pages/s", 1)
     assert measured.ours > 0
     assert measured.limit > 0
+
+
+def test_invoices_are_issued_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    told: list[tuple[int, int]] = []
+    measured, memory = bench_issue(
+        [50], rounds=1, progress=lambda done, of: told.append((done, of)), ways=[SEALED]
+    )
+    assert (measured.name, measured.unit) == ("issue sealed, 50 people", "invoices/s")
+    assert measured.ours > 0
+    assert measured.limit > 0
+    assert 10 < memory.ours < memory.limit == 150
+    assert told == [(1, 2), (2, 2)]

@@ -194,9 +194,13 @@ def test_a_plan_pays_what_came_due_since_and_then_its_debts_from_the_oldest(
     assert {p for (p,) in rows_of(database, "SELECT policy FROM allocation")} == {
         "current-first-v1"
     }
-    # In time, though we hear of it later: before it, nothing of the current period was paid.
+    # In time, though we hear of it later: what made room is carried on to the next debt.
     at = datetime(2026, 9, 25, tzinfo=UTC)
     record(a_report(bundle.reference, amount_minor=DUE, paid_at=at))
+    assert paid(database, [november, september, october]) == [DUE, DUE, 0]
+    seal_and_check()
+    with transaction() as session:
+        carry_credit(session, [owner], key=process.signing_key(), now=NOON)
     assert paid(database, [november, september, october]) == [DUE, DUE, 1_000]
     seal_and_check()
 

@@ -17,8 +17,8 @@ from gateway.campaigns import (
     Campaign,
     Condition,
     Debt,
-    Standing,
-    State,
+    RemissionStanding,
+    RemissionState,
     campaigns,
     earned,
     month_end,
@@ -97,7 +97,7 @@ def test_principal_in_full_within_the_window_remits_penalty_and_fees() -> None:
     grant = earned(decision_03(), debts, date(2026, 1, 1))
     assert grant is not None
     assert (grant.granted_on, grant.offer.condition) == (date(2023, 4, 5), Condition.PAID_IN_FULL)
-    assert grant.state == State(Standing.KEPT, date(2023, 4, 5))
+    assert grant.state == RemissionState(RemissionStanding.KEPT, date(2023, 4, 5))
     granted = after_grant(debts, grant.reliefs)
     assert [debt.on(date(2026, 1, 1)).due_minor for debt in granted] == [0, 0]
     assert granted[0].on(date(2026, 1, 1)).remitted_minor == {
@@ -140,10 +140,10 @@ def test_a_payment_taken_back_is_as_if_nothing_had_been_granted() -> None:
     assert grant is not None
     granted = after_grant(debts, grant.reliefs)
     on = date(2024, 1, 1)
-    assert state_of(decision_03(), grant.granted_on, granted, on).standing is Standing.KEPT
+    assert state_of(decision_03(), grant.granted_on, granted, on).standing is RemissionStanding.KEPT
     taken_back = [replace(granted[0], claims=())]
-    assert state_of(decision_03(), grant.granted_on, taken_back, on) == State(
-        Standing.BROKEN, date(2023, 5, 2), Because.PAYMENT_TAKEN_BACK
+    assert state_of(decision_03(), grant.granted_on, taken_back, on) == RemissionState(
+        RemissionStanding.BROKEN, date(2023, 5, 2), Because.PAYMENT_TAKEN_BACK
     )
 
 
@@ -184,20 +184,23 @@ def test_twelve_regular_months_cancel_the_old_debts_for_good() -> None:
     assert earned(loi_41(), debts, date(2024, 2, 9)) is None
     grant = earned(loi_41(), debts, date(2024, 2, 10))
     assert grant is not None
-    assert (grant.granted_on, grant.state.standing) == (date(2024, 2, 10), Standing.RUNNING)
+    assert (grant.granted_on, grant.state.standing) == (
+        date(2024, 2, 10),
+        RemissionStanding.RUNNING,
+    )
     assert len(grant.reliefs) == 4
     granted = after_grant(debts, grant.reliefs)
     assert sum(debt.on(date(2024, 2, 10)).due_minor for debt in granted[:4]) == 0
     # March 2024 to February 2025 are the twelve months.
     assert state_of(loi_41(), grant.granted_on, granted, date(2025, 2, 28)).standing is (
-        Standing.RUNNING
+        RemissionStanding.RUNNING
     )
-    assert state_of(loi_41(), grant.granted_on, granted, date(2025, 3, 1)) == State(
-        Standing.KEPT, date(2025, 3, 1)
+    assert state_of(loi_41(), grant.granted_on, granted, date(2025, 3, 1)) == RemissionState(
+        RemissionStanding.KEPT, date(2025, 3, 1)
     )
     kept = regular(missed="2025-02", late="2025-03-31")
-    assert state_of(loi_41(), date(2024, 2, 10), kept, date(2026, 1, 1)) == State(
-        Standing.KEPT, date(2025, 3, 31)
+    assert state_of(loi_41(), date(2024, 2, 10), kept, date(2026, 1, 1)) == RemissionState(
+        RemissionStanding.KEPT, date(2025, 3, 31)
     )
 
 
@@ -217,11 +220,11 @@ def test_a_month_that_stays_unpaid_brings_everything_back(
 ) -> None:
     debts = regular(missed=month, late=late)
     state = state_of(loi_41(), date(2024, 2, 10), debts, date(2026, 1, 1))
-    assert (state.since if state.standing is Standing.BROKEN else None) == broken_on
+    assert (state.since if state.standing is RemissionStanding.BROKEN else None) == broken_on
     if broken_on is not None:
         assert state.because is Because.CURRENT_DUE_UNPAID
         before = state_of(loi_41(), date(2024, 2, 10), debts, broken_on - timedelta(days=1))
-        assert before.standing is Standing.RUNNING
+        assert before.standing is RemissionStanding.RUNNING
         # Who has broken it does not have it granted when somebody looks later.
         assert earned(loi_41(), debts, date(2026, 1, 1)) is None
 
@@ -337,7 +340,9 @@ def test_the_shipped_file_says_whose_word_each_figure_is() -> None:
         "loi-41-23",
         "decision-005-2023",
     ]
-    assert not file.plan.span.verified
+    assert not file.plan_rule(date(2026, 11, 22)).span.verified
+    with pytest.raises(Unusable, match="no rule for plans made on 2020-12-31"):
+        file.plan_rule(date(2020, 12, 31))
     assert not loi_41().breach.verified
     rights = loi_41().rights
     assert rights is not None
@@ -356,7 +361,7 @@ def test_the_shipped_file_says_whose_word_each_figure_is() -> None:
         ("grace_months = 1\nprincipal", "principal", "belong to regular-payment"),
         ('code = "loi-41-23"', 'code = "decision-03-2023"', "is there already"),
         ("due_before = 2023-02-21", "", "give either periods_until or due_before"),
-        ("wait_months = 3", "wait_month = 3", "line 90.*rights"),
+        ("wait_months = 3", "wait_month = 3", "line 94.*rights"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(old: str, new: str, sentence: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +461,27 @@ def test_the_page_of_what_was_paid_in_another_way_is_closed(world: World, refere
     assert sessions(world)[0]["status"] == "expired"
     assert attempt(reference).closed_because == "outdated"
     assert ask(pages, hurry=False) == 0
+
+
+def test_a_page_that_was_opened_before_a_month_began_stays_good(
+    world: World, reference: str
+) -> None:
+    pages = pages_of(world)
+    evening = datetime(2026, 12, 31, 22, 50, tzinfo=UTC)
+    next_year = evening + timedelta(minutes=20)
+    world.clock = lambda: evening
+    begun = pay(pages, reference, now=evening)
+    # 163.52 and one month of penalty; at midnight the second begins.
+    assert attempt(reference).amount_minor == 16516
+    ask(pages, now=next_year)
+    assert attempt(reference).state is AttemptState.SENT
+    part = {"paid_at": next_year, "stated_at": next_year, "received_at": next_year}
+    record(a_report(reference, amount_minor=100, **part), now=next_year)
+    ask(pages, now=next_year)
+    assert attempt(reference).closed_because == "outdated"
+    again = pay(pages, reference, now=next_year)
+    assert again.url != begun.url
+    assert attempt(reference).amount_minor == 16352 + 327 - 100
 
 
 def test_whatever_was_asked_before_the_page_of_what_was_paid_is_closed_at_once(

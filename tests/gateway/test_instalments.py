@@ -25,8 +25,8 @@ from gateway.instalments import (
 from gateway.models import LineKind
 from tests.gateway.test_campaigns import a_debt
 
-RULE = campaigns().plan
 MADE_ON = date(2026, 1, 15)
+RULE = campaigns().plan_rule(MADE_ON)
 KEPT, DUE, LATE = InstalmentState.KEPT, InstalmentState.DUE, InstalmentState.LATE
 
 

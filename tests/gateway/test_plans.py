@@ -18,7 +18,7 @@ from gateway.plans import PlanView, make_plan, plans_of, read_plan, review_plans
 from gateway.reliefs import Reviewed
 from gateway.remissions import remissions_of
 from gateway.settings import settings
-from tests.factories import balances, broken_promises
+from tests.factories import at_once, balances, broken_promises
 from tests.gateway.test_remissions import (
     AUTUMN,
     DECISION,
@@ -244,7 +244,7 @@ def test_the_commands_make_show_review_and_grant(wasl: Wasl) -> None:
         "remissions": {"judged": 0, "kept": 0, "broken": 0, "restored": 0},
     }
     granted = wasl("2023-06-01", "remissions", "grant", DECISION)
-    assert granted == {"looked_at": 2, "granted": 1, "remitted": "7.09"}
+    assert granted == {"looked_at": 1, "granted": 1, "remitted": "7.09"}
     [remission] = wasl("2023-06-01", "remissions", "show", cnss[other])["remissions"]
     assert (remission["campaign"], remission["status"], remission["granted_on"]) == (
         DECISION,
@@ -266,3 +266,17 @@ def test_the_worker_reviews_all_of_them(database: str, monkeypatch: pytest.Monke
     set_clock(monkeypatch, "2023-06-01")
     review_reliefs()
     assert [seen(plan, "2023-06-01").state.since for plan in made] == [date(2023, 4, 1)] * 2
+
+
+def test_of_two_at_once_one_makes_the_plan(database: str) -> None:
+    person, _ = owing(*AUTUMN)
+
+    def make() -> str:
+        try:
+            return plan_of(person, 24, "2023-03-10").reference
+        except Unusable as error:
+            return str(error)
+
+    said = at_once(make, make, lambda: str(grant(DECISION, "2023-03-10", person).granted))
+    assert "A plan of this contributor stands: one at a time." in said
+    assert broken_promises() == []

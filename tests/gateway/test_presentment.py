@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from sqlmodel import Session
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.invoices import cancel_invoice
-from gateway.models import PaymentStatus
+from gateway.models import LineKind, PaymentStatus
 from gateway.presentment import (
     Person,
     Presentment,
@@ -31,6 +32,7 @@ from tests.factories import (
     seal,
     some_invoices,
 )
+from tests.gateway.pages import states
 
 DUE = date(2026, 11, 30)
 
@@ -148,6 +150,101 @@ def test_initials_say_no_name() -> None:
     assert person.initials == "F. Z. E. I."
     assert person.initials_ar == "ف. ز. إ."
     assert Person("Alaoui", "Amina", None, "أمينة", "1", None).initials_ar is None
+
+
+# -- what a day and later facts make of it --------------------------------------------------------
+
+NEXT: Final = datetime(2026, 12, 1, 9, tzinfo=UTC)
+"""The day after the due day, when the first month of penalty has begun."""
+
+
+def sums_up(invoice: Presentment) -> Presentment:
+    """Return an invoice after a look at its sums."""
+    assert sum(line.amount_minor for line in invoice.lines) == invoice.total_minor
+    assert invoice.total_minor == invoice.paid_minor + invoice.due_minor
+    return invoice
+
+
+def test_what_is_late_is_due_with_its_penalty_and_says_until_when(database: str) -> None:
+    [reference] = some_invoices()
+    before, after = sums_up(shown(reference)), sums_up(shown(reference, NEXT))
+    assert (before.due_minor, before.valid_until) == (16352, DUE)
+    # 163.52 × 1 % = 1.6352
+    assert (after.due_minor, after.valid_until) == (16516, date(2026, 12, 31))
+    assert after.standing is Standing.LATE
+    [_, penalty] = after.lines
+    assert (penalty.kind, penalty.amount_minor, penalty.verified) == (LineKind.PENALTY, 164, False)
+    assert penalty.facts == {"form": "late-months", "rate": "1", "months": "1"}
+
+
+def test_who_pays_the_principal_late_still_owes_a_penalty_that_grows_no_more(
+    database: str,
+) -> None:
+    [reference] = some_invoices()
+    record(a_report(reference, paid_at=NEXT, stated_at=NEXT, received_at=NEXT), now=NEXT)
+    later = sums_up(shown(reference, NEXT + timedelta(days=60)))
+    assert (later.standing, later.due_minor, later.valid_until) == (Standing.LATE, 164, None)
+
+
+def test_what_was_credited_and_charged_since_stands_among_the_lines(database: str) -> None:
+    paid, charged = states.paid(), states.an_invoice()
+    states.noted(paid, -5000)
+    states.noted(charged, 5000, due_on=date(2027, 1, 31))
+    less, more = sums_up(shown(paid)), sums_up(shown(charged))
+    assert (less.standing, less.due_minor, less.paid_minor) == (Standing.PAID, 0, 11352)
+    assert [(each.kind, each.noted_on) for each in more.lines] == [
+        (LineKind.PRINCIPAL, None),
+        (LineKind.ADJUSTMENT, NOON.date()),
+    ]
+    # What is unpaid is the charge alone, and it is to be paid by its own day.
+    record(a_report(charged))
+    rest = sums_up(shown(charged, NEXT))
+    assert (rest.standing, rest.due_minor, rest.due_on) == (
+        Standing.PART_PAID,
+        5000,
+        date(2027, 1, 31),
+    )
+
+
+def test_what_was_credited_in_full_is_cleared_and_not_paid(database: str) -> None:
+    invoice = sums_up(shown(states.cleared()))
+    assert (invoice.standing, invoice.total_minor) == (Standing.CLEARED, 0)
+
+
+def test_a_remission_stands_among_the_lines_until_it_is_broken(database: str) -> None:
+    [reference] = some_invoices()
+    with transaction() as session:
+        execute(
+            session,
+            """
+            WITH r AS (INSERT INTO rule (rule, source, verified) VALUES ('all of it', 'x', true)
+                RETURNING id),
+            given AS (INSERT INTO remission (contributor_id, campaign, granted_on, granted_at)
+                SELECT contributor_id, 'tns', '2027-01-05', :now FROM invoice RETURNING id)
+            INSERT INTO invoice_relief (invoice_id, remission_id, granted_on, principal_rate,
+                penalty_rate, fee_rate, stops_penalty, rule_id, ended_on, granted_at)
+            SELECT invoice.id, given.id, '2027-01-05', 0, 0.5, 0, false, r.id, '2027-02-10', :now
+            FROM invoice, r, given
+            """,
+            {"now": NOON},
+        )
+
+    def on_day(month: int, day: int) -> Presentment:
+        return sums_up(shown(reference, datetime(2027, month, day, 12, tzinfo=UTC)))
+
+    # Two months: 3.27; half of it is 1.635, and is rounded once.
+    assert [line.amount_minor for line in on_day(1, 5).lines] == [16352, 327, -164]
+    assert [line.amount_minor for line in on_day(2, 9).lines] == [16352, 491, -164]
+    assert [line.amount_minor for line in on_day(2, 10).lines] == [16352, 491]
+
+
+def test_money_that_quoted_another_reference_is_told_of_without_it(database: str) -> None:
+    mine, other = states.an_invoice(), states.an_invoice("2026-10")
+    record(a_report(states.several(mine, other), amount_minor=20000))
+    invoice = sums_up(shown(mine))
+    assert invoice.payments == ()
+    [carried] = invoice.carried
+    assert (carried.amount_minor, carried.together) == (16352, True)
 
 
 # -- cancelled ------------------------------------------------------------------------------------

@@ -13,10 +13,12 @@ from gateway.db import execute, transaction
 from gateway.references import (
     BLOCK,
     CAPACITY,
+    ReferenceTables,
     format_reference,
     is_reference,
     normalise_reference,
     nth_reference,
+    nth_references,
     read_reference,
     with_check_digits,
 )
@@ -103,13 +105,23 @@ def test_neighbours_in_time_are_far_apart() -> None:
     assert len(steps) == 999
 
 
+SOME = [0, 1, 2, 9_999, 10_000, BLOCK - 1, BLOCK, CAPACITY - 1, *range(7, CAPACITY, 61_234_567)]
+
+
+def test_tables_hold_the_same_references() -> None:
+    key = bytes(range(32))
+    plain = [nth_reference(n, key).encode() for n in SOME]
+    assert ReferenceTables(key).references(SOME) == plain
+    assert nth_references(SOME, key) == plain
+    assert nth_references(SOME * 10, key) == plain * 10
+
+
 def test_the_database_draws_the_same_references(database: str) -> None:
-    some = [0, 1, 2, 9_999, 10_000, BLOCK - 1, BLOCK, CAPACITY - 1, *range(7, CAPACITY, 61_234_567)]
     with transaction() as session:
         key = bytes(execute(session, "SELECT key FROM reference_key").scalar_one())
         rows = execute(
             session,
             "SELECT n, wasl_reference(n, :key) FROM unnest(CAST(:some AS bigint[])) AS n",
-            {"key": key, "some": some},
+            {"key": key, "some": SOME},
         )
-        assert {int(n): r for n, r in rows} == {n: nth_reference(n, key) for n in some}
+        assert {int(n): r for n, r in rows} == {n: nth_reference(n, key) for n in SOME}

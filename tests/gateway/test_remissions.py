@@ -16,7 +16,15 @@ from gateway.reliefs import Reviewed
 from gateway.remissions import Granted, grant_remissions, remissions_of, review_remissions
 from gateway.reports import Statement
 from gateway.tariff import tariff
-from tests.factories import a_contributor, a_report, balances, broken_promises, issue, record
+from tests.factories import (
+    a_contributor,
+    a_report,
+    at_once,
+    balances,
+    broken_promises,
+    issue,
+    record,
+)
 
 # 0.75 × 15.55 × 191 h × 6.37 %, and from September 2023 on 0.75 × 16.29, and 17.10 in 2025.
 IN_2022, IN_2024, IN_2025 = 14_189, 14_865, 15_604
@@ -141,7 +149,7 @@ def test_the_principal_in_full_and_what_was_paid_beyond_pays_what_is_owed_now(
     # Five, four and three months have begun: 7.09, 5.68 and 4.26. October is paid with its penalty.
     pay(named["2022-10"], IN_2022 + 709, "2023-03-10")
     pay(named["2022-11"], IN_2022, "2023-03-10")
-    assert grant(DECISION, "2023-03-10") == Granted(None, 1, 0, 0)
+    assert grant(DECISION, "2023-03-10") == Granted(None, 0, 0, 0)
     pay(named["2022-12"], IN_2022, "2023-03-10")
     before = due(named.values(), "2023-03-10")
     assert before == {"2022-10": 0, "2022-11": 568, "2022-12": 426, "2023-02": IN_2022 + 142}
@@ -287,5 +295,16 @@ def test_granting_goes_on_in_steps(database: str, monkeypatch: pytest.MonkeyPatc
         if step.next_after is None:
             break
         after = step.next_after
-    assert steps == [(2, 2), (2, 1), (0, 0)]
-    assert after > people[-1]
+    assert steps == [(2, 2), (1, 1)]
+    assert after == people[1]
+
+
+def test_of_two_at_once_one_grants(database: str) -> None:
+    person, named = owing(*AUTUMN)
+    for period in AUTUMN:
+        pay(named[period], IN_2022, "2023-03-10")
+    done = at_once(*[lambda: grant(DECISION, "2023-03-11").granted] * 2)
+    assert sorted(done) == [0, 1]
+    with snapshot() as session:
+        assert len(remissions_of(session, person)) == 1
+    assert broken_promises() == []

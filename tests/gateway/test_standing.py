@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from gateway.cli import wasl
@@ -17,6 +18,7 @@ from gateway.rights import Because, RightsState
 from gateway.standing import PersonStanding, read_standing, why_not
 from gateway.tariff import tariff
 from tests.factories import NOON, a_contributor, a_report, issue, record
+from tests.gateway.pages.conftest import set_clock
 
 
 def day(text: str) -> date:
@@ -217,7 +219,10 @@ def _relieve(person: int, references: dict[str, str], on: str, *, plan: bool) ->
     assert references
 
 
-def test_the_commands_tell_it_and_write_the_paper(database: str, home: Path) -> None:
+def test_the_commands_tell_it_and_write_the_paper(
+    database: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, NOON)
     person, references = billed("2026-10", cnss_number="123456785")
     command = ["contributors", "standing", "123456785", "--on", "2026-11-18"]
     # Each command opens the services for itself, and closes them.

@@ -87,7 +87,7 @@ def several(*references: str) -> str:
             "SELECT reference, id FROM invoice WHERE reference = ANY(:all)",
             {"all": list(references)},
         )
-        ids = {reference: at for reference, at in rows}
+        ids = {row.reference: row.id for row in rows}
         wanted = [ids[reference] for reference in references]
         return make_selection(session, wanted, contributor_id=None, now=NOON).reference
 

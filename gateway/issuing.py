@@ -276,8 +276,11 @@ _PEOPLE: Final = """c.id BETWEEN :first AND :last AND c.merged_into_id IS NULL A
     OR c.id IN (SELECT id FROM special)
 )"""
 
-# One of the period itself bars another for ever, cancelled or not.
-_BILLED: Final = "period = ANY(:billing) AND (period = :period OR cancelled_at IS NULL)"
+# One of the period itself bars another for ever, cancelled or not; one of the other kind as long as
+# anything is charged on it: a re-assessment may have credited all of it.
+_BILLED: Final = """period = ANY(:billing) AND (period = :period OR cancelled_at IS NULL
+    AND amount_minor + coalesce((SELECT sum(n.amount_minor) FROM invoice_note n
+        WHERE n.invoice_id = invoice.id AND n.kind = 'adjustment'), 0) > 0)"""
 
 
 # -- the work -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ owns each transaction; nothing but its commit should follow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -150,8 +150,7 @@ def make_plan(
     covered = [debt for debt in debts if is_late(debt, on)]
     if not covered:
         raise Unusable("Nothing is late: there is nothing to spread.")
-    # Of what is late only: that is what the plan spreads.
-    granted = with_plan(named, covered, months, on) if named is not None else None
+    granted = with_plan(named, debts, months, on) if named is not None else None
     amount_minor = sum(debt.on(on, *_granted(granted, debt)).due_minor for debt in covered)
     instalments = schedule(amount_minor, months, on, rule.schedule)
     ids = [debt.invoice_id for debt in covered]
@@ -161,6 +160,9 @@ def make_plan(
     happenings: list[Happening] = []
     if granted is not None and named is not None:
         code, verified = file.named(named.code), named.debts.verified
+        # Of what is late only: that is what the plan spreads.
+        spread = {at: relief for at, relief in granted.reliefs.items() if at in set(ids)}
+        granted = replace(granted, reliefs=spread)
         kept = _keep_remission(session, code, granted, made, person, verified, now)
         reliefs = [*kept.reliefs, *reliefs]
         happenings.append(kept.told)

@@ -22,9 +22,9 @@ def cnss_number_checks(number: str) -> bool:
     agree may be refused for it.
     """
     assert len(number) == 9
-    digits = [int(digit) for digit in number]
-    total = 2 * sum(digits[1:8:2]) + sum(digits[2:7:2])
-    return digits[0] == 1 and number != _NOBODYS and digits[8] == -total % 10
+    one, two, three, four, five, six, seven, eight, check = map(int, number)
+    total = 2 * (two + four + six + eight) + three + five + seven
+    return one == 1 and number != _NOBODYS and check == -total % 10
 
 
 def cin_is_usual(cin: str) -> bool:

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from gateway.invoices import cancel_invoice
 from gateway.issuing import issue_invoices
 from gateway.models import Channel
 from gateway.periods import parse_period
+from gateway.plans import make_plan
 from gateway.presentment import Person
 from gateway.references import with_check_digits
 from gateway.reports import PaymentReport, Statement
@@ -41,6 +42,7 @@ from gateway.simulators.stripe import World
 from gateway.tariff import tariff
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
+from tests.gateway.pages import states
 from tests.stand_in import providers_file, standing_in
 from webhooks.inbox import Desk, drain
 
@@ -81,6 +83,12 @@ _INVOICES: Final = {
     "retired key": "2026-11",
     "expired": "2025-10",
     "cancelled": "2026-11",
+    "cleared": "2026-09",
+    "charged": "2026-10",
+    "in a plan": "2026-08",
+    "of several": "2026-11",
+    "of several, late": "2026-07",
+    "paid together": "2026-11",
     "announced": "2026-11",
     "announced in part": "2026-11",
     "card begun": "2026-11",
@@ -201,6 +209,7 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         db.connect(address_of(services, name))
         try:
             references = _issue()
+            references |= _bring_together(references)
             back = _book(references)
             with _preparing(references["preparing"]):
                 _make_receipts()
@@ -295,6 +304,20 @@ def _issue() -> dict[str, str]:
         found = {row["contributor_id"]: str(row["reference"]) for row in rows}
     assert len(found) == len(_INVOICES)
     return {name: found[person] for name, person in people.items()}
+
+
+def _bring_together(references: Mapping[str, str]) -> dict[str, str]:
+    """Note what came after the issue; return the references that pay several invoices, by name."""
+    states.noted(references["cleared"], -_DUE_MINOR, now=NOW)
+    states.noted(references["charged"], 5_451, due_on=date(2026, 12, 31), now=NOW)
+    with transaction() as session:
+        query = "SELECT contributor_id FROM invoice WHERE reference = :which"
+        late = execute(session, query, {"which": references["in a plan"]}).scalar_one()
+        plan = make_plan(session, late, 3, None, key=process.signing_key(), now=NOW)
+    together = states.several(references["paid together"])
+    record(_a_payment(together), now=NOW)
+    several = states.several(references["of several"], references["of several, late"])
+    return {"plan": plan.reference, "several": several, "several, paid": together}
 
 
 def _book(references: Mapping[str, str]) -> PaymentReport:

@@ -143,6 +143,13 @@ def _standing(site: Site) -> list[View]:
             "reversed",
             "expired",
             "cancelled",
+            "cleared",
+            "charged",
+            "in a plan",
+            "paid together",
+            "plan",
+            "several",
+            "several, paid",
         )
     ]
 
@@ -167,6 +174,7 @@ def _proving(site: Site) -> list[View]:
             View(f"receipt: {name}", f"/{site.references[name]}/receipt")
             for name in ("paid", "part paid", "paid in parts", "paid too much", "reversed")
         ),
+        View("receipt: several", f"/{site.references['several, paid']}/receipt"),
         # Tried so often that it does not load itself again while it is looked at.
         View("receipt: preparing", f"/{site.references['preparing']}/receipt?try=6"),
         View(
@@ -211,6 +219,7 @@ def _failing(site: Site) -> list[View]:
         View("not to be written to", f"/{site.references['open']}", 405, posted=True),
         View("a fault of ours", f"/{site.references['open']}", 500, out_of_order=True),
         View("nothing to scan", f"/{site.references['paid']}.svg?code=emv", 410),
+        View("nothing for wallets", f"/{site.references['several']}.svg?code=emv", 410),
         View("scanned too late", f"/{site.references['expired']}.svg?code=emv", 410),
     ]
 

@@ -138,7 +138,7 @@ def declare_an_invoice_paid(database: str) -> None:
 
 
 def forgive_an_invoice(database: str) -> None:
-    as_owner(database, "UPDATE invoice SET owed_minor = 2, status = 'paid' WHERE id = 3")
+    as_owner(database, "UPDATE invoice SET owed_minor = paid_minor, status = 'paid' WHERE id = 3")
 
 
 def forgive_a_penalty(database: str) -> None:
@@ -392,7 +392,8 @@ def test_what_is_legal_is_not_called_tampering(books: str) -> None:
     assert broken_promises(deliveries=True) == []
     (reference,) = some_invoices(period="2026-12")
     record(a_report(reference, source="test"))
-    assert seal() == 1
+    # What was paid beyond before pays the new invoices, and is posted, too.
+    assert seal() == 2
     assert broken_promises(deliveries=True) == []
 
 

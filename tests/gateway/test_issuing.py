@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway import issuing, process
+from gateway import issuing, process, tasks
 from gateway.activities import add_activity
 from gateway.assessment import Assessed
 from gateway.db import execute, transaction
@@ -24,6 +24,7 @@ from gateway.issuing import (
 )
 from gateway.periods import parse_period
 from gateway.tariff import tariff
+from gateway.worker import ISSUE_CHUNKS
 from tests.factories import (
     NOON,
     a_contributor,
@@ -211,11 +212,12 @@ def test_workers_finish_an_order_that_nobody_waits_for(database: str, small_chun
     people(20)
     with transaction() as session:
         order_issue(session, tariff(), NOVEMBER, category="artisan-untaxed", now=NOON)
-    assert work_some() == 3
+    assert rows_of(database, "SELECT task FROM outbox_message") == [(ISSUE_CHUNKS,)]
+    tasks.issue_chunks()
     assert work_some() == 0
     assert rows_of(
-        database, "SELECT finished_at, (SELECT count(*) FROM invoice) FROM issue_run"
-    ) == [(NOON, 20)]
+        database, "SELECT finished_at > ordered_at, (SELECT count(*) FROM invoice) FROM issue_run"
+    ) == [(True, 20)]
 
 
 def test_a_span_that_somebody_else_bills_meanwhile_is_decided_anew(database: str) -> None:

@@ -223,6 +223,8 @@ def mixed_reports(draw: st.DrawFn) -> tuple[list[Callable[[str, list[str]], Repo
                 statement=values["statement"],
                 amount_minor=values["amount"],
                 stated_at=NOON + timedelta(minutes=values["minutes"]),
+                # Before the invoice was due, in the month after, or later in that month.
+                paid_at=NOON - timedelta(days=values["days"]),
                 source=f"delivery:{provider}/x",
             )
 
@@ -236,6 +238,7 @@ def mixed_reports(draw: st.DrawFn) -> tuple[list[Callable[[str, list[str]], Repo
             "statement": st.sampled_from([*Statement, Statement.COMPLETED]),
             "amount": st.sampled_from([DUE, DUE, 100, DUE + 7]),
             "minutes": st.integers(0, 5),
+            "days": st.sampled_from([0, 0, 5, 20]),
         }
     )
     makers = draw(st.lists(one.map(report), min_size=2, max_size=14))
@@ -257,7 +260,7 @@ def test_batches_of_any_size_come_to_the_same_books_as_one_report_after_the_othe
     turn = next(_turns)
     worlds = []
     for way, bounds in (("single", list(range(len(makers) + 1))), ("batches", cuts)):
-        provider, references = f"{way}-{turn}", some_invoices(2)
+        provider, references = f"{way}-{turn}", some_invoices(2, "2026-10")
         reports = [make(provider, references) for make in makers]
         outcomes = [
             outcome for first, last in pairwise(bounds) for outcome in record(*reports[first:last])
@@ -273,8 +276,8 @@ def _what_became_of(database: str, provider: str, references: list[str]) -> tupl
     return (
         rows_of(
             database,
-            "SELECT substr(t.name, strpos(t.name, '/')), d.kind, c.kind, t.amount_minor,"
-            " t.reverses_id IS NULL FROM ledger_transfer t"
+            "SELECT regexp_replace(substr(t.name, strpos(t.name, '/')), 'moved/[0-9]+', 'moved'),"
+            " d.kind, c.kind, t.amount_minor, t.reverses_id IS NULL FROM ledger_transfer t"
             " JOIN ledger_account d ON d.id = t.debit_account_id"
             " JOIN ledger_account c ON c.id = t.credit_account_id WHERE t.name LIKE %s"
             " ORDER BY t.name",
@@ -282,7 +285,8 @@ def _what_became_of(database: str, provider: str, references: list[str]) -> tupl
         ),
         rows_of(
             database,
-            "SELECT paid_minor, status FROM invoice WHERE reference = ANY(%s) ORDER BY id",
+            "SELECT paid_minor, owed_minor, status FROM invoice WHERE reference = ANY(%s)"
+            " ORDER BY id",
             (references,),
         ),
         rows_of(

@@ -200,6 +200,18 @@ def test_the_cpu_prevails_and_the_months_pay_its_quarter(database: str) -> None:
     assert broken_promises() == []
 
 
+def test_a_quarter_that_was_credited_keeps_no_month_from_being_issued(database: str) -> None:
+    person = someone_is_billed("2026-Q4", category="auto-entrepreneur", base=0)
+    changes(person, "artisan-untaxed", "2026-10-01")
+    bring(person)
+    issue("2026-12")
+    assert invoices(person) == {
+        "2026-12": Due(16352, 0, "open"),
+        "2026-Q4": Due(0, 0, "cleared"),
+    }
+    assert bring(person) == []
+
+
 def test_of_two_categories_the_one_that_owes_most_is_billed(database: str) -> None:
     person = someone_is_billed("2026-10")
     does_beside(person, "accounts-simplified", "2026-10-05")

@@ -16,7 +16,7 @@ from tests.factories import NOON, a_report, record
 from tests.gateway.api.conftest import FES, RABAT, ProgramOf
 from tests.gateway.pages import states
 
-NOBODYS = {"id": "999", "reference": "148275036141"}
+NOBODYS = {"id": "999", "reference": "148275036141", "number": "A26-000000001"}
 
 
 def operations(app: FastAPI) -> list[tuple[str, str, dict[str, Any]]]:

@@ -32,6 +32,8 @@ def test_a_contributor_is_enrolled_read_changed_and_found(program: ProgramOf) ->
     other = caller.post("/contributors", {**PERSON, "given_name": "Houda"})
     assert problem_of(other)["code"] == "contributor_exists"
     changed = caller.ask("PATCH", f"/contributors/{person['id']}", CHANGE).json()
+    # What may be a mistake is told to who writes it, and is nothing of the person.
+    assert [warning["field"] for warning in changed.pop("warnings")] == ["cnss_number"]
     assert (changed["phone"], changed["cin"], changed["region"]) == ("+212612345678", None, FES)
     assert caller.get(f"/contributors/{person['id']}").json() == changed
     for body, fits in (

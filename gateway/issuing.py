@@ -369,18 +369,17 @@ def issue_some(
     Raises:
         Unusable: Invoices are sealed with another key, or a base cannot be priced.
     """
-    issuer, until, count = Issuer(tariff, key, clock), time.monotonic() + seconds, 0
-    while count == 0 or time.monotonic() < until:
-        if count == 0:
-            with transaction() as session:
-                refuse_another_home(session, Sealer(key))
-        ran = issuer.run_next()
-        if ran is None:
-            break
-        count += 1
+    open_runs = "SELECT id FROM issue_run WHERE finished_at IS NULL ORDER BY id"
     with transaction() as session:
-        for run_id in execute(session, "SELECT id FROM issue_run WHERE finished_at IS NULL").all():
-            finish(session, run_id[0], now=clock())
+        runs = execute(session, open_runs).scalars().all()
+        if runs:
+            refuse_another_home(session, Sealer(key))
+    issuer, until, count = Issuer(tariff, key, clock), time.monotonic() + seconds, 0
+    while runs and time.monotonic() < until and issuer.run_next() is not None:
+        count += 1
+    for run_id in runs:
+        with transaction() as session:
+            finish(session, run_id, now=clock())
     return count
 
 

@@ -16,6 +16,7 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Final
 
 _LEFT: Final = 100_000
@@ -151,10 +152,14 @@ def nth_references(numbers: Sequence[int], key: bytes) -> list[bytes]:
     return _tables(key).references(numbers)
 
 
-@lru_cache(maxsize=1)
 def _tables(key: bytes) -> ReferenceTables:
     """Return the tables of a key, made once in a process that issues many."""
-    return ReferenceTables(key)
+    with _making:
+        return _made(key)
+
+
+_made: Final = lru_cache(maxsize=1)(ReferenceTables)
+_making: Final = Lock()
 
 
 def _scrambles(key: bytes, turn: int, values: int, modulus: int) -> array[int]:

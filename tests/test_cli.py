@@ -22,7 +22,7 @@ from tests.factories import a_report, record, seal, some_invoices
 Wasl = Callable[..., subprocess.CompletedProcess[str]]
 
 CONTRIBUTORS = """cnss_number,family_name,given_name,category,category_base,registered_on
-123456782,El Amrani,Fatima,artisan-untaxed,,2022-01-01
+123456785,El Amrani,Fatima,artisan-untaxed,,2022-01-01
 12,Zniber,Houda,artisan-untaxed,,2022-01-01
 223456782,Tazi,Omar,cpu,420.00,2022-01-01
 """
@@ -61,6 +61,8 @@ def test_the_main_job_by_hand(wasl: Wasl, tmp_path: Path) -> None:
         "loaded": 2,
         "unchanged": 0,
         "rejected": [{"line": 3, "reason": "cnss_number is not nine digits"}],
+        "warnings": [{"line": 4, "reason": "cnss_number does not verify by the rule of 2006"}],
+        "warned": 1,
     }
     done = wasl("invoices", "issue", "--period", "2026-11", "--json")
     assert (done.returncode, answer(done)) == (0, {"issued": 1, "already": 0, "total": "163.52"})

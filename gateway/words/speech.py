@@ -86,6 +86,15 @@ _RULES: Final = {
     "share-from": mark(
         "{coefficient} × SMIG {smig} DH/hour × {hours} h × {rate} %, {base} of {edge} DH or more"
     ),
+    "prevails": mark("{instead} prevails over all other activities"),
+    "highest-only": mark("One contribution only is owed: {instead}"),
+    "other-kind": mark("This quarter is owed as: {instead}"),
+    "left": mark("The registration had ended before this period"),
+    "not-yet-registered": mark("The registration began after this period"),
+    "not-in-period": mark("No activity in this period"),
+    "first-period": mark("This contribution did not exist yet: its first period is {first}"),
+    "other-file": mark("This period is billed on another file of the same person"),
+    "recovery-fee": mark("Costs of recovery"),
     "remission": mark(
         "Campaign {campaign}: {principal} % of the principal, {penalty} % of the late penalty and"
         " {fee} % of the recovery fees unpaid then"
@@ -186,6 +195,10 @@ class Speech:
         values = {name: self.figure(value) for name, value in facts.items()}
         if base := facts.get("base"):
             values["base"] = self.say(_BASES[base]) if base in _BASES else base
+        if instead := facts.get("instead"):
+            values["instead"] = ", ".join(self.category(code) for code in instead.split(", "))
+        if first := facts.get("first"):
+            values["first"] = self.period(first)
         return self.say(form, **values)
 
 

@@ -215,7 +215,7 @@ def test_total_day_and_initials_are_read_without_scrolling(
     site: Site, page: Page, language: Language, name: str
 ) -> None:
     speaking = speech(language)
-    due = {"part paid": 6_352, "quarterly": 150_000}.get(name, 16_352)
+    due = {"part paid": 6_352, "quarterly": 150_000, "late": 16_516}.get(name, 16_352)
     day = {"late": "2026-10-31", "quarterly": "2026-12-31"}.get(name, "2026-11-30")
     in_latin = language == "fr" or name == "quarterly"
     initials = PAYER.initials if in_latin else PAYER.initials_ar

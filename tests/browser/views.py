@@ -203,6 +203,7 @@ def _checking(site: Site) -> list[View]:
         View("check: no such number", f"/verify/{NOBODYS_NUMBER}", 404),
         View("check: not a number", "/verify/R26-12", 422),
         *(View(f"check: {name}", _with(receipt=site.codes[name])) for name in whole),
+        View("check: attestation not in the books", _with(receipt=site.codes["attestation"])),
         *(View(f"check: {name}", _with(receipt=text), 422) for name, text in wrong.items()),
         View("check: no photo chosen", "/verify", 422, photo=b""),
         View("check: a photo of nothing", "/verify", 422, photo=_blank()),

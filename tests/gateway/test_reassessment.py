@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import process
+from gateway import process, tasks
 from gateway.activities import add_activity, correct_registration, withdraw_activity
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
@@ -24,6 +24,9 @@ from gateway.reassessment import (
     reassess_next,
 )
 from gateway.tariff import tariff
+from gateway.words.catalogs import LANGUAGES
+from gateway.words.speech import speech
+from gateway.worker import REASSESS, app
 from tests.factories import (
     NOON,
     a_report,
@@ -33,6 +36,7 @@ from tests.factories import (
     issue,
     record,
 )
+from tests.gateway.pages.conftest import set_clock
 from tests.gateway.test_activities import a_person, changes, in_line
 
 WHY = "data of the tax office"
@@ -177,6 +181,8 @@ def test_the_cpu_prevails_and_the_months_pay_its_quarter(database: str) -> None:
     beside = does_beside(person, "cpu", "2026-10-01", 0)
     (done,) = bring(person)
     assert {note.line.rule for note in done.adjusted} == {"cpu prevails over artisan-untaxed"}
+    said = {speech(each).rule(done.adjusted[0].line.facts, "") for each in LANGUAGES}
+    assert len(said - {""}) == len(LANGUAGES)
     assert invoices(person) == {
         "2026-10": Due(0, 0, "cleared"),
         "2026-11": Due(0, 0, "cleared"),
@@ -311,9 +317,23 @@ def test_a_person_in_line_is_reassessed_once_however_many_do_it(database: str) -
             return reassess_next(session, tariff(), key=process.signing_key(), now=NOON)[0]
 
     assert sum(at_once(one, one, one)) == 2
-    list(reassess_due(tariff(), key=process.signing_key(), clock=lambda: NOON))
     assert in_line() == []
     assert notes() == [("2026-10", 21803 - 16352, "2026-12-31")]
+
+
+def test_the_worker_and_the_command_reassess_who_is_in_line(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_clock(monkeypatch, NOON)
+    person = someone_is_billed("2026-10")
+    changes(person, "accounts-simplified", "2026-10-01")
+    tasks.reassess()
+    assert invoices(person)["2026-10"].charged == 21803
+    changes(person, "artisan-untaxed", "2026-10-01")
+    list(reassess_due(tariff(), key=process.signing_key(), clock=lambda: NOON))
+    assert invoices(person)["2026-10"].charged == 16352
+    assert in_line() == []
+    assert REASSESS in {entry["task"] for entry in app.conf.beat_schedule.values()}
     assert broken_promises() == []
 
 

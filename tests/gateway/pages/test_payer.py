@@ -534,3 +534,47 @@ def test_pages_live_on_the_business_clock(app: FastAPI, monkeypatch: pytest.Monk
     for days, words in ((0, "À payer au plus tard"), (20, "En retard"), (600, "a expiré")):
         set_clock(monkeypatch, NOON + timedelta(days=days))
         assert words in text_of(a_client(app).get(f"/{reference}"))
+
+
+# -- late, cleared, noted --------------------------------------------------------------------------
+
+
+def test_what_is_late_says_its_penalty_and_until_when_the_amount_holds(
+    client: TestClient, tmp_path: Path
+) -> None:
+    reference = states.an_invoice("2026-08")
+    said = states.text_of(client.get(f"/{reference}")).replace("\xa0", " ")
+    for text in (
+        "168,43 DH",  # 163.52 and three months of 1 %
+        "Ce montant est valable jusqu’au 30 novembre 2026",
+        "le montant augmente le 1er décembre 2026",
+        "par mois commencé après le mois de l’échéance ; nombre de mois : 3",
+        "Chiffre non confirmé",
+    ):
+        assert text in said, text
+    code = client.get(f"/{reference}.svg?code=emv")
+    assert emv.decode(scanned(code.text, tmp_path)).amount_minor == 16843
+    arabic = states.text_of(client.get(f"/{reference}?lang=ar"))
+    assert "هذا المبلغ صالح إلى غاية" in arabic
+
+
+def test_who_paid_the_principal_late_is_told_that_the_rest_does_not_grow(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = states.an_invoice()
+    later = NOON + timedelta(days=20)
+    times = {"paid_at": later, "stated_at": later, "received_at": later}
+    record(a_report(reference, **times), now=later)
+    set_clock(monkeypatch, later + timedelta(days=90))
+    said = states.text_of(client.get(f"/{reference}")).replace("\xa0", " ")
+    assert "1,64 DH" in said
+    assert "Ce qui reste à payer n’augmente plus" in said
+
+
+def test_what_was_credited_in_full_is_not_called_paid(client: TestClient) -> None:
+    answer = client.get(f"/{states.cleared()}")
+    said = states.text_of(answer).replace("\xa0", " ")
+    assert "Rien n’est dû pour cette cotisation" in said
+    assert "Ajouté le 18 novembre 2026" in said
+    # Why somebody noted it is not for whoever has the reference.
+    assert "The return came in" not in answer.text

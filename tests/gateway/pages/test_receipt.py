@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from gateway.codes.receipts import as_text
+from gateway.db import execute, snapshot
 from gateway.pages import site
 from gateway.pages.receipt import TRIES_MAX
 from gateway.settings import settings
-from tests.factories import NOON, a_report, record
+from tests.factories import NOON, a_report, issue, record
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import a_client, set_clock
 from tests.gateway.pages.states import text_of, title_of
@@ -225,3 +226,18 @@ def test_a_receipt_of_a_cancelled_notice_says_whose_the_money_is(client: TestCli
     assert "Gardé pour vous en avoir 163,52 DH" in fr
     assert "رصيد لفائدتكم" in text_of(client.get(f"/{reference}/receipt?lang=ar"))
     assert "L’avis a été annulé" not in text_of(client.get(f"/{states.paid()}/receipt"))
+
+
+def test_a_receipt_says_what_its_money_pays_now(client: TestClient) -> None:
+    reference = states.paid(20000)
+    issue("2026-12")
+    said = text_of(client.get(f"/{reference}/receipt")).replace("\xa0", " ")
+    assert "Dont pour d’autres de vos cotisations 36,48 DH" in said
+    assert "Gardé pour vous en avoir" not in said
+    with snapshot() as session:
+        query = "SELECT reference FROM invoice WHERE period = '2026-12'"
+        next_one = execute(session, query).scalar_one()
+    later = client.get(f"/{next_one}")
+    assert "De votre avoir" in text_of(later)
+    # Whoever has this reference need not have that one.
+    assert reference not in later.text

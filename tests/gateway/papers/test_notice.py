@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.gateway.papers.reading import by_opencv, by_zxing, pages, picture, ti
 from tests.gateway.papers.samples import (
     ALL,
     CANCELLED,
+    CLEARED,
     CROWDED,
     EXPIRED,
     LATE,
@@ -228,3 +230,20 @@ def test_only_production_prints_without_specimen() -> None:
         assert "SPÉCIMEN" in words(trial)
         assert "نموذج" in words(trial)
         assert "SPÉCIMEN" not in words(real)
+
+
+def test_what_is_late_says_until_when_its_amount_is_valid() -> None:
+    said = words(a_notice(LATE))
+    assert "ce montant est valable jusqu’au 30 novembre 2026" in said.replace("\xa0", " ")
+    in_plan = replace(LATE, in_plan=True, valid_until=None)
+    assert "EN ÉCHÉANCIER" in words(a_notice(in_plan))
+    in_time = replace(OPEN, valid_until=date(2026, 11, 30))
+    said = words(a_notice(in_time)).replace("\xa0", " ")
+    assert "Après le 30 novembre 2026, une majoration s’ajoute" in said
+    assert "le montant à payer jusqu’au 30 novembre 2026" in said
+
+
+def test_what_was_credited_in_full_asks_for_nothing() -> None:
+    said = words(a_notice(CLEARED))
+    assert "RIEN N’EST DÛ" in said.replace("\xa0", " ")
+    assert "Comment payer" not in said

@@ -7,9 +7,10 @@ left to pack. So a million rows cost seconds, and the server is what sets the pa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from struct import Struct, pack
 from typing import Final, NamedTuple
 
@@ -69,14 +70,14 @@ class Billed(NamedTuple):
 
 
 class Rows:
-    """Packs invoices with their lines and events.
+    """Packs invoices with their lines and events; `billed` may be worked out while it does.
 
     Iterating `invoices` packs the others, too: they are complete when it is done. Each is a whole
     COPY in blocks.
     """
 
     def __init__(
-        self, billed: Sequence[Billed], terms: Sequence[Terms], sealer: Sealer | None
+        self, billed: Iterable[Billed], terms: Sequence[Terms], sealer: Sealer | None
     ) -> None:
         self._billed: Final = billed
         self._terms: Final = terms
@@ -101,9 +102,10 @@ class Rows:
         self.lines.append(_HEADER)
         self.events.append(_HEADER)
         templates = self._templates
-        for start in range(0, len(self._billed), _BLOCK_ROWS):
+        billed = iter(self._billed)
+        while block := list(islice(billed, _BLOCK_ROWS)):
             invoices, lines, events = [], [], []
-            for one in self._billed[start : start + _BLOCK_ROWS]:
+            for one in block:
                 invoice, line, event = templates[one.terms].rows(one)
                 invoices.append(invoice)
                 lines.append(line)

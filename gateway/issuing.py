@@ -12,10 +12,11 @@ things in it, or has several files, is assessed one by one (gateway.assessment).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import starmap
 from threading import Event
 from typing import Any, Final
 
@@ -462,9 +463,11 @@ class Issuer:
         scope = _Scope.of(self._tariff, parse_period(claimed.period), claimed.category)
         _take_turns(session, scope.period)
         owed = _owed(session, self._tariff, scope, claimed.first_id, claimed.last_id)
-        rows = _write(session, self._tariff, scope.period, owed, self._sealer, now)
-        carry(session, [person for person, _ in owed.people], key=self._key, now=now)
-        _tell(session, rows)
+        if owed.people:
+            rows = Rows(*_bill(session, self._tariff, scope.period, owed, now), self._sealer)
+            _write(session, rows)
+            carry(session, [person for person, _ in owed.people], key=self._key, now=now)
+            _tell(session, rows)
         done = execute(
             session,
             "WITH ran AS (UPDATE issue_chunk SET done_at = :now, issued = :issued,"
@@ -564,14 +567,15 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
     ).all()
     owed, assessor, special = _Owed(), Assessor(tariff), []
     prices = _Prices(tariff, assessor, scope, owed)
+    flat = prices.flat
     for person, category, base, is_special, is_billed in rows:
         if is_special:
             special.append(person)
             continue
         try:
-            place = prices.place(category, base)
-        except Unusable as error:
-            raise Unusable(f"Contributor {person} cannot be billed: {error}") from None
+            place = flat[category]
+        except KeyError:
+            place = prices.place_for(person, category, base)
         if place is None:
             continue
         if is_billed:
@@ -599,13 +603,24 @@ class _Prices:
             if category.scale and category.first_period.starts_on <= scope.period.starts_on
         }
         self._places: dict[tuple[str, int], int | None] = {}
+        self.flat: dict[str, int | None] = {}
+        """The places of categories that owe the same whatever the base, once they were asked."""
 
-    def place(self, category: str, base_minor: int | None) -> int | None:
-        """Return the place of what is owed; None if nothing is.
+    def place_for(self, person: int, category: str, base_minor: int | None) -> int | None:
+        """Return the place of what a person owes; None if it is nothing.
 
         Raises:
             Unusable: A base is needed and absent, or outside every band.
         """
+        try:
+            place = self._place(category, base_minor)
+        except Unusable as error:
+            raise Unusable(f"Contributor {person} cannot be billed: {error}") from None
+        if category not in self._scales:
+            self.flat[category] = place
+        return place
+
+    def _place(self, category: str, base_minor: int | None) -> int | None:
         scale = self._scales.get(category)
         band = scale.band_of(base_minor) if scale and base_minor is not None else None
         # The last band has no edge, others one above 0; what has no band must not be taken for it.
@@ -700,20 +715,18 @@ def issue_one(
     owed.people.append((contributor_id, owed.place(assessed.category, assessed.line)))
     try:
         with session.begin_nested():
-            return _write(session, tariff, period, owed, sealer, now).happenings()[0]
+            billed, terms = _bill(session, tariff, period, owed, now)
+            rows = Rows(list(billed), terms, sealer)
+            _write(session, rows)
+            return rows.happenings()[0]
     except UniqueViolation:
         return None
 
 
-def _write(
-    session: Session,
-    tariff: Tariff,
-    period: Period,
-    owed: _Owed,
-    sealer: Sealer | None,
-    now: datetime,
-) -> Rows:
-    """Write the invoices and their lines; the events are packed, to be written last."""
+def _bill(
+    session: Session, tariff: Tariff, period: Period, owed: _Owed, now: datetime
+) -> tuple[Iterator[Billed], list[Terms]]:
+    """Return the invoices of those who owe, drawn as they are taken, and the terms they are on."""
     rules = keep_rules(session, [line for _, line in owed.lines])
     terms = [
         Terms(
@@ -728,28 +741,25 @@ def _write(
         for category, line in owed.lines
     ]
     ids, references = _draw(session, len(owed.people))
-    billed = [
-        Billed(invoice_id, reference, person, place)
-        for invoice_id, reference, (person, place) in zip(ids, references, owed.people, strict=True)
-    ]
-    rows = Rows(billed, terms, sealer)
-    if billed:
-        copy_blocks(session, COPY_INVOICES, rows.invoices())
-        copy_blocks(session, COPY_LINES, rows.lines)
-    return rows
+    people = (person for person, _ in owed.people)
+    places = (place for _, place in owed.people)
+    return starmap(Billed, zip(ids, references, people, places, strict=True)), terms
+
+
+def _write(session: Session, rows: Rows) -> None:
+    """Write the invoices and their lines; the events are packed, to be written last."""
+    copy_blocks(session, COPY_INVOICES, rows.invoices())
+    copy_blocks(session, COPY_LINES, rows.lines)
 
 
 def _tell(session: Session, rows: Rows) -> None:
     """Append the events to the feed, as gateway.events.tell would."""
-    if rows.events:
-        take_the_end_of_the_feed(session)
-        copy_blocks(session, COPY_EVENTS, rows.events)
+    take_the_end_of_the_feed(session)
+    copy_blocks(session, COPY_EVENTS, rows.events)
 
 
-def _draw(session: Session, how_many: int) -> tuple[list[int], list[bytes]]:
+def _draw(session: Session, how_many: int) -> tuple[list[int], Iterator[bytes]]:
     """Draw so many ids and references. What a failed transaction drew is not drawn again."""
-    if not how_many:
-        return [], []
     key, ids, numbers = execute(
         session,
         "SELECT (SELECT key FROM reference_key), array_agg(nextval(ids)),"
@@ -768,13 +778,17 @@ def carry(session: Session, people: Sequence[int], *, key: BooksKey, now: dateti
     credited = execute(
         session,
         """
-        SELECT p.id FROM unnest(CAST(:people AS bigint[])) AS p (id)
-        JOIN ledger_account a ON a.code = 'credit:' || p.id
+        WITH file (id, person) AS (
+            SELECT id, id FROM unnest(CAST(:people AS bigint[])) AS p (id)
+            UNION ALL
+            SELECT id, merged_into_id FROM contributor WHERE merged_into_id = ANY(:people)
+        )
+        SELECT DISTINCT person FROM file JOIN ledger_account a ON a.code = 'credit:' || file.id
         WHERE (SELECT coalesce(sum(amount_minor), 0) FROM ledger_transfer
                 WHERE credit_account_id = a.id)
             > (SELECT coalesce(sum(amount_minor), 0) FROM ledger_transfer
                 WHERE debit_account_id = a.id)
-        ORDER BY p.id
+        ORDER BY person
         """,
         {"people": list(people)},
     ).scalars()

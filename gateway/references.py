@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from threading import Lock
 from typing import Final
@@ -127,10 +127,9 @@ class ReferenceTables:
             for turn in range(_ROUNDS)
         )
 
-    def references(self, numbers: Iterable[int]) -> list[bytes]:
-        """Return the references of these invoices (from 0) in ASCII, as `nth_reference` does."""
+    def references(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        """Yield the references of these invoices (from 0) in ASCII, as `nth_reference` does."""
         zero, one, two, three, four, five = self._rounds
-        found = []
         for n in numbers:
             leading, index = divmod(n, BLOCK)
             left, right = divmod(index, _RIGHT)
@@ -141,14 +140,13 @@ class ReferenceTables:
             left = (left + four[right]) % _LEFT
             right = (right + five[left]) % _RIGHT
             shifted = ((leading + 1) * BLOCK + left * _RIGHT + right) * 100
-            found.append(b"%d" % (shifted + 98 - shifted % 97))
-        return found
+            yield b"%d" % (shifted + 98 - shifted % 97)
 
 
-def nth_references(numbers: Sequence[int], key: bytes) -> list[bytes]:
+def nth_references(numbers: Sequence[int], key: bytes) -> Iterator[bytes]:
     """Return the references of these invoices in ASCII, each as `nth_reference` does."""
     if len(numbers) < _TABLES_PAY_FROM:
-        return [nth_reference(n, key).encode() for n in numbers]
+        return (nth_reference(n, key).encode() for n in numbers)
     return _tables(key).references(numbers)
 
 

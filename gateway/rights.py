@@ -360,9 +360,9 @@ def _closes_on(terms: Terms, due_on: date) -> date:
 
 
 def first_of_month(day: date, months: int) -> date:
-    """Return the first day of the month so many months after a day's."""
+    """Return the first day of the month so many months after a day's; at the end of time, that."""
     year, month = divmod(_months(day) + months, 12)
-    return date(year, month + 1, 1)
+    return date(year, month + 1, 1) if year <= date.max.year else date.max
 
 
 def _months(day: date) -> int:

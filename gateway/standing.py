@@ -216,12 +216,17 @@ def _facts(
     standing = files[0]
     firsts = [each.due_on for each in owed]
     for did in everything_done(files):
-        category = tariff.of(did.category)
-        since = max(did.since, category.first_period.starts_on)
+        done = tariff.of(did.category)
+        since = max(did.since, done.first_period.starts_on)
         if did.until is None or since <= did.until:
-            firsts.append(tariff.due_on(category.code, period_of(since, category.periodicity)))
-    following = max((period.ends_on + ONE_DAY for period in billed), default=standing.registered_on)
-    periodicity = tariff.of(standing.category).periodicity
+            firsts.append(tariff.due_on(done.code, period_of(since, done.periodicity)))
+    category = tariff.of(standing.category)
+    billed_until = max((period.ends_on for period in billed), default=None)
+    following = max(
+        billed_until + ONE_DAY if billed_until else standing.registered_on,
+        category.first_period.starts_on,
+    )
+    periodicity = category.periodicity
     upcoming = period_of(following, periodicity)
     left = standing.left_on is not None and standing.left_on < upcoming.starts_on
     if not left and tariff.due_on(standing.category, upcoming) < on:

@@ -85,7 +85,7 @@ def test_amounts_are_bigints_and_instants_are_aware(database: str) -> None:
         if kind == "numeric":
             assert column.endswith("_rate"), f"{table}.{column}: only shares have decimals"
             continue
-        assert kind not in { "double precision", "real", "timestamp without time zone"}
+        assert kind not in {"double precision", "real", "timestamp without time zone"}
 
 
 def test_rules_of_the_version_before_can_be_said_in_any_language(services: Services) -> None:

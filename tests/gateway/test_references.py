@@ -111,9 +111,9 @@ SOME = [0, 1, 2, 9_999, 10_000, BLOCK - 1, BLOCK, CAPACITY - 1, *range(7, CAPACI
 def test_tables_hold_the_same_references() -> None:
     key = bytes(range(32))
     plain = [nth_reference(n, key).encode() for n in SOME]
-    assert ReferenceTables(key).references(SOME) == plain
-    assert nth_references(SOME, key) == plain
-    assert nth_references(SOME * 10, key) == plain * 10
+    assert list(ReferenceTables(key).references(SOME)) == plain
+    assert list(nth_references(SOME, key)) == plain
+    assert list(nth_references(SOME * 10, key)) == plain * 10
 
 
 def test_the_database_draws_the_same_references(database: str) -> None:

@@ -111,6 +111,13 @@ def test_nothing_billed_and_left(database: str) -> None:
     assert standing(person, "2026-10-01").standing.rights.because is Because.LEFT
 
 
+def test_the_first_and_the_last_days_of_the_register_can_be_judged(database: str) -> None:
+    for registered_on in (date(1970, 1, 1), date(9999, 12, 31)):
+        person, _ = billed(registered_on=registered_on)
+        rights = standing(person, "2026-11-18").standing.rights
+        assert rights.because is Because.NOTHING_BILLED
+
+
 def test_late_billing_takes_no_rights_away(database: str) -> None:
     person, references = billed("2026-08")
     pay(references["2026-08"], "2026-08-20")

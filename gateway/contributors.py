@@ -92,12 +92,6 @@ class EnrolmentResult(ImportResult):
         room = WARNINGS_MAX - len(self.warnings)
         self.warnings.extend(BadLine(line, each.reason) for each in odd[:room])
 
-    def as_json(self) -> dict[str, Any]:
-        # Without arguments `super` knows not this class: slots made it anew.
-        said = ImportResult.as_json(self)
-        listed = [{"line": odd.line, "reason": odd.reason} for odd in self.warnings]
-        return {**said, "warnings": listed, "warned": self.warned}
-
 
 class WrongPerson(ValueError):
     """A person cannot be enrolled as described; `wrong` has a reason for each column."""

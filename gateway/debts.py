@@ -156,21 +156,18 @@ def lock_debts(
     rows = execute(
         session, _LOCKED, {"references": list(references), "ids": sorted(set(invoice_ids))}
     ).all()
-    merged = {row.contributor_id for row in rows if row.merged_into_id is not None}
+    merged = {row[2] for row in rows if row[3] is not None}
     survivors = surviving_files(session, merged)
-    invoices = {
-        row.id: InvoiceState(
-            id=row.id,
-            reference=row.reference,
-            contributor_id=survivors.get(row.contributor_id, row.contributor_id),
-            period=row.period,
-            bill=Bill(row.amount_minor, row.due_on, cancelled=row.cancelled),
-            paid_minor=row.paid_minor,
-            owed_minor=row.owed_minor,
-            rates=_rates(row.category_code),
+    # Many are alike, and one that nothing changed never changes.
+    bills: dict[tuple[int, date, bool], Bill] = {}
+    invoices: dict[int, InvoiceState] = {}
+    for at, reference, owner, _, category, period, due_on, minor, paid, owed, cancelled in rows:
+        alike = (minor, due_on, cancelled)
+        bill = bills.get(alike) or bills.setdefault(alike, Bill(minor, due_on, (), (), cancelled))
+        person = survivors.get(owner, owner)
+        invoices[at] = InvoiceState(
+            at, reference, person, period, bill, paid, owed, _rates(category)
         )
-        for row in rows
-    }
     changed = set(execute(session, _CHANGED, {"ids": list(invoices)}).scalars())
     if changed:
         for at, bill in read_bills(session, sorted(changed)).items():
@@ -263,6 +260,9 @@ _PLACED: Final = """
 # -- writing --------------------------------------------------------------------------------------
 
 
+_WRITTEN: Final = {component: component.value for component in Component}
+
+
 def write_debts(
     session: Session,
     invoices: Iterable[InvoiceState],
@@ -277,7 +277,7 @@ def write_debts(
             {
                 "payment_id": payment_ids[each.key],
                 "invoice_id": each.invoice_id,
-                "component": each.component,
+                "component": _WRITTEN[each.component],
                 "amount_minor": each.amount_minor,
                 "policy": each.policy,
                 "allocated_at": now,

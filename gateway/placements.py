@@ -125,7 +125,7 @@ class PaymentState:
 
     @property
     def clearing(self) -> str:
-        return account(AccountKind.CLEARING, self.report.provider)
+        return _CLEARING + self.report.provider
 
     @property
     def paid_on(self) -> date:
@@ -189,12 +189,13 @@ def where_it_lies(postings: Iterable[Posting]) -> Standing:
     )
 
 
-_CREDIT: Final = f"{AccountKind.CREDIT.value}:"
+_CREDIT: Final = account(AccountKind.CREDIT, "")
+_CLEARING: Final = account(AccountKind.CLEARING, "")
 
 
 def credit_of(contributor_id: int) -> str:
     """Return the account of a contributor's own money."""
-    return account(AccountKind.CREDIT, contributor_id)
+    return f"{_CREDIT}{contributor_id}"
 
 
 @dataclass(slots=True)
@@ -263,7 +264,7 @@ class BundleState:
 Quoted = InvoiceState | BundleState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Allocated:
     """What a payment pays more, or less, of a part of an invoice: a row to be written."""
 
@@ -433,13 +434,12 @@ def enter(
         how: Why it comes, in the names of its transfers, if not by its booking.
     """
     targets: Sequence[InvoiceState] = ()
-    policy, beyond, about = QUOTED_INVOICE, SUSPENSE, None
+    policy = QUOTED_INVOICE
     match quoted:
         case InvoiceState():
-            targets, beyond, about = [quoted], quoted.credit, quoted.id
-        case BundleState():
-            targets = () if quoted.withdrawn else quoted.invoices
-            policy, beyond = quoted.policy, quoted.beyond
+            targets = (quoted,)
+        case BundleState(withdrawn=False):
+            targets, policy = quoted.invoices, quoted.policy
     result = Entered([], [], [], 0, amount_minor)
     for invoice in targets:
         if not result.beyond_minor:
@@ -453,9 +453,17 @@ def enter(
             else:
                 result.others.append(moved)
     if result.beyond_minor:
+        beyond = SUSPENSE
+        if quoted is not None:
+            beyond = quoted.credit if isinstance(quoted, InvoiceState) else quoted.beyond
         part = _named(payment, "suspense" if beyond == SUSPENSE else "credit", how)
-        name = f"{payment.name}/{part}"
-        posting = Posting(name, payment.clearing, beyond, result.beyond_minor, invoice_id=about)
+        posting = Posting(
+            f"{payment.name}/{part}",
+            payment.clearing,
+            beyond,
+            result.beyond_minor,
+            invoice_id=quoted.id if isinstance(quoted, InvoiceState) else None,
+        )
         payment.postings.append(posting)
         result.beyond.append(posting)
     return result

@@ -9,6 +9,8 @@ import click
 from gateway.cli.shared import FILE, counting, database, json_flag, now, report, report_import
 from gateway.errors import Unusable
 
+WARNINGS_SHOWN = 100
+
 
 @click.group()
 def contributors() -> None:
@@ -25,6 +27,13 @@ def contributors_import(file: Path, as_json: bool) -> None:
         from gateway.tariff import tariff
 
         result = import_contributors(file, tariff(), now=now(), progress=progress)
+    # Beside the answer, whose form others hold on to.
+    if result.warned:
+        click.echo(f"{result.warned} warnings about lines that were taken:", err=True)
+    for odd in result.warnings[:WARNINGS_SHOWN]:
+        click.echo(f"  line {odd.line}: {odd.reason}", err=True)
+    if result.warned > WARNINGS_SHOWN:
+        click.echo(f"  and {result.warned - WARNINGS_SHOWN} more", err=True)
     report_import(result.as_json(), as_json)
 
 

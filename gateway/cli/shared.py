@@ -91,10 +91,6 @@ def report_import(answer: dict[str, Any], as_json: bool) -> None:
     if not as_json:
         for bad in answer["rejected"]:
             click.echo(f"  line {bad['line']} set aside: {bad['reason']}")
-        if answer.get("warned"):
-            click.echo(f"{answer['warned']} warnings about lines that were taken:")
-        for odd in answer.get("warnings", ()):
-            click.echo(f"  line {odd['line']}: {odd['reason']}")
     if answer["rejected"]:
         raise Refused
 

@@ -37,8 +37,6 @@ def test_a_person_is_enrolled_with_what_the_file_says(database: str, tmp_path: P
         "loaded": 1,
         "unchanged": 0,
         "rejected": nothing,
-        "warnings": nothing,
-        "warned": 0,
     }
     (person,) = stored()
     assert (person["phone"], person["cin"]) == ("+212612345678", "AB123456")

@@ -149,10 +149,10 @@ def test_a_length_that_a_country_does_not_use_is_odd() -> None:
     assert phone_is_possible("+33612345678")
 
 
-def load(tmp_path: Path, *lines: str) -> dict[str, Any]:
+def load(tmp_path: Path, *lines: str) -> EnrolmentResult:
     file = tmp_path / "people.csv"
     file.write_text("\n".join([HEADER, *lines]), encoding="utf-8")
-    return import_contributors(file, tariff(), now=NOON).as_json()
+    return import_contributors(file, tariff(), now=NOON)
 
 
 def test_an_import_warns_of_what_is_odd_and_loads_it(database: str, tmp_path: Path) -> None:
@@ -164,16 +164,16 @@ def test_an_import_warns_of_what_is_odd_and_loads_it(database: str, tmp_path: Pa
         f"{odd},QWE98765,+3361234567,Atlantis,Taza,Ajdir,03,",
         f"{odd.replace('999999999', '123456784')},,,,,,,001234567000061",
     )
-    assert (answer["read"], answer["loaded"], answer["warned"]) == (3, 2, 4)
-    (rejected,) = answer["rejected"]
-    assert (rejected["line"], rejected["reason"].split()[0]) == (4, "ice")
-    assert [(w["line"], w["reason"].split()[0]) for w in answer["warnings"]] == [
+    assert (answer.read, answer.loaded, answer.warned) == (3, 2, 4)
+    (rejected,) = answer.rejected
+    assert (rejected.line, rejected.reason.split()[0]) == (4, "ice")
+    assert [(each.line, each.reason.split()[0]) for each in answer.warnings] == [
         (3, "region"),
         (3, "cnss_number"),
         (3, "cin"),
         (3, "phone"),
     ]
-    said = " ".join(warning["reason"] for warning in answer["warnings"])
+    said = " ".join(each.reason for each in answer.warnings)
     assert not {"Zniber", "QWE98765", "Atlantis"} & set(said.split())
     with transaction() as session:
         rows = execute(
@@ -194,8 +194,7 @@ def test_warnings_are_counted_beyond_what_is_listed() -> None:
     result = EnrolmentResult()
     for line in range(2, 2 * WARNINGS_MAX):
         result.warn(line, [Wrong("cin", "odd")] * 2)
-    said = result.as_json()
-    assert (len(said["warnings"]), said["warned"]) == (WARNINGS_MAX, 4 * WARNINGS_MAX - 4)
+    assert (len(result.warnings), result.warned) == (WARNINGS_MAX, 4 * WARNINGS_MAX - 4)
 
 
 def test_a_chamber_sees_its_region_however_either_was_spelt(database: str, tmp_path: Path) -> None:

@@ -37,7 +37,17 @@ ROWS_AT_ONCE: Final = 10_000
 
 # What a run looks at. Money in suspense is not here: it has an exception of its own, and is not
 # the institution's before a person says whose it is.
-_INVOICES = "(CAST(:period AS text) IS NULL OR invoice.period = :period)"
+# A payment quoted an invoice or a bundle; which of a bundle's records it belongs to, nobody guesses.
+_PAYMENTS = (
+    "payment LEFT JOIN invoice ON invoice.id = payment.invoice_id"
+    " LEFT JOIN bundle ON bundle.id = payment.bundle_id"
+)
+_IN_SCOPE = (
+    "coalesce(payment.invoice_id, payment.bundle_id) IS NOT NULL"
+    " AND (CAST(:period AS text) IS NULL OR invoice.period = :period"
+    " OR EXISTS (SELECT FROM bundle_item JOIN invoice i ON i.id = bundle_item.invoice_id"
+    " WHERE bundle_item.bundle_id = payment.bundle_id AND i.period = :period))"
+)
 # A record that states no period is of its invoice's, where its reference is one.
 _RECORDS = (
     "(CAST(:period AS text) IS NULL OR coalesce(record.period, (SELECT i.period FROM invoice i"
@@ -149,12 +159,10 @@ def _undo_reversed_payments(session: Session, scope: dict[str, str | None], now:
         session,
         f"""
         SELECT DISTINCT matched.group_id
-        FROM matched_payment matched
-        JOIN payment ON payment.id = matched.payment_id
-        JOIN invoice ON invoice.id = payment.invoice_id
-        WHERE (payment.status <> 'booked'
+        FROM matched_payment matched, {_PAYMENTS}
+        WHERE payment.id = matched.payment_id AND (payment.status <> 'booked'
                 OR matched.amount_minor <> payment.amount_minor - payment.returned_minor)
-            AND {_INVOICES}
+            AND {_IN_SCOPE}
         """,
         scope,
     )
@@ -231,10 +239,11 @@ def _open_payments(
     rows = _stream(
         session,
         f"""
-        SELECT payment.id, provider || '/' || provider_payment_id, invoice.reference,
+        SELECT payment.id, provider || '/' || provider_payment_id,
+            coalesce(invoice.reference, bundle.reference),
             payment.amount_minor - returned_minor, paid_at, provider_payment_id
-        FROM payment JOIN invoice ON invoice.id = payment.invoice_id
-        WHERE payment.status = 'booked' AND returned_minor < payment.amount_minor AND {_INVOICES}
+        FROM {_PAYMENTS}
+        WHERE payment.status = 'booked' AND returned_minor < payment.amount_minor AND {_IN_SCOPE}
             AND NOT EXISTS (SELECT FROM matched_payment m WHERE m.payment_id = payment.id)
         """,
         scope,
@@ -388,8 +397,8 @@ def _open_exceptions_of_runs(
         WHERE resolved_at IS NULL AND code IN ({codes}) AND (
             CAST(:period AS text) IS NULL
             OR EXISTS (
-                SELECT FROM payment JOIN invoice ON invoice.id = payment.invoice_id
-                WHERE payment.id = asked.payment_id AND invoice.period = :period
+                SELECT FROM {_PAYMENTS}
+                WHERE payment.id = asked.payment_id AND {_IN_SCOPE}
             )
             OR EXISTS (
                 SELECT FROM institution_record record

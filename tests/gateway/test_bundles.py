@@ -205,12 +205,15 @@ def test_a_plan_pays_what_came_due_since_and_then_its_debts_from_the_oldest(
     seal_and_check()
 
 
-def test_reconciling_leaves_payments_of_bundles_alone(database: str) -> None:
+def test_reconciling_asks_about_a_payment_of_a_bundle_without_a_record(database: str) -> None:
     ids = invoices(database, 2)
     record(a_report(bundled(ids).reference, amount_minor=2 * DUE))
     before = the_books()
-    result = reconcile(period=None, now=NOON)
-    assert (result.matched, the_books().transfers) == (0, before.transfers)
+    for period in ("2026-11", None):
+        result = reconcile(period=period, now=NOON)
+        assert (result.matched, result.sums.payments) == (0, 2 * DUE)
+        assert result.exceptions == {"payment_without_record": 1}
+    assert the_books().transfers == before.transfers
     seal_and_check()
 
 

@@ -533,8 +533,13 @@ def state_of(
     if offer is None:
         return RUNNING
     if offer.condition is Condition.PAID_IN_FULL:
-        # Only what it relieved: what was charged for other periods since is no matter of it.
-        relieved = [d for d in debts if any(r.granted_on == granted_on for r in d.bill.reliefs)]
+        # Only what it relieved: what was charged for other periods since is no matter of it, nor
+        # what a plan of the same day spreads.
+        relieved = [
+            debt
+            for debt in campaign.about(debts)
+            if any(relief.granted_on == granted_on for relief in debt.bill.reliefs)
+        ]
         if any(debt.on(granted_on).due_minor for debt in relieved):
             return RemissionState(RemissionStanding.BROKEN, granted_on, Because.PAYMENT_TAKEN_BACK)
         return RemissionState(RemissionStanding.KEPT, granted_on)

@@ -8,10 +8,11 @@ it. What is charged on these invoices later is not the plan's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
+from gateway.balances import Relief
 from gateway.campaigns import (
     Because,
     Debt,
@@ -147,13 +148,13 @@ def paid_by(plan: PlanFacts, day: date) -> int:
 
 
 def _due_of_plan(debt: Debt, made_on: date, day: date) -> int:
-    """Return what is due of an invoice, without what was charged on it after the making."""
-    later = sum(
-        note.amount_minor
-        for note in debt.bill.notes
-        if note.amount_minor > 0 and made_on < note.noted_on <= day
-    )
-    return max(debt.on(day).due_minor - later, 0)
+    """Return what is due of an invoice, without what was charged on it after the making.
+
+    Nor is a penalty that comes up since the plan's, where its rule lets one: it pays no less.
+    """
+    known = [note for note in debt.bill.notes if note.noted_on <= made_on]
+    spread = replace(debt, bill=replace(debt.bill, notes=known))
+    return spread.on(day, Relief(made_on, stops_penalty=True)).due_minor
 
 
 def _kept_on(plan: PlanFacts, on: date) -> date | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Final
 
+import structlog
 from sqlmodel import Session
 
 from gateway.activities import lock_people
@@ -50,6 +51,7 @@ from gateway.reliefs import (
     Reviewed,
     adjusted,
     end_reliefs,
+    one_of_each,
     read_debts,
     relieved,
     remitted_by_invoice,
@@ -64,6 +66,8 @@ from gateway.seals import BooksKey
 
 RULE: Final = "instalments"
 """The rule's name in the campaigns file, kept with the file's version on each plan."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +360,6 @@ def _as_ended(row: Any, state: PlanState) -> PlanState:
 def _facts(session: Session, rows: Sequence[Any]) -> dict[int, PlanFacts]:
     """Return what bears on plans, by their ids."""
     ids = [row["id"] for row in rows]
-    debts = read_debts(session, {row["person"] for row in rows}, revived_plans=ids)
     instalments: dict[int, list[Instalment]] = {}
     for plan_id, position, due_on, amount_minor in execute(
         session,
@@ -367,15 +370,18 @@ def _facts(session: Session, rows: Sequence[Any]) -> dict[int, PlanFacts]:
         known = instalments.setdefault(plan_id, [])
         known.append(Instalment(position, due_on, amount_minor))
     found = {}
-    for row in rows:
-        spread = set(row["invoice_ids"])
-        theirs = debts[row["person"]]
-        found[row["id"]] = PlanFacts(
-            row["made_on"],
-            instalments[row["id"]],
-            [debt for debt in theirs if debt.invoice_id in spread],
-            [debt for debt in theirs if debt.invoice_id not in spread],
-        )
+    for group in one_of_each(rows):
+        people, revived = {row["person"] for row in group}, [row["id"] for row in group]
+        debts = read_debts(session, people, revived_plans=revived)
+        for row in group:
+            spread = set(row["invoice_ids"])
+            theirs = debts[row["person"]]
+            found[row["id"]] = PlanFacts(
+                row["made_on"],
+                instalments[row["id"]],
+                [debt for debt in theirs if debt.invoice_id in spread],
+                [debt for debt in theirs if debt.invoice_id not in spread],
+            )
     return found
 
 
@@ -432,7 +438,7 @@ class _Change:
 def _to_judge(
     session: Session, where: str, parameters: Mapping[str, Any], on: date
 ) -> Sequence[Any]:
-    """Return plans that stand or ended not long ago."""
+    """Return plans that stand or ended not long ago, or are kept and something of them is due."""
     return (
         execute(
             session,
@@ -447,15 +453,20 @@ def _to_judge(
 def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
     """Return the plans whose end is not as it is written down.
 
-    One that was broken stands again only if nothing has taken its place.
+    One that ended stands again only if nothing has taken its place.
     """
     facts = _facts(session, rows)
     found = []
     for row in rows:
-        rule = campaigns().plan_rule(row["made_on"])
-        change = _Change(row, state_of(facts[row["id"]], rule, on))
+        try:
+            rule = campaigns().plan_rule(row["made_on"])
+            change = _Change(row, state_of(facts[row["id"]], rule, on))
+        except Unusable as error:
+            log.warning("not_judged", plan=row["id"], reason=str(error))
+            continue
         same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
-        revived = row["broken_on"] is not None and change.broken_on is None
+        stands = change.kept_on is None and change.broken_on is None
+        revived = stands or row["broken_on"] is not None and change.broken_on is None
         if not same and not (revived and row["replaced"]):
             found.append(change)
     return found
@@ -555,7 +566,10 @@ FILES: Final = (
 _OPEN: Final = "kept_on IS NULL AND broken_on IS NULL"
 _JUDGED: Final = (
     "(plan.kept_on IS NULL AND plan.broken_on IS NULL"
-    " OR plan.kept_on >= :since OR plan.broken_on >= :since)"
+    " OR plan.kept_on >= :since OR plan.broken_on >= :since"
+    " OR plan.kept_on IS NOT NULL AND EXISTS (SELECT FROM bundle_item item"
+    " JOIN invoice i ON i.id = item.invoice_id WHERE item.bundle_id = plan.bundle_id"
+    " AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL))"
 )
 _ENDS: Final = (
     "kept_on = given.kept_on, broken_on = given.broken_on, broken_because = given.because"
@@ -568,11 +582,14 @@ _PLANS: Final = """
     SELECT plan.id, plan.made_on, plan.months, plan.amount_minor, plan.kept_on, plan.broken_on,
         plan.broken_because, bundle.reference, coalesce(c.merged_into_id, c.id) AS person,
         remission.id AS remission_id, remission.campaign, spread.invoice_ids, spread.invoices,
-        EXISTS (SELECT FROM plan newer
-            WHERE newer.contributor_id = plan.contributor_id AND newer.id > plan.id)
-        OR EXISTS (SELECT FROM remission other
-            WHERE other.contributor_id = remission.contributor_id AND other.id > remission.id
-            AND other.campaign = remission.campaign) AS replaced
+        EXISTS (SELECT FROM plan newer JOIN contributor n ON n.id = newer.contributor_id
+            WHERE coalesce(n.merged_into_id, n.id) = coalesce(c.merged_into_id, c.id)
+            AND newer.id > plan.id)
+        OR EXISTS (SELECT FROM remission other JOIN contributor o ON o.id = other.contributor_id
+            WHERE coalesce(o.merged_into_id, o.id) = coalesce(c.merged_into_id, c.id)
+            AND other.id > remission.id
+            AND split_part(other.campaign, '@', 1) = split_part(remission.campaign, '@', 1)
+        ) AS replaced
     FROM plan
     JOIN bundle ON bundle.id = plan.bundle_id
     JOIN contributor c ON c.id = plan.contributor_id

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import Final
+from decimal import Decimal
+from functools import cache
+from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.balances import Bill, Relief
+from gateway.balances import Bill, Rates, Relief, without_credits
 from gateway.bills import read_bills, read_claims
 from gateway.booking import PAID_AT_AGE_MAX
 from gateway.campaigns import Because, Debt, Offer, code_of
@@ -102,6 +104,9 @@ def read_debts(
 ) -> dict[int, list[Debt]]:
     """Return all that people were billed and that is not cancelled, oldest first; locks nothing.
 
+    Less what was credited since: a credit counts from the beginning, and money that it set free has
+    gone elsewhere. What was paid in time stays so.
+
     Args:
         session: Whose transaction it is.
         people: Surviving files; invoices of files that were merged into them are theirs.
@@ -119,12 +124,38 @@ def read_debts(
         debt = Debt(
             row.id,
             parse_period(row.period),
-            bills[row.id],
+            without_credits(bills[row.id], date.max),
             tuple(claims.get(row.id, ())),
-            tariff().penalty_rates(row.category_code),
+            _rates(row.category_code),
         )
         found[row.person].append(debt)
     return found
+
+
+def one_of_each(rows: Sequence[Any]) -> list[list[Any]]:
+    """Return rows in groups, in each at most one of a `person`.
+
+    Whoever judges something revives its reliefs, and those of nothing else of the same person.
+    """
+    groups: list[list[Any]] = []
+    seen: dict[int, int] = {}
+    for row in rows:
+        at = seen.get(row["person"], 0)
+        seen[row["person"]] = at + 1
+        if at == len(groups):
+            groups.append([])
+        groups[at].append(row)
+    return groups
+
+
+def _rates(category_code: str) -> Rates:
+    # Asked only for what is late: one whose category the tariff lost must not hold up all others.
+    found = cache(lambda: tariff().penalty_rates(category_code))
+
+    def rate(month: date) -> Decimal:
+        return found()(month)
+
+    return rate
 
 
 def _revived(

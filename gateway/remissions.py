@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 
+import structlog
 from sqlmodel import Session
 
 from gateway.activities import lock_people
@@ -39,6 +40,7 @@ from gateway.reliefs import (
     Reviewed,
     adjusted,
     end_reliefs,
+    one_of_each,
     read_debts,
     relieved,
     remitted_by_invoice,
@@ -50,6 +52,8 @@ from gateway.reliefs import (
     write_reliefs,
 )
 from gateway.seals import BooksKey
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +187,16 @@ def _earned(
     session: Session, campaign: Campaign, people: Sequence[int], on: date
 ) -> dict[int, Grant]:
     debts = read_debts(session, people)
-    decided = {person: earned(campaign, theirs, on) for person, theirs in debts.items()}
-    return {person: grant for person, grant in decided.items() if grant is not None}
+    found = {}
+    for person, theirs in debts.items():
+        try:
+            grant = earned(campaign, theirs, on)
+        except Unusable as error:
+            log.warning("not_judged", contributor=person, reason=str(error))
+            continue
+        if grant is not None:
+            found[person] = grant
+    return found
 
 
 def _write_grants(
@@ -343,18 +355,24 @@ def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
     whose place another has taken.
     """
     known = {each.code: each for each in campaigns().campaign}
-    ids = [row["id"] for row in rows]
-    debts = read_debts(session, {row["person"] for row in rows}, revived_remissions=ids)
     found = []
-    for row in rows:
-        campaign = known.get(code_of(row["campaign"]))
-        if campaign is None:
-            continue
-        change = _Change(row, state_of(campaign, row["granted_on"], debts[row["person"]], on))
-        same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
-        revived = row["broken_on"] is not None and change.broken_on is None
-        if not same and not (revived and row["replaced"]):
-            found.append(change)
+    for group in one_of_each(rows):
+        people, revived = {row["person"] for row in group}, [row["id"] for row in group]
+        debts = read_debts(session, people, revived_remissions=revived)
+        for row in group:
+            campaign = known.get(code_of(row["campaign"]))
+            if campaign is None:
+                continue
+            try:
+                state = state_of(campaign, row["granted_on"], debts[row["person"]], on)
+            except Unusable as error:
+                log.warning("not_judged", remission=row["id"], reason=str(error))
+                continue
+            change = _Change(row, state)
+            same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
+            again = row["broken_on"] is not None and change.broken_on is None
+            if not same and not (again and row["replaced"]):
+                found.append(change)
     return found
 
 
@@ -448,9 +466,11 @@ _JUDGED: Final = """
 _REMISSIONS: Final = """
     SELECT remission.id, remission.campaign, remission.granted_on, remission.kept_on,
         remission.broken_on, coalesce(c.merged_into_id, c.id) AS person,
-        EXISTS (SELECT FROM remission other
-            WHERE other.contributor_id = remission.contributor_id AND other.id > remission.id
-            AND other.campaign = remission.campaign) AS replaced
+        EXISTS (SELECT FROM remission other JOIN contributor o ON o.id = other.contributor_id
+            WHERE coalesce(o.merged_into_id, o.id) = coalesce(c.merged_into_id, c.id)
+            AND other.id > remission.id
+            AND split_part(other.campaign, '@', 1) = split_part(remission.campaign, '@', 1)
+        ) AS replaced
     FROM remission JOIN contributor c ON c.id = remission.contributor_id
 """
 _VIEWS: Final = f"""

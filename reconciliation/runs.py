@@ -37,7 +37,7 @@ ROWS_AT_ONCE: Final = 10_000
 
 # What a run looks at. Money in suspense is not here: it has an exception of its own, and is not
 # the institution's before a person says whose it is.
-# A payment quoted an invoice or a bundle; which of a bundle's records it belongs to, nobody guesses.
+# A payment quoted an invoice or a bundle. Which records of a bundle are its, nobody guesses.
 _PAYMENTS = (
     "payment LEFT JOIN invoice ON invoice.id = payment.invoice_id"
     " LEFT JOIN bundle ON bundle.id = payment.bundle_id"

@@ -49,6 +49,7 @@ class Relief:
     penalty_rate: Decimal = Decimal(0)
     fee_rate: Decimal = Decimal(0)
     stops_penalty: bool = False
+    """On what had been charged by then; what is charged later grows as ever."""
     ended_on: date | None = None
 
 
@@ -212,10 +213,14 @@ class _Account:
         while self._next_month <= day:
             month = self._next_month
             self._next_month = _month_after(month)
-            if any(r.stops_penalty and r.granted_on <= month for r in self.reliefs):
-                continue
-            due = sum(c.amount_minor for c in self.charges if c.due_on < month)
-            unpaid = due - principal.paid - principal.remitted
+            due = [c for c in self.charges if c.due_on < month]
+            unpaid = sum(c.amount_minor for c in due) - principal.paid - principal.remitted
+            stops = [r.granted_on for r in self.reliefs if r.stops_penalty]
+            stopped_on = max((day for day in stops if day <= month), default=date.min)
+            if stopped_on > date.min:
+                # Money pays the oldest first, so what is unpaid of the later ones is unpaid last.
+                later = sum(c.amount_minor for c in due if c.known_on > stopped_on)
+                unpaid = min(unpaid, later)
             if unpaid > 0:
                 self._accrued += self._rates(month) * unpaid
                 self._months += 1

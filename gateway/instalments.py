@@ -7,16 +7,16 @@ it. What is charged on these invoices later is not the plan's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
-from gateway.balances import Relief
+from gateway.balances import Relief, without_credits
 from gateway.campaigns import (
     Because,
     Debt,
-    PlanBreach,
     PlanRule,
     PlanSchedule,
     day_in_month,
@@ -125,9 +125,10 @@ def schedule(
 
 def state_of(plan: PlanFacts, rule: PlanRule, on: date) -> PlanState:
     """Return how a plan stands on a day, as known by then."""
-    paid_minor = paid_by(plan, on)
-    kept_on = _kept_on(plan, on)
-    broken_on, because = _broken(plan, rule, on)
+    paid_by = _payments_of(plan)
+    paid_minor = paid_by(on)
+    kept_on = _kept_on(plan, paid_by, on)
+    broken_on, because = _broken(plan, rule, paid_by, on)
     instalments = _now(plan.instalments, paid_minor, on)
     since: date | None = None
     if broken_on is not None and (kept_on is None or broken_on <= kept_on):
@@ -143,8 +144,30 @@ def state_of(plan: PlanFacts, rule: PlanRule, on: date) -> PlanState:
 
 def paid_by(plan: PlanFacts, day: date) -> int:
     """Return what of a plan is paid by the end of a day, in centimes."""
-    due_minor = sum(_due_of_plan(debt, plan.made_on, day) for debt in plan.covered)
-    return max(plan.amount_minor - due_minor, 0)
+    return _payments_of(plan)(day)
+
+
+PaidBy = Callable[[date], int]
+"""What of a plan is paid by the end of a day, in centimes."""
+
+
+def _payments_of(plan: PlanFacts) -> PaidBy:
+    """Return `paid_by` of one plan for many days: what is due changes on few of them."""
+    parts = []
+    for debt in plan.covered:
+        ends = (each.ended_on for each in debt.bill.reliefs if each.ended_on is not None)
+        parts.append((debt, sorted({*debt.days(), *ends}), dict[int, int]()))
+
+    def paid_by(day: date) -> int:
+        due_minor = 0
+        for debt, changes, known in parts:
+            at = bisect_right(changes, day)
+            if at not in known:
+                known[at] = _due_of_plan(debt, plan.made_on, day)
+            due_minor += known[at]
+        return max(plan.amount_minor - due_minor, 0)
+
+    return paid_by
 
 
 def _due_of_plan(debt: Debt, made_on: date, day: date) -> int:
@@ -152,23 +175,26 @@ def _due_of_plan(debt: Debt, made_on: date, day: date) -> int:
 
     Nor is a penalty that comes up since the plan's, where its rule lets one: it pays no less.
     """
-    known = [note for note in debt.bill.notes if note.noted_on <= made_on]
-    spread = replace(debt, bill=replace(debt.bill, notes=known))
+    bill = without_credits(debt.bill, day)
+    known = [note for note in bill.notes if note.noted_on <= made_on]
+    spread = replace(debt, bill=replace(bill, notes=known))
     return spread.on(day, Relief(made_on, stops_penalty=True)).due_minor
 
 
-def _kept_on(plan: PlanFacts, on: date) -> date | None:
+def _kept_on(plan: PlanFacts, paid_by: PaidBy, on: date) -> date | None:
     """Return the first day by whose end all of a plan was paid."""
     days = {plan.made_on, *(day for debt in plan.covered for day in debt.days())}
     for day in sorted(day for day in days if plan.made_on <= day <= on):
-        if paid_by(plan, day) >= plan.amount_minor:
+        if paid_by(day) >= plan.amount_minor:
             return day
     return None
 
 
-def _broken(plan: PlanFacts, rule: PlanRule, on: date) -> tuple[date | None, Because | None]:
+def _broken(
+    plan: PlanFacts, rule: PlanRule, paid_by: PaidBy, on: date
+) -> tuple[date | None, Because | None]:
     """Return the first day on which something had been unpaid for too long, and what."""
-    instalment = _instalment_missed_on(plan, rule.schedule, rule.breach, on)
+    instalment = _instalment_missed_on(plan, rule, paid_by, on)
     months = rule.breach.current_due_months
     current = missed_on(plan.others, plan.made_on, on, months, on)
     if current is not None and (instalment is None or current < instalment):
@@ -177,13 +203,13 @@ def _broken(plan: PlanFacts, rule: PlanRule, on: date) -> tuple[date | None, Bec
 
 
 def _instalment_missed_on(
-    plan: PlanFacts, days: PlanSchedule, breach: PlanBreach, on: date
+    plan: PlanFacts, rule: PlanRule, paid_by: PaidBy, on: date
 ) -> date | None:
     asked_minor = 0
     for each in plan.instalments:
         asked_minor += each.amount_minor
-        last = day_in_month(each.due_on, breach.instalment_months, days.due_day)
-        if last < on and paid_by(plan, last) < asked_minor:
+        last = day_in_month(each.due_on, rule.breach.instalment_months, rule.schedule.due_day)
+        if last < on and paid_by(last) < asked_minor:
             return last + timedelta(days=1)
     return None
 

@@ -159,7 +159,9 @@ def _owing(facts: _Facts, on: date) -> Owing:
     bill = facts.bill
     found = balance(bill, facts.claims, facts.rates, on)
     standing = [each for each in facts.reliefs if _stands(each[0], on)]
-    stopped = any(relief.stops_penalty for relief, _ in standing)
+    # What was charged after a stop grows all the same.
+    newest = max((note.noted_on for note in bill.notes), default=date.min)
+    stopped = any(r.stops_penalty and newest <= r.granted_on for r, _ in standing)
     payable_by = found.payable_by or bill.due_on
     grows = found.due[Component.PRINCIPAL] > 0 and not stopped
     return Owing(

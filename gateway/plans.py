@@ -466,7 +466,7 @@ def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
             continue
         same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
         stands = change.kept_on is None and change.broken_on is None
-        revived = stands or row["broken_on"] is not None and change.broken_on is None
+        revived = stands or (row["broken_on"] is not None and change.broken_on is None)
         if not same and not (revived and row["replaced"]):
             found.append(change)
     return found

@@ -169,11 +169,12 @@ def reassess(
 
 
 def preview(
-    session: Session, contributor_ids: Iterable[int], tariff: Tariff, *, now: datetime
-) -> list[Reassessed]:
-    """Return what `reassess` would do. Changes nothing and locks nothing."""
-    people = read_people(session, contributor_ids)
-    return [each for each in _plans(session, people, tariff, now) if _says_something(each)]
+    session: Session, contributor_ids: Sequence[int], tariff: Tariff, *, now: datetime
+) -> Iterator[Reassessed]:
+    """Yield what `reassess` would do, a batch at a time. Changes nothing and locks nothing."""
+    for first in range(0, len(contributor_ids), BATCH):
+        people = read_people(session, contributor_ids[first : first + BATCH])
+        yield from filter(_says_something, _plans(session, people, tariff, now))
 
 
 def in_line(session: Session) -> list[int]:
@@ -244,7 +245,8 @@ def merge_files(
     it holds. What was billed twice is credited once. The caller owns the transaction.
 
     Raises:
-        Unusable: One of them does not exist, both are the same, or one was merged already.
+        Unusable: One of them does not exist, both are the same, one was merged already, or the
+            person cannot be assessed: whoever merges must know, since the line is left for good.
     """
     because = reason_given(because)
     if keep_id == other_id:
@@ -270,7 +272,11 @@ def merge_files(
         {"keep": keep_id, "other": other_id, "now": now},
     )
     execute(session, "DELETE FROM reassessment_due WHERE contributor_id = :id", {"id": other_id})
-    return _reassess(session, {keep_id: because}, tariff, key=key, now=now, carry=[keep_id])
+    done = _reassess(session, {keep_id: because}, tariff, key=key, now=now, carry=[keep_id])
+    for each in done:
+        if each.refused:
+            raise Unusable(each.refused)
+    return done
 
 
 # -- deciding -------------------------------------------------------------------------------------

@@ -228,7 +228,7 @@ def reassess(
         number = int(contributor_id)
         _refuse_unseen(session, asked, number)
         if body.dry_run:
-            done = reassessment.preview(session, [number], tariff(), now=asked.now)
+            done = list(reassessment.preview(session, [number], tariff(), now=asked.now))
         else:
             done = reassessment.reassess(
                 session,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,7 @@ def reassess(cnss_number: str | None, because: str | None, dry_run: bool, as_jso
             all_done = reassessment.reassess_due(
                 tariff(), key=signing_key(), clock=business_clock()
             )
-            done = list(all_done)
+            _report(all_done, as_json)
         elif dry_run:
             with snapshot() as session:
                 ids = (
@@ -48,7 +49,7 @@ def reassess(cnss_number: str | None, because: str | None, dry_run: bool, as_jso
                     if cnss_number is None
                     else [contributor_of(session, cnss_number)]
                 )
-                done = reassessment.preview(session, ids, tariff(), now=now())
+                _report(reassessment.preview(session, ids, tariff(), now=now()), as_json)
         else:
             with transaction() as session:
                 done = reassessment.reassess(
@@ -59,15 +60,19 @@ def reassess(cnss_number: str | None, because: str | None, dry_run: bool, as_jso
                     now=now(),
                     because=because or "",
                 )
-    _report(done, as_json)
+            _report(done, as_json)
 
 
-def _report(done: list[Reassessed], as_json: bool) -> None:
-    """Say what came of a re-assessment."""
+def _report(done: Iterable[Reassessed], as_json: bool) -> None:
+    """Say what came of a re-assessment: as it goes along, as they may be very many."""
     if as_json:
         click.echo(json.dumps({"reassessed": [each.as_json() for each in done]}))
         return
+    people = notes = missing = 0
     for each in done:
+        people += 1
+        notes += len(each.adjusted)
+        missing += len(each.missing)
         if each.refused:
             click.echo(f"contributor {each.contributor_id} cannot be assessed: {each.refused}")
         said = each.as_json()
@@ -80,9 +85,7 @@ def _report(done: list[Reassessed], as_json: bool) -> None:
                 f"{issued['period']} issued as {issued['category']}: {issued['amount']},"
                 f" due {issued['due_on']}"
             )
-    notes = sum(len(each.adjusted) for each in done)
-    missing = sum(len(each.missing) for each in done)
-    click.echo(f"{len(done)} people, {notes} notes, {missing} invoices issued.")
+    click.echo(f"{people} people, {notes} notes, {missing} invoices issued.")
 
 
 @click.command("left")

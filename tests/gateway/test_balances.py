@@ -97,6 +97,15 @@ MARCH = date(2026, 3, 10)
             replace(BILL, reliefs=[Relief(MARCH, penalty_rate=Decimal(1), stops_penalty=True)]),
             (AMOUNT, 0, 0),
         ),
+        # What is charged after the stop grows as ever: 4 months (June to September) of 10.00.
+        (
+            replace(
+                BILL,
+                notes=[Note(ADJUSTMENT, 1_000, date(2026, 4, 1), date(2026, 5, 31))],
+                reliefs=[Relief(MARCH, penalty_rate=Decimal(1), stops_penalty=True)],
+            ),
+            (17_352, 40, 0),
+        ),
         # Half of it, and half of the principal, too: 163.5 remitted, half up.
         (
             replace(

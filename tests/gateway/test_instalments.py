@@ -64,6 +64,14 @@ def test_instalments_are_equal_and_the_last_takes_the_remainder() -> None:
         schedule(23, 24, MADE_ON, RULE.schedule)
 
 
+def test_a_rule_that_lets_the_penalty_go_on_asks_for_no_more_than_its_instalments() -> None:
+    plan = a_plan(("2026-02-28", 3_433), ("2026-03-31", 3_433), ("2026-04-30", 3_434))
+    bill = replace(plan.covered[0].bill, reliefs=())
+    plan = replace(plan, covered=[replace(plan.covered[0], bill=bill)])
+    assert plan.covered[0].on(date(2026, 5, 1)).due_minor > 0
+    assert state_of(plan, RULE, date(2026, 5, 1)).standing is PlanStanding.KEPT
+
+
 def test_a_plan_that_is_kept() -> None:
     plan = a_plan(("2026-02-28", 3_433), ("2026-03-10", 3_433), ("2026-04-30", 3_434))
     state = state_of(plan, RULE, date(2026, 3, 1))

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from gateway import issuing, process, tasks
 from gateway.activities import add_activity
 from gateway.assessment import Assessed
+from gateway.cli.dues import invoices_issue
+from gateway.cli.shared import Refused
 from gateway.db import execute, transaction
 from gateway.dues import DueLine, principal
 from gateway.errors import Unusable
 from gateway.issuing import (
     Issuer,
     IssueResult,
+    LeftOut,
     assess_person,
     issue_invoices,
     issue_one,
@@ -23,7 +29,7 @@ from gateway.issuing import (
     order_issue,
 )
 from gateway.periods import parse_period
-from gateway.tariff import tariff
+from gateway.tariff import Tariff, tariff
 from gateway.worker import ISSUE_CHUNKS
 from tests.factories import (
     NOON,
@@ -49,10 +55,12 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def issue_november(
-    progress: Callable[[int, int], None] = lambda _done, _of: None, workers: int = 1
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    workers: int = 1,
+    current: Tariff | None = None,
 ) -> IssueResult:
     return issue_invoices(
-        tariff(),
+        current or tariff(),
         NOVEMBER,
         category=None,
         key=process.signing_key(),
@@ -67,8 +75,8 @@ def people(how_many: int, **values: Any) -> list[int]:
         return [a_contributor(session, **values).id or 0 for _ in range(how_many)]
 
 
-def work_some() -> int:
-    return issue_some(tariff(), key=process.signing_key(), clock=lambda: NOON, seconds=60)
+def work_some(current: Tariff | None = None) -> int:
+    return issue_some(current or tariff(), key=process.signing_key(), clock=lambda: NOON, seconds=60)
 
 
 INVOICES = (
@@ -126,14 +134,91 @@ def test_every_base_is_billed_as_it_is_quoted(database: str, period: str) -> Non
     assert dict(rows_of(database, "SELECT contributor_id, amount_minor FROM invoice")) == owing
 
 
-def test_what_cannot_be_priced_stops_the_issue_and_is_named(database: str) -> None:
-    people(1, category_code="cpu", category_base_minor=10**9)
-    (person,) = people(1, category_code="cpu")
-    with pytest.raises(
-        Unusable, match=rf"^Contributor {person} cannot be billed: cpu needs a base"
-    ):
-        issue("2026-Q4")
-    assert rows_of(database, "SELECT count(*) FROM invoice") == [(0,)]
+# -- who cannot be priced -------------------------------------------------------------------------
+
+
+def without(category: str) -> Tariff:
+    """Return the tariff of a year in which a category is gone."""
+    kept = tuple(each for each in tariff().category if each.code != category)
+    return tariff().model_copy(update={"category": kept, "version": "another"})
+
+
+def test_who_cannot_be_priced_is_left_out_and_named(database: str, small_chunks: None) -> None:
+    people(10, category_code="cpu", category_base_minor=60_000)
+    (baseless,) = people(1, category_code="cpu")
+    (beside,) = people(1)
+    did(beside, "cpu", 60_000, date(2024, 1, 1), None)
+    with transaction() as session:
+        execute(session, "UPDATE activity SET base_minor = NULL")
+    people(10, category_code="auto-entrepreneur", category_base_minor=60_000)
+    result = issue("2026-Q4")
+    why = "cpu needs a base: the annual principal duty."
+    assert result.as_json() == {"issued": 20, "already": 0, "total": "7800.00"}
+    assert result.left_out == 2
+    assert result.first_left_out == (LeftOut(baseless, why), LeftOut(beside, why))
+    with transaction() as session:
+        execute(session, "UPDATE contributor SET category_base_minor = 60000 WHERE id = :id",
+                {"id": baseless})
+    assert issue("2026-Q4") == IssueResult(1, 20, 39000, 1, (LeftOut(beside, why),))
+    # Who is billed already lacks nothing; and another kind of period is not about these people.
+    with transaction() as session:
+        execute(session, "UPDATE contributor SET category_base_minor = NULL WHERE id = :id",
+                {"id": baseless})
+    assert issue("2026-Q4").left_out == 1
+    assert issue("2026-08", "fishing-boat-owner").left_out == 0
+
+
+def test_people_of_a_category_that_is_gone_are_left_out(
+    database: str, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people(9)
+    lost = people(2, category_code="fishing-boat-owner")
+    with transaction() as session:
+        order_issue(session, tariff(), NOVEMBER, category="fishing-boat-owner", now=NOON)
+    result = issue_november(current=without("fishing-boat-owner"))
+    assert result.issued == 9
+    assert [each.contributor_id for each in result.first_left_out] == lost
+    assert "no category 'fishing-boat-owner'" in result.first_left_out[0].reason
+    # The order that stood open is worked off; workers name them, and spin on nothing.
+    with capture_logs() as logs:
+        assert work_some(without("fishing-boat-owner")) == 1
+    assert [(each["event"], each["people"], each["first"]) for each in logs] == [
+        ("not_billed", 2, lost)
+    ]
+    assert rows_of(database, "SELECT count(*) FROM issue_run WHERE finished_at IS NULL") == [(0,)]
+    assert issue_november() == IssueResult(2, 9, 2 * 16352)
+
+
+def test_the_command_names_twenty_and_answers_no(database: str) -> None:
+    first = people(22, category_code="cpu")[0]
+    people(1, category_code="cpu", category_base_minor=60_000)
+    ran = CliRunner().invoke(invoices_issue, ["--period", "2026-Q4", "--json"])
+    assert json.loads(ran.stdout) == {"issued": 1, "already": 0, "total": "390.00"}
+    said = ran.stderr.splitlines()
+    assert said[0] == "22 people are not billed, since what they owe cannot be told:"
+    assert said[1] == f"  contributor {first}: cpu needs a base: the annual principal duty."
+    assert said[21:] == ["  and 2 more"]
+    assert isinstance(ran.exception, Refused)
+
+
+def test_an_order_that_is_joined_looks_again_at_what_was_done(
+    database: str, small_chunks: None
+) -> None:
+    """Else who was left out of a run that was cut short, and is mended since, would be forgotten
+    without a word."""
+    (mended,) = people(1, category_code="accounts-real")
+    people(20)
+
+    def strike(*_: object) -> None:
+        raise Struck
+
+    with pytest.raises(Struck):
+        issue_november(strike)
+    with transaction() as session:
+        execute(session, "UPDATE contributor SET category_base_minor = 100 WHERE id = :id",
+                {"id": mended})
+    assert issue_november().issued == 21 - 6
+    assert rows_of(database, "SELECT count(*) FROM invoice") == [(21,)]
 
 
 # -- by whom, and how often -----------------------------------------------------------------------

@@ -18,19 +18,22 @@ from gateway.plans import PlanView, make_plan, plans_of, read_plan, review_plans
 from gateway.reliefs import Reviewed
 from gateway.remissions import remissions_of
 from gateway.settings import settings
-from tests.factories import at_once, balances, broken_promises
+from tests.factories import at_once, balances, broken_promises, issue
 from tests.gateway.test_remissions import (
     AUTUMN,
     DECISION,
     IN_2022,
     at,
+    credit,
     due,
     grant,
     owing,
     pay,
     statuses,
+    take_back,
     told,
 )
+from tests.gateway.test_remissions import review as review_remissions_of
 
 
 def plan_of(person: int, months: int, day: str, campaign: str | None = None) -> PlanView:
@@ -172,6 +175,55 @@ def test_a_plan_within_a_campaign_that_is_kept_keeps_the_remission(database: str
         assert len(plans_of(session, person, on=date(2023, 5, 1))) == 1
     assert (remission.standing, remission.since) == ("kept", date(2023, 4, 30))
     assert sum(due(named.values(), "2026-01-01").values()) == 0
+    assert broken_promises() == []
+
+
+def test_one_plan_after_another_each_is_judged_by_its_own_reliefs(database: str) -> None:
+    person, named = owing(*AUTUMN, "2023-01")
+    first = plan_of(person, 12, "2023-01-10")
+    paid = 3 * IN_2022 + 426 + 284 + 142
+    pay(named["2023-01"], IN_2022, "2023-01-15")
+    pay(first.reference, paid, "2023-01-20", payment_id="P 1")
+    assert review("2023-01-21").kept == 1
+    issue("2023-02")
+    second = plan_of(person, 12, "2023-03-10")
+    # Taken back while the first could still be made good: its place is taken.
+    take_back("P 1", first.reference, paid, "2023-01-20", "2023-03-11")
+    assert review("2023-03-12") == Reviewed(None, 2, 0, 0, 0)
+    assert review("2023-04-01") == Reviewed(None, 2, 0, 1, 0)
+    assert review("2023-06-01") == Reviewed(None, 2, 0, 1, 0)
+    third = plan_of(person, 24, "2023-06-10")
+    with snapshot() as session:
+        views = plans_of(session, person, on=date(2023, 6, 10))
+    assert [view.id for view in views] == [first.id, second.id, third.id]
+    assert views[2].state.paid_minor == 0
+    assert broken_promises() == []
+
+
+def test_a_payment_taken_back_long_after_breaks_a_plan_that_was_kept(database: str) -> None:
+    person, named = owing(*AUTUMN)
+    plan = plan_of(person, 2, "2023-03-10", DECISION)
+    pay(plan.reference, 3 * IN_2022, "2023-03-30", payment_id="P 1")
+    assert review("2023-04-01").kept == 1
+    take_back("P 1", plan.reference, 3 * IN_2022, "2023-03-30", "2023-09-01")
+    assert review("2023-09-02").broken == 1
+    assert due(named.values(), "2023-09-02") == due(named.values(), "2023-09-02", relieved=False)
+    with snapshot() as session:
+        assert remissions_of(session, person)[0].standing == "broken"
+    assert broken_promises() == []
+
+
+def test_a_campaign_and_a_plan_on_one_day_do_not_disturb_each_other(database: str) -> None:
+    person, named = owing(*AUTUMN, "2023-02")
+    for period in AUTUMN:
+        pay(named[period], IN_2022, "2023-03-10")
+    plan = plan_of(person, 2, "2023-03-10")
+    assert grant(DECISION, "2023-03-10").granted == 1
+    assert review_remissions_of("2023-03-11").broken == 0
+    # What is credited was never owed, nor was its penalty of March.
+    before = seen(plan, "2023-03-12").state.paid_minor
+    credit(person, named["2023-02"], 5_000, "2023-03-12")
+    assert seen(plan, "2023-03-12").state.paid_minor == before + 5_050
     assert broken_promises() == []
 
 

@@ -310,6 +310,20 @@ def test_two_files_of_one_person_owe_once_and_keep_the_money(database: str) -> N
             )
 
 
+def test_files_are_not_merged_while_the_person_cannot_be_assessed(database: str) -> None:
+    keep, other = a_person(), a_person()
+    issue("2026-10")
+    changes(other, "accounts-simplified", "2026-10-01")
+    with transaction() as session:
+        query = "UPDATE contributor SET category_code = 'cpu' WHERE id = :id"
+        execute(session, query, {"id": keep})
+    with pytest.raises(Unusable, match="base"), transaction() as session:
+        merge_files(
+            session, keep, other, tariff(), because=WHY, key=process.signing_key(), now=NOON
+        )
+    assert in_line() == [other]
+
+
 def test_a_person_in_line_is_reassessed_once_however_many_do_it(database: str) -> None:
     people = [someone_is_billed("2026-10"), a_person()]
     for person in people:
@@ -344,7 +358,7 @@ def test_a_preview_says_what_would_be_done_and_does_nothing(database: str) -> No
     person = someone_is_billed("2026-10")
     changes(person, "accounts-simplified", "2026-10-01")
     with snapshot() as session:
-        said = preview(session, [person], tariff(), now=NOON)
+        said = list(preview(session, [person], tariff(), now=NOON))
     assert notes() == []
     assert said == bring(person)
     assert said[0].as_json()["notes"][0]["amount"] == "54.51"

@@ -8,10 +8,16 @@ from datetime import UTC, date, datetime
 import pytest
 
 from gateway import process
+from gateway.activities import lock_people
 from gateway.balances import balance
 from gateway.bills import read_bills, read_claims
 from gateway.db import execute, snapshot, transaction
+from gateway.dues import DueLine
 from gateway.errors import Unusable
+from gateway.events import tell
+from gateway.models import LineKind
+from gateway.notes import NewNote, write_notes
+from gateway.placing import carry_credit, hold_people, settle_invoices
 from gateway.reliefs import Reviewed
 from gateway.remissions import Granted, grant_remissions, remissions_of, review_remissions
 from gateway.reports import Statement
@@ -307,4 +313,36 @@ def test_of_two_at_once_one_grants(database: str) -> None:
     assert sorted(done) == [0, 1]
     with snapshot() as session:
         assert len(remissions_of(session, person)) == 1
+    assert broken_promises() == []
+
+
+def credit(person: int, reference: str, minor: int, day: str) -> None:
+    """Credit a part of an invoice, as a re-assessment does."""
+    line = DueLine(LineKind.ADJUSTMENT, -minor, "less income", "tax office", verified=True)
+    with transaction() as session:
+        lock_people(session, [person])
+        hold_people(session, [person])
+        query = "SELECT id FROM invoice WHERE reference = :reference"
+        invoice = execute(session, query, {"reference": reference}).scalar_one()
+        told = write_notes(session, [NewNote(invoice, line, "income return")], now=at(day))
+        settle_invoices(session, [invoice], key=process.signing_key(), now=at(day))
+        carry_credit(session, [person], key=process.signing_key(), now=at(day))
+        tell(session, told, now=at(day))
+
+
+def test_what_is_credited_later_was_paid_in_time_all_the_same(database: str) -> None:
+    person, named = beginning("2024-02", "2024-03", "2024-04")
+    assert grant(LOI, "2024-02-11").granted == 1
+    for month in YEAR[1:4]:
+        pay(named[month], IN_2024, f"{month}-20")
+    credit(person, named["2024-03"], 5_000, "2024-06-03")
+    assert review("2024-06-03") == Reviewed(None, 1, 0, 0, 0)
+
+    other, theirs = owing(*AUTUMN)
+    for period in AUTUMN:
+        pay(theirs[period], IN_2022, "2023-03-10")
+    assert grant(DECISION, "2023-03-11", other).granted == 1
+    credit(other, theirs["2022-11"], 5_000, "2023-04-03")
+    assert review("2023-04-04").broken == 0
+    assert statuses(theirs.values()) == {"paid"}
     assert broken_promises() == []

@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway.dues import DueLine, NotOwed, principal
 from gateway.models import Periodicity
-from gateway.periods import Period, parse_period, period_of
+from gateway.periods import EARLIEST, Period, parse_period, period_of
 from gateway.tariff import CategoryTariff, Tariff
 
 ONE_DAY: Final = timedelta(days=1)
@@ -48,10 +48,10 @@ class PersonFacts:
     activities: Sequence[Did] = ()
 
     def did(self) -> Iterator[Did]:
-        """Yield all activities within the days of registration."""
+        """Yield all activities within the days of registration, as far as there are periods."""
         own = Did(self.category, self.base_minor, self.category_since or self.registered_on)
         for each in (own, *self.activities):
-            since = max(each.since, self.registered_on)
+            since = max(each.since, self.registered_on, EARLIEST)
             until = _earlier(each.until, self.left_on)
             if until is None or since <= until:
                 yield replace(each, since=since, until=until)

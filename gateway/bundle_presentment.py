@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
+from gateway.allocation import CURRENT_OF_PLAN
 from gateway.clock import day_of
 from gateway.db import execute
 from gateway.instalments import InstalmentState, PlanStanding
@@ -112,8 +113,8 @@ def present_bundle(
     plan, current = None, list[Presentment]()
     if row["plan_id"] is not None:
         plan = _plan(session, row["plan_id"], day_of(now))
-        facts = {"id": row["id"], "who": row["contributor_id"], "made_on": row["made_on"]}
-        others = list(execute(session, _CURRENT, facts).scalars())
+        query = CURRENT_OF_PLAN.format(bundle=":id")
+        others = list(execute(session, query, {"id": row["id"]}).scalars())
         current = present_ids(session, others, now=now, validity_months=validity_months)
     payments = payments_of(session, "bundle_id", [row["id"]]).get(row["id"], ())
     return _presented(row, items, current, plan, payments, day_of(now))
@@ -181,16 +182,8 @@ def _plan(session: Session, plan_id: int, today: date) -> PresentedPlan:
 
 _BUNDLE: Final = """
     SELECT b.id, b.reference, b.kind, b.contributor_id, b.made_at, b.withdrawn_at,
-        plan.id AS plan_id, plan.made_on
+        plan.id AS plan_id
     FROM bundle b LEFT JOIN plan ON plan.bundle_id = b.id WHERE b.reference = :reference
 """
 
 _ITEMS: Final = "SELECT invoice_id FROM bundle_item WHERE bundle_id = :id ORDER BY position"
-
-_CURRENT: Final = """
-    SELECT id FROM invoice
-    WHERE contributor_id = :who AND due_on >= :made_on AND cancelled_at IS NULL
-        AND status IN ('open', 'part_paid')
-        AND NOT EXISTS (SELECT FROM bundle_item WHERE bundle_id = :id AND invoice_id = invoice.id)
-    ORDER BY due_on, id
-"""

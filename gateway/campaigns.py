@@ -420,7 +420,7 @@ class Because(StrEnum):
     INSTALMENT_UNPAID = "instalment-unpaid"
     CURRENT_DUE_UNPAID = "current-due-unpaid"
     PAYMENT_TAKEN_BACK = "payment-taken-back"
-    """What was paid in full was refunded or reversed."""
+    """What was paid in full, or the first payment of regular ones, was refunded or reversed."""
     PLAN_BROKEN = "plan-broken"
 
 
@@ -545,6 +545,11 @@ def state_of(
         return RemissionState(RemissionStanding.KEPT, granted_on)
     assert offer.regular_months is not None
     assert offer.grace_months is not None
+    # Not at once: money that a credit set free for a while has no invoice to show it.
+    if month_end(granted_on, offer.grace_months) < on:
+        first = first_payment_on(campaign, debts, on)
+        if first is None or first > granted_on:
+            return RemissionState(RemissionStanding.BROKEN, granted_on, Because.PAYMENT_TAKEN_BACK)
     since = month_end(granted_on) + timedelta(days=1)
     until = month_end(granted_on, offer.regular_months)
     dues = _new_periods(offer, debts)

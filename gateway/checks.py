@@ -227,10 +227,10 @@ _PAYMENTS: Final = (
                 JOIN ledger_account d ON d.id = t.debit_account_id
                 JOIN ledger_account c ON c.id = t.credit_account_id
                 WHERE t.payment_id = p.id AND t.reverses_id IS NULL
-                AND c.kind IN ('credit', 'suspense') AND (d.kind = 'clearing'
+                AND (c.kind = 'suspense' OR c.kind = 'credit' AND (d.kind = 'clearing'
                     OR NOT EXISTS (SELECT FROM invoice_note n WHERE n.invoice_id = t.invoice_id)
                     AND NOT EXISTS (SELECT FROM invoice_relief r
-                        WHERE r.invoice_id = t.invoice_id))))
+                        WHERE r.invoice_id = t.invoice_id)))))
             AND NOT EXISTS (SELECT FROM coded_exception e WHERE e.payment_id = p.id
                 AND e.code IN ('unknown_reference', 'overpaid', 'paid_twice', 'paid_cancelled'))
         """,

@@ -158,14 +158,21 @@ def _payments_of(plan: PlanFacts) -> PaidBy:
         ends = (each.ended_on for each in debt.bill.reliefs if each.ended_on is not None)
         parts.append((debt, sorted({*debt.days(), *ends}), dict[int, int]()))
 
-    def paid_by(day: date) -> int:
+    def due_by(day: date) -> int:
         due_minor = 0
         for debt, changes, known in parts:
             at = bisect_right(changes, day)
             if at not in known:
                 known[at] = _due_of_plan(debt, plan.made_on, day)
             due_minor += known[at]
-        return max(plan.amount_minor - due_minor, 0)
+        return due_minor
+
+    # What was charged on the day of the making after it, or came back of what had been paid or
+    # remitted before it, is due and not the plan's.
+    spread_minor = max(plan.amount_minor, due_by(plan.made_on))
+
+    def paid_by(day: date) -> int:
+        return min(max(spread_minor - due_by(day), 0), plan.amount_minor)
 
     return paid_by
 

@@ -5,15 +5,17 @@ keeps 16 of the 32 bytes: nobody guesses one of 2¹²⁸, and a year of 1.6 mill
 is 300 MB smaller. The lines are not in it: another check says that they sum to the amount, which
 is. A trigger keeps seals as they are; it binds whoever is not the owner of the database.
 
-Invoices from before there were seals have none, and none can be given to them. So an invoice
-without a seal is a finding only where one with a lower number has one. Whoever owns the database
-and takes away every seal there is makes all invoices look like those old ones.
+Invoices from before there were seals have none, and none can be given to them. Up to which number
+that is so, each seal says too: else whoever owns the database could take the seals of the oldest
+invoices, and they would look like those from before. Only who takes away every seal there is makes
+all invoices look so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -33,15 +35,22 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Sealer:
-    """Seals invoices with the key derived from a books' key."""
+    """Seals invoices with the key derived from a books' key (see `sealer_of`)."""
 
-    def __init__(self, key: BooksKey) -> None:
+    def __init__(self, key: BooksKey, unsealed_to: int) -> None:
+        """Prepare.
+
+        Args:
+            key: The books' key.
+            unsealed_to: The number of the last invoice from before there were seals, or 0.
+        """
         padded = key.derived(_PURPOSE).ljust(_BLOCK_BYTES, b"\0")
         self._inner: Final = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._inner.update(b"wasl invoice v1\n%d\n" % unsealed_to)
         self._outer: Final = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
     def seal(self, facts: bytes) -> bytes:
-        """Return the seal over these facts (see `facts_of`).
+        """Return the seal over these facts (see `facts_of`), under what all seals begin with.
 
         HMAC as its definition has it, from two states that hold the key already: for so short a
         text that is almost three times as fast as `hmac.digest`.
@@ -53,8 +62,8 @@ class Sealer:
 
 
 def facts_of(invoice_id: int, reference: bytes, contributor_id: int, terms: bytes) -> bytes:
-    """Return what a seal covers: a line for each fact, none ambiguous."""
-    return b"wasl invoice v1\n%d\n%b\n%d\n%b" % (invoice_id, reference, contributor_id, terms)
+    """Return what a seal covers of one invoice: a line for each fact, none ambiguous."""
+    return b"%d\n%b\n%d\n%b" % (invoice_id, reference, contributor_id, terms)
 
 
 def terms_of(
@@ -80,12 +89,14 @@ _SEALED: Final = (
 _STREAMED: Final = {"yield_per": 5_000}
 
 
-def refuse_another_home(session: Session, sealer: Sealer) -> None:
-    """Stop where invoices are sealed with another key: two keys could never be told right.
+def sealer_of(session: Session, key: BooksKey) -> Sealer:
+    """Return what seals the invoices of this database.
 
     Raises:
-        Unusable: The newest invoice is sealed with another key.
+        Unusable: The newest invoice is sealed with another key, or the oldest lost their seals: two
+            ways of sealing could never be told right.
     """
+    sealer = Sealer(key, _unsealed_to(session))
     # Of those from before there were seals, the newest has none: not searched through.
     newest = execute(
         session, f"SELECT {_SEALED} FROM invoice ORDER BY id DESC LIMIT 1"
@@ -95,24 +106,59 @@ def refuse_another_home(session: Session, sealer: Sealer) -> None:
             "The newest invoice is not sealed by this home's key: start Wasl with the WASL_HOME"
             " that has its books.key. If it is the right one, run wasl verify."
         )
+    return sealer
+
+
+def _unsealed_to(session: Session) -> int:
+    """Return the number of the last of the oldest invoices that have no seal; 0: the first has one.
+
+    Looked for by halves: there may be many millions of them.
+    """
+
+    def sealed_from(number: int) -> bool:
+        found = execute(
+            session,
+            "SELECT seal IS NOT NULL FROM invoice WHERE id >= :number ORDER BY id LIMIT 1",
+            {"number": number},
+        ).scalar_one_or_none()
+        return found is not False
+
+    if sealed_from(1):
+        return 0
+    last = execute(session, "SELECT max(id) FROM invoice").scalar_one()
+    return bisect_left(range(1, last + 2), True, key=sealed_from)
 
 
 def broken_seals(session: Session, key: BooksKey) -> Iterator[str]:
     """Yield each invoice that our key did not write as it stands. Flat in memory."""
-    sealer = Sealer(key)
-    first_sealed = None
+    unsealed_to = _told_by_seals(session, key)
+    sealer = Sealer(key, unsealed_to)
     rows = session.connection().execute(
         sa.text(f"SELECT {_SEALED} FROM invoice ORDER BY id"), execution_options=_STREAMED
     )
     for row in rows:
-        if row[-1] is None:
-            # The database numbers from 1: what is below was put there by hand.
-            if first_sealed is not None or row[0] < 1:
-                yield f"invoice {row[0]} ({row[1]})"
-            continue
-        first_sealed = first_sealed or row[0]
-        if not _holds(sealer, *row):
-            yield f"invoice {row[0]} ({row[1]})"
+        # The database numbers from 1: what is below was put there by hand.
+        stands = 1 <= row.id <= unsealed_to if row.seal is None else _holds(sealer, *row)
+        if not stands:
+            yield f"invoice {row.id} ({row.reference})"
+
+
+def _told_by_seals(session: Session, key: BooksKey) -> int:
+    """Return up to which number invoices have no seal, as the newest seals say, not the rows."""
+    seen = _unsealed_to(session)
+    newest = execute(
+        session,
+        f"SELECT {_SEALED} FROM invoice WHERE seal IS NOT NULL ORDER BY id DESC LIMIT {_ASKED}",
+    ).all()
+    for unsealed_to in (seen, 0):
+        sealer = Sealer(key, unsealed_to)
+        if any(_holds(sealer, *row) for row in newest):
+            return unsealed_to
+    # No seal is left, or none of these is ours: then all are broken.
+    return seen
+
+
+_ASKED: Final = 100
 
 
 def _holds(

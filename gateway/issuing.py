@@ -7,12 +7,16 @@ is the unique key's to judge; who is billed already is left out before.
 
 Most people are one category for the whole quarter, and cost nothing but their row. Who did several
 things in it, or has several files, is assessed one by one (gateway.assessment).
+
+Who cannot be priced (a base is missing or outside every band, a category is gone from the tariff)
+is left out and named; all others are billed. Nothing is kept about that: whoever asks is told of
+those who lack it now, and the next order tries them again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,13 +25,20 @@ from threading import Event
 from typing import Any, Final
 
 import psycopg
+import sqlalchemy as sa
+import structlog
 from psycopg.errors import DeadlockDetected, UniqueViolation
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from gateway import outbox
 from gateway.activities import read_people
-from gateway.assessment import Assessed, Assessor, quarter_of
+from gateway.assessment import (
+    Assessed,
+    Assessor,
+    PersonFacts,
+    everything_done,
+    quarter_of,
+)
 from gateway.clock import day_of
 from gateway.db import copy_blocks, execute, transaction
 from gateway.dues import DueLine, NotOwed
@@ -35,7 +46,7 @@ from gateway.errors import Unusable
 from gateway.events import Happening, take_the_end_of_the_feed
 from gateway.figures import in_force
 from gateway.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Billed, Rows, Terms
-from gateway.invoice_seals import Sealer, refuse_another_home
+from gateway.invoice_seals import Sealer, sealer_of
 from gateway.models import Periodicity
 from gateway.money import format_amount
 from gateway.periods import Period, parse_period, period_of
@@ -55,9 +66,22 @@ WORKERS: Final = 2
 written."""
 
 TRIES_MAX: Final = 5
-ISSUE_TASK: Final = "gateway.issue_chunks"
+NAMED_MAX: Final = 20
+"""Of people who cannot be billed, so many are named; the others are counted."""
+
 
 Progress = Callable[[int, int], None]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A person of whom cannot be told what they owe, and why."""
+
+    contributor_id: int
+    reason: str
+    """What to mend, in a sentence without the person's figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +93,10 @@ class IssueResult:
     """Owed for the period, and its days billed before."""
     total_minor: int
     """Sum of what was issued, in centimes."""
+    left_out: int = 0
+    """How many may owe the period, are not billed, and cannot be priced."""
+    first_left_out: tuple[LeftOut, ...] = ()
+    """The first of them, by their ids."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -87,6 +115,8 @@ class Order:
     """How many people its spans hold that may owe the period."""
     before: IssueResult
     """What had been done of it by others, or in another life."""
+    joined: bool
+    """Whether some of its spans were done by then."""
 
 
 # -- the order ------------------------------------------------------------------------------------
@@ -98,29 +128,32 @@ def order_issue(
     """Order a period's invoices of one category, or of all that are owed by such periods.
 
     An order of the same that is not finished is joined, and people enrolled since are added. The
-    caller owns the transaction. A worker is told of it.
+    caller owns the transaction. Workers look for open orders every few seconds.
 
     Raises:
         Unusable: The tariff has no such category, the period is not of its kind, or it lies more
             than a year ahead.
     """
     refuse_far(period, now)
-    scope = _Scope.of(tariff, period, category)
+    if category is not None and tariff.of(category).periodicity is not period.periodicity:
+        every = tariff.of(category).periodicity
+        raise Unusable(f"{category} is owed by the {every}, which {period.code} is not.")
     keep_categories(session, tariff)
+    scope = _Scope.of(session, tariff, period, category)
     run_id = _open_run(session, period, category, now)
-    before = _done(session, run_id)
-    if before is None:
+    before, done, left = _done(session, run_id)
+    if done and not left:
+        # It only lacks the word that it is finished.
         execute(session, "UPDATE issue_run SET finished_at = :now WHERE id = :id", _at(run_id, now))
         run_id = _open_run(session, period, category, now)
-        before = IssueResult(0, 0, 0)
+        before, done = IssueResult(0, 0, 0), 0
     _cut(session, run_id, scope)
     owing = execute(
         session,
         f"WITH {_SPECIAL} SELECT count(*) FROM contributor c WHERE {_PEOPLE}",
         {**scope.parameters, "first": 0, "last": _ID_MAX},
     ).scalar_one()
-    outbox.enqueue(session, ISSUE_TASK, now=now)
-    return Order(run_id, owing, before)
+    return Order(run_id, owing, before, joined=done > 0)
 
 
 def refuse_far(period: Period, now: datetime) -> None:
@@ -152,16 +185,17 @@ def _open_run(session: Session, period: Period, category: str | None, now: datet
     return _open_run(session, period, category, now) if found is None else found
 
 
-def _done(session: Session, run_id: int) -> IssueResult | None:
-    """Return what was done of a run that is open; None if it only lacks the word that it is."""
-    issued, already, total_minor, chunks, left = execute(
+def _done(session: Session, run_id: int) -> tuple[IssueResult, int, int]:
+    """Return what was issued of a run, how many of its spans are done, and how many are left."""
+    issued, already, total_minor, done, left = execute(
         session,
         "SELECT coalesce(sum(issued), 0), coalesce(sum(already), 0),"
-        " coalesce(sum(total_minor), 0)::bigint, count(*), count(*) FILTER (WHERE done_at IS NULL)"
+        " coalesce(sum(total_minor), 0)::bigint, count(done_at),"
+        " count(*) FILTER (WHERE done_at IS NULL)"
         " FROM issue_chunk WHERE run_id = :id",
         {"id": run_id},
     ).one()
-    return None if chunks and not left else IssueResult(issued, already, total_minor)
+    return IssueResult(issued, already, total_minor), done, left
 
 
 def _cut(session: Session, run_id: int, scope: _Scope) -> None:
@@ -215,36 +249,37 @@ class _Scope:
     period: Period
     quarter: Period
     codes: tuple[str, ...]
-    """Categories."""
+    """Categories that the tariff has; of an order of one that is gone, none."""
+    gone: tuple[str, ...]
+    """Categories of this kind that the tariff has no more. Whoever is in one cannot be priced."""
     billing: tuple[str, ...]
     """Periods whose invoices bar one of this period."""
 
     @classmethod
-    def of(cls, tariff: Tariff, period: Period, category: str | None) -> _Scope:
+    def of(cls, session: Session, tariff: Tariff, period: Period, category: str | None) -> _Scope:
         """Return what a run of a category, or of all, asks for.
 
-        Raises:
-            Unusable: The tariff has no such category, or the period is not of its kind.
+        An order may be older than the tariff: of a category that is gone, or is owed by other
+        periods now, it is worked off all the same.
         """
-        if category is None:
-            found = [c for c in tariff.category if c.periodicity is period.periodicity]
-        else:
-            found = [tariff.of(category)]
-            if found[0].periodicity is not period.periodicity:
-                raise Unusable(
-                    f"{category} is owed by the {found[0].periodicity}, which {period.code} is not."
-                )
-        return cls(
-            period,
-            quarter_of(period),
-            tuple(each.code for each in found),
-            (period.code, *_overlapping(period)),
+        known = {c.code: c.periodicity for c in tariff.category}
+        rows = execute(
+            session,
+            "SELECT code FROM category WHERE periodicity = :every ORDER BY code",
+            {"every": period.periodicity},
         )
+        codes = [code for code, every in known.items() if every is period.periodicity]
+        gone = [code for code in rows.scalars() if code not in known]
+        if category is not None:
+            codes = [code for code in codes if code == category]
+            gone = [code for code in gone if code == category]
+        billing = (period.code, *_overlapping(period))
+        return cls(period, quarter_of(period), tuple(codes), tuple(gone), billing)
 
     @property
     def parameters(self) -> dict[str, Any]:
         return {
-            "categories": list(self.codes),
+            "categories": [*self.codes, *self.gone],
             "period": self.period.code,
             "starts_on": self.period.starts_on,
             "ends_on": self.period.ends_on,
@@ -276,6 +311,9 @@ _PEOPLE: Final = """c.id BETWEEN :first AND :last AND c.merged_into_id IS NULL A
         AND (c.left_on IS NULL OR c.left_on >= :starts_on)
     OR c.id IN (SELECT id FROM special)
 )"""
+
+_IS_SPECIAL: Final = """(coalesce(c.category_since > :quarter_starts_on, false)
+    OR c.id IN (SELECT id FROM special))"""
 
 # One of the period itself bars another for ever, cancelled or not; one of the other kind as long as
 # anything is charged on it: a re-assessment may have credited all of it.
@@ -317,25 +355,27 @@ def issue_invoices(
 
     Raises:
         Unusable: The tariff has no such category, the period is not of its kind, it lies more
-            than a year ahead, or a base cannot be priced.
+            than a year ahead, or invoices are sealed with another key.
     """
-    with transaction() as session:
-        refuse_another_home(session, Sealer(key))
-        order = order_issue(session, tariff, period, category=category, now=clock())
     issuer = Issuer(tariff, key, clock)
-    work_off(order, issuer, progress=progress, workers=workers)
+    issued, total_minor, joined = 0, 0, True
+    # Of an order that is joined, spans were done on what was known then: it is followed by another,
+    # which bills who was enrolled late, or could not be priced before.
+    while joined:
+        with transaction() as session:
+            sealer_of(session, key)
+            order = order_issue(session, tariff, period, category=category, now=clock())
+        work_off(order, issuer, progress=progress, workers=workers)
+        with transaction() as session:
+            finish(session, order.run_id, now=clock())
+            done, _, _ = _done(session, order.run_id)
+        already = done.already + order.before.issued - issued
+        issued += done.issued - order.before.issued
+        total_minor += done.total_minor - order.before.total_minor
+        joined = order.joined
     with transaction() as session:
-        finish(session, order.run_id, now=clock())
-        issued, already, total_minor = execute(
-            session,
-            "SELECT coalesce(sum(issued), 0), coalesce(sum(already), 0),"
-            " coalesce(sum(total_minor), 0)::bigint FROM issue_chunk WHERE run_id = :id",
-            {"id": order.run_id},
-        ).one()
-    before = order.before
-    return IssueResult(
-        issued - before.issued, already + before.issued, total_minor - before.total_minor
-    )
+        count, first = find_left_out(session, tariff, period, category=category)
+    return IssueResult(issued, already, total_minor, count, first)
 
 
 def work_off(order: Order, issuer: Issuer, *, progress: Progress, workers: int) -> None:
@@ -365,19 +405,27 @@ def issue_some(
 ) -> int:
     """Do spans of open runs for some seconds; return how many. For workers: any number at once.
 
-    Opens a transaction per span.
+    Opens a transaction per span. Who is left out of one is logged.
 
     Raises:
-        Unusable: Invoices are sealed with another key, or a base cannot be priced.
+        Unusable: Invoices are sealed with another key.
     """
     open_runs = "SELECT id FROM issue_run WHERE finished_at IS NULL ORDER BY id"
     with transaction() as session:
         runs = execute(session, open_runs).scalars().all()
         if runs:
-            refuse_another_home(session, Sealer(key))
+            sealer_of(session, key)
     issuer, until, count = Issuer(tariff, key, clock), time.monotonic() + seconds, 0
-    while runs and time.monotonic() < until and issuer.run_next() is not None:
+    while runs and time.monotonic() < until and (ran := issuer.run_next()) is not None:
         count += 1
+        if ran.left_out:
+            log.warning(
+                "not_billed",
+                run=ran.run_id,
+                people=len(ran.left_out),
+                first=[each.contributor_id for each in ran.left_out[:NAMED_MAX]],
+                reason=ran.left_out[0].reason,
+            )
     for run_id in runs:
         with transaction() as session:
             finish(session, run_id, now=clock())
@@ -404,6 +452,8 @@ class Ran:
     issued: int
     done: int
     """People of the run who were found billed, or were billed, so far."""
+    left_out: tuple[LeftOut, ...]
+    """Those of the span who cannot be priced."""
 
 
 class Issuer:
@@ -428,7 +478,8 @@ class Issuer:
         self._tariff = tariff
         self._key = key
         self._clock = clock
-        self._sealer = Sealer(key) if sealed else None
+        self._sealed = sealed
+        self._sealer: Sealer | None = None
 
     def run_next(self, run_id: int | None = None, *, wait: bool = False) -> Ran | None:
         """Do the next span of a run, or of any; None if all are done or in others' hands.
@@ -439,9 +490,6 @@ class Issuer:
         Args:
             run_id: The run; None for any that is open.
             wait: Wait for a span that another has in hand, and do it if they did not.
-
-        Raises:
-            Unusable: A base cannot be priced.
         """
         for tries_left in reversed(range(TRIES_MAX)):
             try:
@@ -460,10 +508,13 @@ class Issuer:
 
     def _run(self, session: Session, claimed: _Claimed) -> Ran:
         now = self._clock()
-        scope = _Scope.of(self._tariff, parse_period(claimed.period), claimed.category)
-        _take_turns(session, scope.period)
+        period = parse_period(claimed.period)
+        _take_turns(session, period)
+        scope = _Scope.of(session, self._tariff, period, claimed.category)
         owed = _owed(session, self._tariff, scope, claimed.first_id, claimed.last_id)
         if owed.people:
+            if self._sealed and self._sealer is None:
+                self._sealer = sealer_of(session, self._key)
             rows = Rows(*_bill(session, self._tariff, scope.period, owed, now), self._sealer)
             _write(session, rows)
             carry(session, [person for person, _ in owed.people], key=self._key, now=now)
@@ -483,7 +534,8 @@ class Issuer:
                 "position": claimed.position,
             },
         ).scalar_one()
-        return Ran(claimed.run_id, len(owed.people), done + len(owed.people) + owed.already)
+        finished = done + len(owed.people) + owed.already
+        return Ran(claimed.run_id, len(owed.people), finished, tuple(owed.left_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,6 +584,7 @@ class _Owed:
     lines: list[tuple[str, DueLine]] = field(default_factory=list)
     """By category; each once, though many bases owe it."""
     already: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
     _places: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
 
     def place(self, category: str, line: DueLine) -> int:
@@ -543,8 +596,16 @@ class _Owed:
         return self._places[key]
 
 
-def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_id: int) -> _Owed:
-    """Return who of a span of ids owes the period and is not billed for any day of it.
+def _owed(
+    session: Session,
+    tariff: Tariff,
+    scope: _Scope,
+    first_id: int,
+    last_id: int,
+    only: Sequence[int] | None = None,
+) -> _Owed:
+    """Return who of a span of ids, or only of these in it, owes the period and is not billed for
+    any day of it, and who cannot be priced.
 
     The decision is the pure functions', once for each base, so that the issue and a quote can
     never disagree.
@@ -557,13 +618,12 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
         # each person: a join of the two would read all invoices there are for each span.
         f"""
         WITH {_SPECIAL}
-        SELECT c.id, c.category_code, c.category_base_minor,
-            coalesce(c.category_since > :quarter_starts_on, false)
-                OR c.id IN (SELECT id FROM special),
+        SELECT c.id, c.category_code, c.category_base_minor, {_IS_SPECIAL},
             EXISTS (SELECT FROM invoice WHERE contributor_id = c.id AND {_BILLED} OFFSET 0)
-        FROM contributor c WHERE {_PEOPLE} ORDER BY c.id
+        FROM contributor c WHERE {_PEOPLE} {"" if only is None else "AND c.id = ANY(:only)"}
+        ORDER BY c.id
         """,
-        {**scope.parameters, "first": first_id, "last": last_id},
+        {**scope.parameters, "first": first_id, "last": last_id, "only": only},
     ).all()
     owed, assessor, special = _Owed(), Assessor(tariff), []
     prices = _Prices(tariff, assessor, scope, owed)
@@ -573,9 +633,13 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
             special.append(person)
             continue
         try:
-            place = flat[category]
-        except KeyError:
-            place = prices.place_for(person, category, base)
+            place = flat[category] if category in flat else prices.place_for(category, base)
+        except Unusable as error:
+            if is_billed:
+                owed.already += 1
+            else:
+                owed.left_out.append(LeftOut(person, str(error)))
+            continue
         if place is None:
             continue
         if is_billed:
@@ -585,6 +649,57 @@ def _owed(session: Session, tariff: Tariff, scope: _Scope, first_id: int, last_i
     if special:
         _add_special(session, assessor, scope, special, owed)
     return owed
+
+
+def find_left_out(
+    session: Session, tariff: Tariff, period: Period, *, category: str | None
+) -> tuple[int, tuple[LeftOut, ...]]:
+    """Return how many may owe a period, are not billed and cannot be priced, and the first of them.
+
+    Asked of all as they are now, whoever did the spans. Each base is priced once; only people with
+    one that cannot be, and who did several things, are looked at one by one. Changes nothing.
+    """
+    scope = _Scope.of(session, tariff, period, category)
+    execute(session, "SET LOCAL jit = off")
+    everybody = {**scope.parameters, "first": 0, "last": _ID_MAX}
+    bases = session.connection().execute(
+        sa.text(
+            f"WITH {_SPECIAL} SELECT DISTINCT category_code, category_base_minor"
+            f" FROM contributor c WHERE {_PEOPLE} AND category_code = ANY(:categories)"
+        ),
+        everybody,
+        execution_options={"yield_per": CHUNK},
+    )
+    prices = _Prices(tariff, Assessor(tariff), scope, _Owed())
+    refused = [(code, base) for code, base in bases if not prices.can_be_told(code, base)]
+    asked = {
+        "codes": [code for code, _ in refused],
+        "bases": [-1 if base is None else base for _, base in refused],
+        "size": CHUNK,
+    }
+    left_out: list[LeftOut] = []
+    count, after = 0, 0
+    while True:
+        ids = execute(
+            session,
+            f"""
+            WITH {_SPECIAL} SELECT c.id FROM contributor c WHERE {_PEOPLE} AND ({_IS_SPECIAL}
+                OR (c.category_code, coalesce(c.category_base_minor, -1)) IN (SELECT code, base
+                    FROM unnest(CAST(:codes AS text[]), CAST(:bases AS bigint[])) AS r (code, base))
+            ) AND NOT EXISTS (
+                SELECT FROM invoice WHERE contributor_id = c.id AND {_BILLED} OFFSET 0)
+            ORDER BY c.id LIMIT :size
+            """,
+            {**everybody, **asked, "first": after + 1},
+        ).scalars()
+        found = list(ids)
+        if not found:
+            return count, tuple(left_out)
+        owed = _owed(session, tariff, scope, found[0], found[-1], found)
+        count += len(owed.left_out)
+        owed.left_out.sort(key=lambda each: each.contributor_id)
+        left_out += owed.left_out[: NAMED_MAX - len(left_out)]
+        after = found[-1]
 
 
 class _Prices:
@@ -602,23 +717,32 @@ class _Prices:
             for category in map(tariff.of, scope.codes)
             if category.scale and category.first_period.starts_on <= scope.period.starts_on
         }
+        self._gone = frozenset(scope.gone)
         self._places: dict[tuple[str, int], int | None] = {}
         self.flat: dict[str, int | None] = {}
         """The places of categories that owe the same whatever the base, once they were asked."""
 
-    def place_for(self, person: int, category: str, base_minor: int | None) -> int | None:
-        """Return the place of what a person owes; None if it is nothing.
+    def place_for(self, category: str, base_minor: int | None) -> int | None:
+        """Return the place of what is owed; None if it is nothing.
 
         Raises:
-            Unusable: A base is needed and absent, or outside every band.
+            Unusable: A base is needed and absent, or outside every band, or the tariff has no such
+                category.
         """
-        try:
-            place = self._place(category, base_minor)
-        except Unusable as error:
-            raise Unusable(f"Contributor {person} cannot be billed: {error}") from None
+        if category in self._gone:
+            raise Unusable(f"The tariff has no category {category!r} any more.")
+        place = self._place(category, base_minor)
         if category not in self._scales:
             self.flat[category] = place
         return place
+
+    def can_be_told(self, category: str, base_minor: int | None) -> bool:
+        """Say whether a category and base can be priced, if only at nothing."""
+        try:
+            self.place_for(category, base_minor)
+        except Unusable:
+            return False
+        return True
 
     def _place(self, category: str, base_minor: int | None) -> int | None:
         scale = self._scales.get(category)
@@ -645,8 +769,18 @@ def _add_special(
         {**scope.parameters, "files": list(owners)},
     )
     barred = {owners[file] for file in billed.scalars()}
+    asked = {*scope.codes, *scope.gone}
     for person in people:
-        assessed = assessor.period(list(found[person].files.values()), scope.period)
+        files = list(found[person].files.values())
+        try:
+            assessed = assessor.period(files, scope.period)
+        except Unusable as error:
+            if _did_any(files, asked, scope.period):
+                if person in barred:
+                    owed.already += 1
+                else:
+                    owed.left_out.append(LeftOut(person, str(error)))
+            continue
         if not isinstance(assessed, Assessed) or assessed.category not in scope.codes:
             continue
         if person in barred:
@@ -655,14 +789,28 @@ def _add_special(
             owed.people.append((person, owed.place(assessed.category, assessed.line)))
 
 
+def _did_any(files: Sequence[PersonFacts], categories: Set[str], period: Period) -> bool:
+    """Say whether a person did something of these categories in a period."""
+    return any(
+        did.category in categories
+        and did.since <= period.ends_on
+        and (did.until is None or did.until >= period.starts_on)
+        for did in everything_done(files)
+    )
+
+
 def assess_person(
     session: Session, tariff: Tariff, contributor_id: int, period: Period
 ) -> Assessed | NotOwed:
     """Return what a person owes for a period by all that is known of them, or why nothing.
 
+    Keeps re-assessments and merges of files waiting until the caller's transaction ends: one in
+    between would see no invoice to put right, and `issue_one` would bill what was true before.
+
     Raises:
         Unusable: There is no such person, or a base cannot be priced.
     """
+    _take_turns(session, period)
     person = read_people(session, [contributor_id]).get(contributor_id)
     if person is None:
         raise Unusable("No such contributor, or the file of one who has another that stands.")
@@ -693,8 +841,7 @@ def issue_one(
             invoices are sealed with another key.
     """
     refuse_far(period, now)
-    sealer = Sealer(key)
-    refuse_another_home(session, sealer)
+    sealer = sealer_of(session, key)
     _take_turns(session, period)
     billing = [period.code, *_overlapping(period)]
     other = execute(

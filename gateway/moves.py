@@ -38,24 +38,30 @@ def moved_happening(moved: Moved) -> Happening:
     )
 
 
+GIVEN_BACK: Final = "its money was given back"
+
+
+def why_used_up(moved: Moved) -> str:
+    """Return why nothing is to be decided any more about a payment whose last credit was used."""
+    return f"its money paid the invoice of {moved.invoice.period}"
+
+
 def resolve_used_up(
     session: Session, used_up: Mapping[Key, str], *, now: datetime
 ) -> list[Handled]:
-    """Close what was asked about the credit of payments that pays invoices now, all of it.
+    """Close what was asked about money of payments beyond what was due, of which none is left.
 
     Args:
         session: Whose transaction it is.
-        used_up: Of each payment, the period of the invoice that its last credit pays.
+        used_up: Of each payment, why there is none.
         now: The business clock.
     """
-    by_period: dict[str, list[str]] = {}
-    for (provider, named), period in used_up.items():
-        by_period.setdefault(period, []).append(f"payment:{provider}/{named}")
+    by_reason: dict[str, list[str]] = {}
+    for (provider, named), because in used_up.items():
+        by_reason.setdefault(because, []).append(f"payment:{provider}/{named}")
     return [
         each
-        for period, subjects in by_period.items()
+        for because, subjects in by_reason.items()
         for code in CREDIT_CODES
-        for each in resolve_exceptions(
-            session, code, subjects, because=f"its money paid the invoice of {period}", now=now
-        )
+        for each in resolve_exceptions(session, code, subjects, because=because, now=now)
     ]

@@ -19,7 +19,7 @@ from gateway.events import Happening, tell
 from gateway.figures import in_force
 from gateway.models import EventType, LineKind
 from gateway.money import AMOUNT_MINOR_MAX, format_amount
-from gateway.placing import hold_people, settle_invoices
+from gateway.placing import carry_credit, hold_people, settle_invoices
 from gateway.references import format_reference
 from gateway.rules import keep_rules, why_of
 from gateway.seals import BooksKey
@@ -96,14 +96,15 @@ def charge_fee(
     key: BooksKey,
     now: datetime,
 ) -> None:
-    """Charge a recovery fee on an invoice, due as other charges after the issue are.
+    """Charge a recovery fee on an invoice, due as other charges after the issue are; or take back
+    what was charged by mistake.
 
     The caller owns the transaction. Nothing but its commit should follow.
 
     Args:
         session: Whose transaction it is.
         reference: Of the invoice, its twelve digits.
-        amount_minor: Centimes, more than nothing.
+        amount_minor: Centimes; negative to take back so much.
         tariff: Says by when such a charge is to be paid.
         source: The document that orders it.
         because: What made it necessary. No names.
@@ -111,11 +112,11 @@ def charge_fee(
         now: The business clock.
 
     Raises:
-        Unusable: There is no such invoice, it is cancelled, the amount is no amount to charge, or
-            source or reason are empty.
+        Unusable: There is no such invoice, it is cancelled, the amount is no amount to charge or
+            more than the fees to be taken back, or source or reason are empty.
     """
     source, because = source.strip(), because.strip()
-    if not 0 < amount_minor <= AMOUNT_MINOR_MAX:
+    if not 0 < abs(amount_minor) <= AMOUNT_MINOR_MAX:
         raise Unusable(f"A fee of {format_amount(amount_minor)} MAD cannot be charged.")
     if not source or not because:
         raise Unusable("Say which document orders the fee, and why.")
@@ -134,11 +135,12 @@ def charge_fee(
         verified=True,
         facts={"form": "recovery-fee"},
     )
-    due_on = regularisation_due_on(tariff, day_of(now))
+    due_on = regularisation_due_on(tariff, day_of(now)) if amount_minor > 0 else None
     lock_people(session, [invoice.contributor_id])
     hold_people(session, [invoice.contributor_id])
     told = write_notes(session, [NewNote(invoice.id, line, because, due_on)], now=now)
     settle_invoices(session, [invoice.id], key=key, now=now)
+    carry_credit(session, [invoice.contributor_id], key=key, now=now)
     tell(session, told, now=now)
 
 

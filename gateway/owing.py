@@ -112,8 +112,9 @@ _ROWS: Final = f"""
 """
 
 _RELIEFS: Final = """
-    SELECT invoice_id, granted_on, plan_id, rule, facts, source, verified
-    FROM invoice_relief JOIN rule ON rule.id = rule_id
+    SELECT invoice_id, granted_on, CASE WHEN kept_on IS NULL THEN plan_id END AS plan_id, rule.rule,
+        facts, source, verified
+    FROM invoice_relief JOIN rule ON rule.id = rule_id LEFT JOIN plan ON plan.id = plan_id
     WHERE invoice_id = ANY(:ids) ORDER BY invoice_relief.id
 """
 

@@ -20,7 +20,7 @@ from sqlmodel import Session, SQLModel
 
 from gateway import outbox
 from gateway.accounts import Posting
-from gateway.allocation import BUNDLE_ORDER, CURRENT_FIRST
+from gateway.allocation import BUNDLE_ORDER, CURRENT_FIRST, CURRENT_OF_PLAN
 from gateway.db import execute, insert_all
 from gateway.debts import (
     Debts,
@@ -79,7 +79,7 @@ class Batch:
     attempts_lapsed: list[tuple[str, str]] = field(default_factory=list)
     told: list[tuple[Key, Happening]] = field(default_factory=list)
     used_up: dict[Key, str] = field(default_factory=dict)
-    """Payments whose credit pays an invoice now, all of it, and of which period."""
+    """Payments of which nothing lies beyond what is due any more, and why."""
 
     def quoted_by(self, payment: PaymentState) -> Quoted | None:
         """Return what a payment quoted, as it stands."""
@@ -184,21 +184,12 @@ def _bundles(
 
 
 # What a plan spreads is paid after what came due since it was made: both the oldest first.
-_BUNDLES: Final = """
+_BUNDLES: Final = f"""
     SELECT b.id, b.reference, b.kind, b.contributor_id, b.withdrawn_at IS NOT NULL AS withdrawn,
         ARRAY(SELECT item.invoice_id FROM bundle_item item
             JOIN invoice i ON i.id = item.invoice_id WHERE item.bundle_id = b.id
             ORDER BY CASE WHEN b.kind = 'plan' THEN i.due_on END, item.position) AS items,
-        ARRAY(SELECT i.id FROM plan
-            JOIN contributor asked ON asked.id = plan.contributor_id
-            JOIN contributor file ON coalesce(file.merged_into_id, file.id)
-                = coalesce(asked.merged_into_id, asked.id)
-            JOIN invoice i ON i.contributor_id = file.id
-            WHERE plan.bundle_id = b.id AND i.due_on >= plan.made_on
-                AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL
-                AND NOT EXISTS (SELECT FROM bundle_item item
-                    WHERE item.bundle_id = b.id AND item.invoice_id = i.id)
-            ORDER BY i.due_on, i.id) AS current
+        ARRAY({CURRENT_OF_PLAN.format(bundle="b.id")}) AS current
     FROM bundle b WHERE b.reference = ANY(:references) OR b.id = ANY(:ids)
 """
 

@@ -26,7 +26,13 @@ from gateway.exception_queue import (
 )
 from gateway.models import EventType, ExceptionCode, ReturnKind
 from gateway.money import format_amount
-from gateway.moves import CREDIT_CODES, moved_happening, resolve_used_up
+from gateway.moves import (
+    CREDIT_CODES,
+    GIVEN_BACK,
+    moved_happening,
+    resolve_used_up,
+    why_used_up,
+)
 from gateway.payment_batch import Batch, lock_providers, read, write
 from gateway.placements import InvoiceState, Key, Moved, PaymentState, Quoted
 from gateway.references import read_reference
@@ -211,6 +217,8 @@ def _keep(batch: Batch, at: Key, quoted: Quoted | None, decision: Decision) -> N
         batch.receipts.append(at)
     for note in decision.notes:
         _find(batch, at, note)
+    if decision.outcome in _GIVES_BACK and batch.payments[at].loose_minor == 0:
+        batch.used_up[at] = GIVEN_BACK
     if decision.outcome in _TOLD and decision.postings:
         happening = _happening(_TOLD[decision.outcome], batch.payments[at], quoted)
         batch.told.append((at, happening))
@@ -226,7 +234,7 @@ def _keep_moved(batch: Batch, moved: Moved) -> None:
     if moved.off_minor:
         _find(batch, at, made_room(moved))
     elif moved.used_up:
-        batch.used_up[at] = moved.invoice.period
+        batch.used_up[at] = why_used_up(moved)
     if moved.postings:
         batch.told.append((at, moved_happening(moved)))
 
@@ -238,6 +246,7 @@ def _find(batch: Batch, at: Key, note: Note) -> None:
         batch.used_up.pop(at, None)
 
 
+_GIVES_BACK: Final = {"returned", "reversed"}
 _TOLD: Final = {
     "booked": EventType.PAYMENT_BOOKED,
     "returned": EventType.PAYMENT_RETURNED,

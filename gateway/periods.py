@@ -6,9 +6,13 @@ import calendar
 import re
 from dataclasses import dataclass
 from datetime import date
+from typing import Final
 
 from gateway.errors import Unusable
 from gateway.models import Periodicity
+
+EARLIEST: Final = date(2000, 1, 1)
+"""There is no period before it. People may well have been registered somewhere before."""
 
 _MONTH = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII)
 _QUARTER = re.compile(r"([0-9]{4})-Q([1-4])", re.ASCII)
@@ -41,7 +45,7 @@ def parse_period(text: str) -> Period:
         raise Unusable(
             f"{text!r} is not a period: write a month as 2026-11 or a quarter as 2026-Q4."
         )
-    if year < 2000:
+    if year < EARLIEST.year:
         raise Unusable(f"{text!r} is not a period: no contribution was owed before 2021.")
     ends_on = date(year, last, calendar.monthrange(year, last)[1])
     return Period(text, periodicity, date(year, first, 1), ends_on)

@@ -141,6 +141,12 @@ class PaymentState:
         """What of it is somebody's credit."""
         return sum(self.credits.values())
 
+    @property
+    def loose_minor(self) -> int:
+        """What of it no invoice needs: credit, or in suspense."""
+        standing = where_it_lies(self.postings)
+        return standing.credit_minor + standing.suspense_minor
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

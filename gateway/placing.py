@@ -20,6 +20,7 @@ from typing import Final
 from sqlmodel import Session
 
 from gateway import ledger
+from gateway.accounts import SUSPENSE
 from gateway.allocation import CURRENT_FIRST, OLDEST_FIRST
 from gateway.booking import made_room
 from gateway.clock import day_of
@@ -34,7 +35,7 @@ from gateway.debts import (
 )
 from gateway.events import tell
 from gateway.exception_queue import Finding, open_exceptions, opened_events, resolved_events
-from gateway.moves import moved_happening, resolve_used_up
+from gateway.moves import moved_happening, resolve_used_up, why_used_up
 from gateway.placements import InvoiceState, Key, Moved, PaymentState, credit_of, settle
 from gateway.seals import BooksKey
 
@@ -47,8 +48,10 @@ def hold_people(session: Session, contributor_ids: Sequence[int]) -> None:
     owns the transaction.
     """
     files = _files(session, contributor_ids)
-    mine = {"files": list(files), "codes": [credit_of(at) for at in files]}
-    payments = lock_payments(session, f"WHERE p.id IN ({_LOTS} UNION {_PAYING_ALL})", mine)
+    mine = {"files": list(files)}
+    wanted = {payment_id for payment_id, _ in _lots(session, files)}
+    wanted.update(execute(session, _PAYING_ALL, mine).scalars())
+    payments = _lock(session, wanted)
     theirs = execute(session, "SELECT id FROM invoice WHERE contributor_id = ANY(:files)", mine)
     ids = invoices_of(session, payments.values()).union(theirs.scalars())
     execute(
@@ -132,21 +135,16 @@ def carry_credit(
         first: Invoices that come before all others.
     """
     files = _files(session, contributor_ids)
-    codes = [credit_of(at) for at in files]
-    lots = execute(session, _LOTS_OF, {"codes": codes}).all() if codes else []
+    lots = _lots(session, files)
     people = {files[owner] for _, owner in lots}
     theirs = [at for at, person in files.items() if person in people]
     rows = execute(session, _OPEN, {"files": theirs}).all() if theirs else []
     if not rows:
         return
     open_ids = [row.id for row in rows]
-    lot_ids = {payment_id for payment_id, _ in lots}
     # Those that pay already may have to make room for money of an earlier day.
-    payments = lock_payments(
-        session,
-        f"WHERE p.id = ANY(:lots) OR p.id IN ({_PAYING})",
-        {"lots": sorted(lot_ids), "invoices": open_ids},
-    )
+    paying = execute(session, _PAYING, {"invoices": open_ids}).scalars()
+    payments = _lock(session, {payment_id for payment_id, _ in lots}.union(paying))
     locked = dict(payments)
     touched = {*open_ids, *invoices_of(session, payments.values())}
     debts = lock_debts(session, touched, payments=payments)
@@ -245,21 +243,36 @@ def _files(session: Session, contributor_ids: Sequence[int]) -> dict[int, int]:
     return {row.id: row.person for row in rows}
 
 
+def _lots(session: Session, contributor_ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the payments of which something is credit of these files, each with whose it is."""
+    codes = [credit_of(at) for at in contributor_ids]
+    query = "SELECT id, owner FROM ledger_account WHERE code = ANY(:codes)"
+    owners = {row.id: int(row.owner) for row in execute(session, query, {"codes": codes})}
+    if not owners:
+        return []
+    # By the ids themselves: from a join, the database takes these few accounts for as busy as the
+    # providers', and reads all the books.
+    rows = execute(session, _LOTS, {"accounts": list(owners)})
+    return [(row.payment_id, owners[row.account_id]) for row in rows]
+
+
+def _lock(session: Session, payment_ids: Iterable[int]) -> dict[Key, PaymentState]:
+    return lock_payments(session, "WHERE p.id = ANY(:ids)", {"ids": sorted(payment_ids)})
+
+
 def _owner(code: str) -> int:
     return int(code.partition(":")[2])
 
 
-_LOTS_OF: Final = """
-    SELECT payment_id, CAST(owner AS bigint) AS owner FROM (
-        SELECT a.owner, t.payment_id, t.amount_minor
-        FROM ledger_account a JOIN ledger_transfer t ON t.credit_account_id = a.id
-        WHERE a.code = ANY(:codes)
+_LOTS: Final = """
+    SELECT payment_id, account_id FROM (
+        SELECT credit_account_id AS account_id, payment_id, amount_minor
+        FROM ledger_transfer WHERE credit_account_id = ANY(:accounts)
         UNION ALL
-        SELECT a.owner, t.payment_id, -t.amount_minor
-        FROM ledger_account a JOIN ledger_transfer t ON t.debit_account_id = a.id
-        WHERE a.code = ANY(:codes)
+        SELECT debit_account_id, payment_id, -amount_minor
+        FROM ledger_transfer WHERE debit_account_id = ANY(:accounts)
     ) AS passed WHERE payment_id IS NOT NULL
-    GROUP BY payment_id, owner HAVING sum(amount_minor) > 0
+    GROUP BY payment_id, account_id HAVING sum(amount_minor) > 0
 """
 _CARRIED: Final = """
     SELECT q.invoice_id AS quoted, a.invoice_id AS holder
@@ -269,7 +282,6 @@ _CARRIED: Final = """
         AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL
     GROUP BY q.id, q.invoice_id, a.invoice_id HAVING sum(a.amount_minor) > 0
 """
-_LOTS: Final = f"SELECT payment_id FROM ({_LOTS_OF}) AS lot"
 _PAYING: Final = """
     SELECT payment_id FROM allocation WHERE invoice_id = ANY(:invoices)
     GROUP BY payment_id, invoice_id HAVING sum(amount_minor) <> 0
@@ -320,7 +332,7 @@ def _finish(
     allocations = [each for one in moved for each in one.allocations]
     write_debts(session, invoices, allocations, ids, now=now)
     opened = open_exceptions(session, _to_be_decided(moved), now=now)
-    used_up = {each.payment.key: each.invoice.period for each in moved if each.used_up}
+    used_up = {each.payment.key: why_used_up(each) for each in moved if each.used_up}
     closed = resolve_used_up(session, used_up, now=now)
     postings = [
         replace(posting, payment_id=each.payment.id) for each in moved for posting in each.postings
@@ -331,14 +343,16 @@ def _finish(
 
 
 def _to_be_decided(moved: Sequence[Moved]) -> list[Finding]:
-    """Return what a person must know of money that became credit, if it is still.
+    """Return what a person must know of money that an invoice needs no more.
 
-    What a note or a relief set free is no surprise: whoever wrote that said why.
+    Credit that a note or a relief set free is no surprise: whoever wrote that said why, and it pays
+    what is owed next. What is nobody's waits for a person, whatever set it free.
     """
     findings = []
     for each in moved:
         bill = each.invoice.bill
-        if each.off_minor and not (bill.notes or bill.reliefs):
+        waits = any(posting.credit == SUSPENSE for posting in each.postings)
+        if each.off_minor and (waits or not (bill.notes or bill.reliefs)):
             note = made_room(each)
             subject = f"payment:{each.payment.name}"
             findings.append(Finding(note.code, subject, note.detail, each.payment.id))

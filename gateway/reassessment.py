@@ -39,7 +39,7 @@ from gateway.errors import Unusable
 from gateway.events import take_the_end_of_the_feed, tell
 from gateway.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Rows, Terms
 from gateway.invoice_rows import Billed as ToIssue
-from gateway.invoice_seals import Sealer, refuse_another_home
+from gateway.invoice_seals import sealer_of
 from gateway.issuing import AHEAD_DAYS_MAX
 from gateway.models import LineKind
 from gateway.money import format_amount
@@ -459,8 +459,7 @@ def _issue(
     """Issue what was never billed; return the events, to be written last."""
     if not missing:
         return None
-    sealer = Sealer(key)
-    refuse_another_home(session, sealer)
+    sealer = sealer_of(session, key)
     rules = keep_rules(session, [each.line for each in missing])
     terms = [
         Terms(

@@ -82,6 +82,8 @@ def issue(period: str, category: str | None = None) -> IssueResult:
         category=category,
         key=process.signing_key(),
         clock=lambda: NOON,
+        # One connection: some tests are about who else is connected.
+        workers=1,
     )
 
 

@@ -499,15 +499,16 @@ def _issue(session: Session, contributor_id: int, code: str, now: datetime) -> t
 
 
 def _standing(session: Session, asked_for: dict[str, Any]) -> str | None:
-    """Return the reference of a person's invoice of a period.
+    """Return the reference of a person's invoice of a period, on whichever of their files.
 
     Raises:
         Problem: It is cancelled.
     """
     row = execute(
         session,
-        "SELECT reference, cancelled_at FROM invoice"
-        " WHERE contributor_id = :id AND period = :period",
+        "SELECT reference, cancelled_at FROM invoice WHERE period = :period AND contributor_id IN"
+        " (SELECT id FROM contributor WHERE id = :id OR merged_into_id = :id)"
+        " ORDER BY cancelled_at IS NOT NULL, owed_minor = 0, contributor_id <> :id LIMIT 1",
         asked_for,
     ).one_or_none()
     if row is None:

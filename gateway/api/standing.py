@@ -176,7 +176,8 @@ _Number = Annotated[
 
 
 @router.get(
-    "/contributors/{id}/standing", **operation(Right.READ_STANDING, "contributor_not_found")
+    "/contributors/{id}/standing",
+    **operation(Right.READ_STANDING, "contributor_not_found", "fields_contradict"),
 )
 def read_contributor_standing(
     asked: ThisRequest, contributor_id: IdInPath, query: Annotated[_StandingOn, Query()]
@@ -188,7 +189,7 @@ def read_contributor_standing(
         refuse_far(on, today=today)
     except Unusable as error:
         errors = [FieldError("on", "out_of_range", str(error))]
-        raise Problem("invalid_parameter", errors=errors) from None
+        raise Problem("fields_contradict", errors=errors) from None
     with snapshot() as session:
         number = _seen(session, asked, contributor_id)
         standing = found(read_standing(session, number, tariff(), on=on), "contributor_not_found")

@@ -197,15 +197,15 @@ def _copy(url: str, files: Path, sealed: bool) -> float:
 
         def limit() -> int:
             copied = 0
-            for table, columns in tables.items():
-                name = "invoice-sealed" if sealed and table == "invoice" else table
-                copy = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()
-                cursor = connection.cursor()
-                with (files / name).open("rb") as file, cursor.copy(copy) as to:
-                    while block := file.read(_BLOCK_BYTES):
-                        to.write(block)
-                copied = cursor.rowcount
-            connection.commit()
+            with connection.transaction():
+                for table, columns in tables.items():
+                    name = "invoice-sealed" if sealed and table == "invoice" else table
+                    copy = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()
+                    cursor = connection.cursor()
+                    with (files / name).open("rb") as file, cursor.copy(copy) as to:
+                        while block := file.read(_BLOCK_BYTES):
+                            to.write(block)
+                    copied = cursor.rowcount
             return copied
 
         return per_second(limit)

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.shared import FILE, counting, database, json_flag, now, report, report_import
+from gateway.cli.shared import (
+    FILE,
+    Refused,
+    counting,
+    database,
+    json_flag,
+    now,
+    report,
+    report_import,
+)
 from gateway.errors import Unusable
 
 WARNINGS_SHOWN = 100
@@ -49,7 +58,8 @@ def invoices() -> None:
 def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
     """Issue a period's invoices; again: nothing twice.
 
-    Interrupted and run again, it goes on where it was. Workers that run take part.
+    Interrupted and run again, it goes on where it was. Workers that run take part. Who cannot be
+    priced is left out and named on standard error; all others are billed, and the exit code is 1.
     """
     from gateway.periods import parse_period
     from gateway.tariff import tariff
@@ -74,6 +84,17 @@ def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
         as_json,
         "{issued} issued for {total} MAD; {already} were issued before.",
     )
+    if not result.left_out:
+        return
+    click.echo(
+        f"{result.left_out} people are not billed, since what they owe cannot be told:", err=True
+    )
+    for each in result.first_left_out:
+        click.echo(f"  contributor {each.contributor_id}: {each.reason}", err=True)
+    more = result.left_out - len(result.first_left_out)
+    if more:
+        click.echo(f"  and {more} more", err=True)
+    raise Refused
 
 
 @invoices.command("notices")

@@ -220,8 +220,9 @@ def activity_withdraw(cnss_number: str, activity_id: int, because: str) -> None:
 @click.argument("reference")
 @click.option("--amount", required=True, help="In dirhams: 50.00.")
 @click.option("--source", required=True, help="The document that orders it.")
+@click.option("--take-back", is_flag=True, help="Take so much back of what was charged by mistake.")
 @_BECAUSE
-def charge_fee(reference: str, amount: str, source: str, because: str) -> None:
+def charge_fee(reference: str, amount: str, source: str, take_back: bool, because: str) -> None:
     """Charge a recovery fee on an invoice."""
     from gateway.money import UnreadableAmount, parse_amount
     from gateway.references import read_reference
@@ -233,6 +234,8 @@ def charge_fee(reference: str, amount: str, source: str, because: str) -> None:
         amount_minor = parse_amount(amount)
     except UnreadableAmount as error:
         raise Unusable(f"--amount {amount}: {error}.") from None
+    if amount_minor <= 0:
+        raise Unusable(f"--amount {amount}: give more than nothing.")
     with database():
         from gateway import notes
         from gateway.db import transaction
@@ -243,14 +246,14 @@ def charge_fee(reference: str, amount: str, source: str, because: str) -> None:
             notes.charge_fee(
                 session,
                 named,
-                amount_minor,
+                -amount_minor if take_back else amount_minor,
                 tariff(),
                 source=source,
                 because=because,
                 key=signing_key(),
                 now=now(),
             )
-    click.echo(f"Charged on {named}.")
+    click.echo(f"Taken back on {named}." if take_back else f"Charged on {named}.")
 
 
 def _day(option: str, text: str) -> date:

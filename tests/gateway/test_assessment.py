@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.assessment import Assessor, Did, PersonFacts, quarter_of
+from gateway.assessment import Assessor, Did, PersonFacts, quarter_of, quarters_from
 from gateway.dues import NotOwed
 from gateway.errors import Unusable
 from gateway.models import Periodicity
@@ -51,6 +51,16 @@ def test_one_activity_is_owed_by_its_periods_from_the_first_day_to_the_last() ->
         "2026-Q4 auto-entrepreneur": 30000
     }
     assert owed(a_file(left_on=date(2026, 9, 30))) == {}
+
+
+def test_who_was_registered_before_there_were_periods_is_assessed_like_others() -> None:
+    for day in (date(1, 1, 1), date(1998, 3, 2)):
+        old = a_file(registered_on=day)
+        assert owed(old) == MONTHS
+        due = [
+            q.code for q in quarters_from([old], date(2021, 12, 31)) if owed(old, quarter=q.code)
+        ]
+        assert due == ["2021-Q4"]
 
 
 def test_the_cpu_prevails_over_what_owes_more() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlmodel import Session
 
 from gateway import process
+from gateway.bundle_presentment import present_bundle
 from gateway.bundles import ITEMS_MAX, make_bundle, make_selection, withdraw_bundle
 from gateway.codes import receipts as codes
 from gateway.db import execute, snapshot, transaction
@@ -127,6 +128,24 @@ def test_what_goes_beyond_is_the_owners_credit_or_waits(database: str, owned: bo
     seal_and_check()
 
 
+def test_money_that_is_nobodys_is_asked_about_though_a_note_set_it_free(database: str) -> None:
+    first, second = invoices(database, 2)
+    record(a_report(bundled([first, second]).reference, amount_minor=2 * DUE))
+    assert the_books().exceptions == []
+    with transaction() as session:
+        _credit(session, first, 1_000)
+    assert balances()["suspense:unidentified"] == -1_000
+    assert [code for code, _ in the_books().exceptions] == ["overpaid"]
+    seal_and_check()
+    as_owner(database, "ALTER TABLE coded_exception DISABLE TRIGGER USER")
+    as_owner(
+        database,
+        "DELETE FROM coded_exception",
+        "ALTER TABLE coded_exception ENABLE TRIGGER USER",
+    )
+    assert [b.where for b in broken_promises() if "has been told" in b.what] == ["payment 1"]
+
+
 def _credit(session: Session, invoice_id: int, minor: int) -> None:
     rule = execute(
         session,
@@ -203,6 +222,31 @@ def test_a_plan_pays_what_came_due_since_and_then_its_debts_from_the_oldest(
         carry_credit(session, [owner], key=process.signing_key(), now=NOON)
     assert paid(database, [november, september, october]) == [DUE, DUE, 1_000]
     seal_and_check()
+
+
+def test_a_plans_page_shows_what_its_money_pays_once_files_were_merged(database: str) -> None:
+    """What came due since is billed on the file that stands; the plan was made on the other."""
+    (old,) = some_invoices(1, "2026-10")
+    (new,) = some_invoices(1, "2026-11")
+    query = "SELECT id, contributor_id FROM invoice WHERE reference = ANY(%s) ORDER BY due_on"
+    (october, merged), (november, stands) = rows_of(database, query, ([old, new],))
+    with transaction() as session:
+        bundle = make_bundle(session, BundleKind.PLAN, [october], contributor_id=merged, now=NOON)
+        values = {"old": merged, "new": stands, "bundle": bundle.id, "on": date(2026, 11, 5)}
+        for statement in (
+            "INSERT INTO plan (contributor_id, bundle_id, rule, made_on, months, amount_minor,"
+            " made_at) VALUES (:old, :bundle, 'test', :on, 1, 16352, :on)",
+            "INSERT INTO plan_instalment SELECT id, 1, '2026-12-05', 16352 FROM plan",
+            "UPDATE contributor SET merged_into_id = :new WHERE id = :old",
+        ):
+            execute(session, statement, values)
+    with snapshot() as session:
+        shown = present_bundle(session, bundle.reference, now=NOON, validity_months=24)
+    assert shown is not None
+    assert [each.reference for each in shown.current][1:] == [new]
+    assert shown.due_minor == 3 * DUE
+    record(a_report(bundle.reference, amount_minor=2 * DUE + 1_000))
+    assert paid(database, [november, october]) == [DUE, 1_000]
 
 
 def test_reconciling_asks_about_a_payment_of_a_bundle_without_a_record(database: str) -> None:

@@ -229,6 +229,20 @@ def test_a_month_that_stays_unpaid_brings_everything_back(
         assert earned(loi_41(), debts, date(2026, 1, 1)) is None
 
 
+def test_a_first_payment_taken_back_is_no_beginning() -> None:
+    debts = [
+        replace(debt, claims=()) if debt.period.code == "2023-12" else debt for debt in regular()
+    ]
+    # February's own, on the 20th, is the first now: what counted from the 10th has never been.
+    state = state_of(loi_41(), date(2024, 2, 10), debts, date(2024, 4, 1))
+    assert state == RemissionState(
+        RemissionStanding.BROKEN, date(2024, 2, 10), Because.PAYMENT_TAKEN_BACK
+    )
+    grant = earned(loi_41(), debts, date(2024, 4, 1))
+    assert grant is not None
+    assert grant.granted_on == date(2024, 2, 20)
+
+
 @pytest.mark.parametrize("first", ["2023-12-31", "2024-05-01"])
 def test_the_first_payment_lies_within_the_window(first: str) -> None:
     debts = [debt for debt in regular(first) if debt.period.code <= "2023-12"]

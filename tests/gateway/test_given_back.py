@@ -127,6 +127,31 @@ def test_credit_is_given_back_before_what_was_owed(database: str) -> None:
     seal_and_check()
 
 
+def test_nobody_is_asked_about_credit_that_was_given_back(database: str) -> None:
+    """And somebody is again once it comes back, in one batch too."""
+    overpaid = [("overpaid", "payment:cashplus/P1")]
+    reference, payment = paid(20_000)
+    record(payment, a_return("P1", 1_000))
+    assert open_codes() == overpaid
+    record(a_return("P1", 3_648, stated_at=LATER))
+    assert open_codes() == []
+    restored = a_return("P1", 3_000, stated_at=LATER + timedelta(minutes=1))
+    record(a_return("P1", 5_000, stated_at=LATER + timedelta(seconds=1)), restored)
+    assert open_codes() == overpaid
+    gone = a_report(
+        reference,
+        provider_payment_id="P1",
+        amount_minor=20_000,
+        statement=Statement.REVERSED,
+        stated_at=LATER + timedelta(minutes=2),
+    )
+    record(gone)
+    assert open_codes() == []
+    why = rows_of(database, "SELECT resolution FROM coded_exception")
+    assert why == [("its money was given back",)] * 2
+    seal_and_check()
+
+
 def test_never_more_than_was_brought(database: str) -> None:
     reference, payment = paid()
     record(payment, a_refund(10_000), a_dispute(DUE))

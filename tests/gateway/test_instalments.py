@@ -129,6 +129,11 @@ def test_what_is_charged_later_on_a_covered_invoice_is_not_the_plans() -> None:
         [debt] = plan.covered
         charged = replace(plan, covered=[replace(debt, bill=replace(debt.bill, notes=(note,)))])
         assert state_of(charged, RULE, date(2026, 4, 30)).standing is PlanStanding.KEPT
+    # Nor what was charged on the very day, after the plan was made.
+    [debt] = plan.covered
+    fee = Note(LineKind.FEE, 2_500, MADE_ON, date(2026, 3, 31))
+    charged = replace(plan, covered=[replace(debt, bill=replace(debt.bill, notes=(fee,)))])
+    assert state_of(charged, RULE, date(2026, 4, 30)).standing is PlanStanding.KEPT
     credit = Note(LineKind.ADJUSTMENT, -5_000, date(2026, 2, 10))
     [debt] = a_plan(("2026-02-28", 3_433)).covered
     less = replace(plan, covered=[replace(debt, bill=replace(debt.bill, notes=(credit,)))])

@@ -14,7 +14,7 @@ from gateway.invoice_seals import (
     Sealer,
     broken_seals,
     facts_of,
-    refuse_another_home,
+    sealer_of,
     terms_of,
 )
 from gateway.seals import BooksKey
@@ -38,11 +38,11 @@ def test_a_seal_is_an_hmac_of_all_facts_under_a_derived_key() -> None:
     )
     facts = facts_of(7, b"148275036141", 9, terms)
     assert facts == (
-        b"wasl invoice v1\n7\n148275036141\n9\ncpu\n2026-Q4\n2026-12-31\n39000\n"
-        b"1795003200000000\n2026-01\n"
+        b"7\n148275036141\n9\ncpu\n2026-Q4\n2026-12-31\n39000\n1795003200000000\n2026-01\n"
     )
     derived = key.derived(b"wasl invoice seals v1")
-    assert Sealer(key).seal(facts) == hmac.digest(derived, facts, "sha256")[:SEAL_BYTES]
+    text = b"wasl invoice v1\n5\n" + facts
+    assert Sealer(key, 5).seal(facts) == hmac.digest(derived, text, "sha256")[:SEAL_BYTES]
     assert derived != key.derived(b"another purpose")
 
 
@@ -116,9 +116,36 @@ def test_what_was_issued_before_there_were_seals_needs_none(database: str) -> No
     assert broken() == ["invoice 0 (222222222266)"]
 
 
+@pytest.mark.parametrize("taken", [1, 2])
+def test_the_oldest_invoices_do_not_look_older_without_their_seals(
+    database: str, taken: int
+) -> None:
+    some_invoices(3)
+    as_owner(database, f"UPDATE invoice SET seal = NULL WHERE id <= {taken}")
+    assert [where.split(" (")[0] for where in broken()] == ["invoice 1", "invoice 2"][:taken]
+    with transaction() as session:
+        a_contributor(session)
+        with pytest.raises(Unusable, match="wasl verify"):
+            sealer_of(session, process.signing_key())
+
+
+def test_old_invoices_beside_new_ones_are_searched_by_halves(database: str) -> None:
+    some_invoices(9)
+    as_owner(
+        database,
+        "UPDATE invoice SET seal = NULL",
+        "DELETE FROM event",
+        "DELETE FROM invoice_line WHERE invoice_id IN (4, 9)",
+        "DELETE FROM invoice WHERE id IN (4, 9)",
+    )
+    some_invoices(2, "2026-12")
+    some_invoices(2, "2026-10")
+    assert broken() == []
+
+
 def test_a_home_with_another_key_issues_nothing(database: str) -> None:
     some_invoices()
     with transaction() as session:
-        refuse_another_home(session, Sealer(process.signing_key()))
+        sealer_of(session, process.signing_key())
         with pytest.raises(Unusable, match=r"books\.key"):
-            refuse_another_home(session, Sealer(BooksKey(Ed25519PrivateKey.generate())))
+            sealer_of(session, BooksKey(Ed25519PrivateKey.generate()))

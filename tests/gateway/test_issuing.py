@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from gateway import issuing, process, tasks
 from gateway.activities import add_activity
 from gateway.assessment import Assessed
-from gateway.cli.dues import invoices_issue
+from gateway.cli import wasl
 from gateway.cli.shared import Refused
 from gateway.db import execute, transaction
 from gateway.dues import DueLine, principal
@@ -29,8 +30,8 @@ from gateway.issuing import (
     order_issue,
 )
 from gateway.periods import parse_period
+from gateway.reassessment import reassess
 from gateway.tariff import Tariff, tariff
-from gateway.worker import ISSUE_CHUNKS
 from tests.factories import (
     NOON,
     a_contributor,
@@ -76,7 +77,9 @@ def people(how_many: int, **values: Any) -> list[int]:
 
 
 def work_some(current: Tariff | None = None) -> int:
-    return issue_some(current or tariff(), key=process.signing_key(), clock=lambda: NOON, seconds=60)
+    return issue_some(
+        current or tariff(), key=process.signing_key(), clock=lambda: NOON, seconds=60
+    )
 
 
 INVOICES = (
@@ -147,9 +150,13 @@ def test_who_cannot_be_priced_is_left_out_and_named(database: str, small_chunks:
     people(10, category_code="cpu", category_base_minor=60_000)
     (baseless,) = people(1, category_code="cpu")
     (beside,) = people(1)
-    did(beside, "cpu", 60_000, date(2024, 1, 1), None)
     with transaction() as session:
-        execute(session, "UPDATE activity SET base_minor = NULL")
+        execute(
+            session,
+            "INSERT INTO activity (contributor_id, category_code, since, because, recorded_at)"
+            " VALUES (:id, 'cpu', '2024-01-01', 'a declaration', :now)",
+            {"id": beside, "now": NOON},
+        )
     people(10, category_code="auto-entrepreneur", category_base_minor=60_000)
     result = issue("2026-Q4")
     why = "cpu needs a base: the annual principal duty."
@@ -157,13 +164,19 @@ def test_who_cannot_be_priced_is_left_out_and_named(database: str, small_chunks:
     assert result.left_out == 2
     assert result.first_left_out == (LeftOut(baseless, why), LeftOut(beside, why))
     with transaction() as session:
-        execute(session, "UPDATE contributor SET category_base_minor = 60000 WHERE id = :id",
-                {"id": baseless})
+        execute(
+            session,
+            "UPDATE contributor SET category_base_minor = 60000 WHERE id = :id",
+            {"id": baseless},
+        )
     assert issue("2026-Q4") == IssueResult(1, 20, 39000, 1, (LeftOut(beside, why),))
     # Who is billed already lacks nothing; and another kind of period is not about these people.
     with transaction() as session:
-        execute(session, "UPDATE contributor SET category_base_minor = NULL WHERE id = :id",
-                {"id": baseless})
+        execute(
+            session,
+            "UPDATE contributor SET category_base_minor = NULL WHERE id = :id",
+            {"id": baseless},
+        )
     assert issue("2026-Q4").left_out == 1
     assert issue("2026-08", "fishing-boat-owner").left_out == 0
 
@@ -192,7 +205,7 @@ def test_people_of_a_category_that_is_gone_are_left_out(
 def test_the_command_names_twenty_and_answers_no(database: str) -> None:
     first = people(22, category_code="cpu")[0]
     people(1, category_code="cpu", category_base_minor=60_000)
-    ran = CliRunner().invoke(invoices_issue, ["--period", "2026-Q4", "--json"])
+    ran = CliRunner().invoke(wasl, ["invoices", "issue", "--period", "2026-Q4", "--json"])
     assert json.loads(ran.stdout) == {"issued": 1, "already": 0, "total": "390.00"}
     said = ran.stderr.splitlines()
     assert said[0] == "22 people are not billed, since what they owe cannot be told:"
@@ -215,8 +228,11 @@ def test_an_order_that_is_joined_looks_again_at_what_was_done(
     with pytest.raises(Struck):
         issue_november(strike)
     with transaction() as session:
-        execute(session, "UPDATE contributor SET category_base_minor = 100 WHERE id = :id",
-                {"id": mended})
+        execute(
+            session,
+            "UPDATE contributor SET category_base_minor = 100 WHERE id = :id",
+            {"id": mended},
+        )
     assert issue_november().issued == 21 - 6
     assert rows_of(database, "SELECT count(*) FROM invoice") == [(21,)]
 
@@ -297,7 +313,6 @@ def test_workers_finish_an_order_that_nobody_waits_for(database: str, small_chun
     people(20)
     with transaction() as session:
         order_issue(session, tariff(), NOVEMBER, category="artisan-untaxed", now=NOON)
-    assert rows_of(database, "SELECT task FROM outbox_message") == [(ISSUE_CHUNKS,)]
     tasks.issue_chunks()
     assert work_some() == 0
     assert rows_of(
@@ -458,6 +473,20 @@ def test_one_invoice_is_issued_once_and_never_over_another(database: str) -> Non
         )
     with pytest.raises(Unusable, match="nobody is billed twice for a day"):
         one("2026-Q4")
+
+
+def test_nobody_is_reassessed_between_what_is_owed_and_its_invoice(database: str) -> None:
+    """A change that is reassessed in between would find no invoice, and the one that is issued
+    would stay as it was before."""
+    (person,) = people(1)
+    with transaction() as session:
+        assess_person(session, tariff(), person, NOVEMBER)
+        with transaction() as other:
+            execute(other, "SET LOCAL lock_timeout = '10ms'")
+            key = process.signing_key()
+            with pytest.raises(OperationalError, match="lock timeout"):
+                reassess(other, [person], tariff(), key=key, now=NOON, because="a return")
+            other.rollback()
 
 
 def test_seals_can_be_left_out_only_to_measure(database: str) -> None:

@@ -14,6 +14,7 @@ from gateway.campaigns import Because
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.instalments import InstalmentState, PlanStanding
+from gateway.owing import read_owing
 from gateway.plans import PlanView, make_plan, plans_of, read_plan, review_plans
 from gateway.reliefs import Reviewed
 from gateway.remissions import remissions_of
@@ -79,6 +80,10 @@ def test_a_plan_is_paid_by_its_reference_current_dues_first_and_kept(database: s
     assert seen(plan, "2023-05-01").state.standing is PlanStanding.LATE
     assert review("2023-06-30") == Reviewed(None, 1, 1, 0, 0)
     assert review("2023-06-30") == Reviewed(None, 1, 0, 0, 0)
+    with snapshot() as session:
+        ids = list(execute(session, "SELECT id FROM invoice").scalars())
+        owing_now = read_owing(session, ids, date(2023, 6, 30))
+    assert not any(each.in_plan for each in owing_now.values())
     ended = seen(plan, "2023-06-30").state
     assert (ended.standing, ended.since) == (PlanStanding.KEPT, date(2023, 5, 2))
     assert {each.state for each in ended.instalments} == {InstalmentState.KEPT}

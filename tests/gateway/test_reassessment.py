@@ -395,6 +395,13 @@ def test_a_fee_is_charged_and_told(database: str) -> None:
         charge(source=" ")
     with pytest.raises(Unusable, match="No invoice"):
         charge(number="148275036141")
+    # Taken back, its money is the payer's and pays what is due: the penalty; and so is the next.
+    charge(-2500)
+    assert credit(person) == 2500 - 164
+    with pytest.raises(Unusable, match="more than what is charged"):
+        charge(-2501)
+    charge(2000)
+    assert credit(person) == 2500 - 164 - 2000
     assert broken_promises() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import subprocess
 import sys
@@ -88,6 +89,15 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_senders_in_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what was traced here from starting a thread in each later fork of this process.
+
+    A process with a second thread cannot enter a namespace, as PostgreSQL of other tests must.
+    """
+    monkeypatch.setattr(os, "register_at_fork", lambda **_hooks: None)
 
 
 @pytest.fixture

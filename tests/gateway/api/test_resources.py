@@ -130,6 +130,23 @@ def test_one_invoice_is_issued_explained_and_taken_back(program: ProgramOf) -> N
     assert broken_promises() == []
 
 
+def test_a_period_that_is_billed_on_another_file_is_answered_with_that(program: ProgramOf) -> None:
+    caller = program()
+    stands, other = (
+        caller.post("/contributors", {**PERSON, "cnss_number": number}).json()["id"]
+        for number in ("170345218", "170345226")
+    )
+    made = caller.post("/invoices", {"contributor_id": other, "period": "2026-11"}).json()
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE contributor SET merged_into_id = :stands WHERE id = :other",
+            {"stands": int(stands), "other": int(other)},
+        )
+    again = caller.post("/invoices", {"contributor_id": stands, "period": "2026-11"})
+    assert (again.status_code, again.json()["reference"]) == (200, made["reference"])
+
+
 def test_no_day_is_billed_twice(program: ProgramOf) -> None:
     caller = program()
     person = caller.post("/contributors", PERSON).json()["id"]

@@ -36,7 +36,7 @@ def test_a_standing_is_told_to_who_may_see_the_person(program: ProgramOf) -> Non
     assert program(Role.AGENT).get(path).json()["code"] == "role_may_not"
     for wrong in ("2020-12-31", "2028-01-01", "9999-12-31"):
         answer = program().get(f"{path}?on={wrong}").json()
-        assert (answer["code"], answer["errors"][0]["field"]) == ("invalid_parameter", "on")
+        assert (answer["code"], answer["errors"][0]["field"]) == ("fields_contradict", "on")
 
 
 def test_an_attestation_is_made_once_a_day_and_read_as_paper(program: ProgramOf) -> None:

@@ -97,6 +97,7 @@ def books_checks(key: BooksKey, heads_file: HeadsFile, judges: Judges) -> list[C
         Check("an invoice comes to what its notes, reliefs and payments say", _worked_out),
         *_PAYMENTS,
         *_INVOICES,
+        *_CHANGES,
     ]
 
 
@@ -272,6 +273,81 @@ _INVOICES: Final = (
         WHERE NOT ({_INTRICATE}) AND i.cancelled_at IS NULL AND (owed_minor <> amount_minor
             OR EXISTS (SELECT FROM allocation WHERE invoice_id = i.id
                 GROUP BY component HAVING component <> 'principal' AND sum(amount_minor) <> 0))
+        """,
+    ),
+)
+
+# What changes a debt after its issue bears no seal. So each is held against what was told of it
+# when it was written, and against what it rests on.
+_CHANGES: Final = (
+    sql_check(
+        "every note on an invoice was told of as it stands",
+        """
+        SELECT 'invoice ' || invoice_id FROM (
+            SELECT invoice_id, kind, amount_minor, count(*) AS noted
+            FROM invoice_note GROUP BY 1, 2, 3
+        ) n FULL JOIN (
+            SELECT invoice_id, data ->> 'kind' AS kind,
+                CAST(CAST(data ->> 'amount' AS numeric) * 100 AS bigint) AS amount_minor,
+                count(*) AS told
+            FROM event WHERE type = 'invoice.adjusted' AND data ->> 'kind' <> 'remission'
+            GROUP BY 1, 2, 3
+        ) e USING (invoice_id, kind, amount_minor)
+        WHERE noted IS DISTINCT FROM told
+        """,
+    ),
+    sql_check(
+        "every invoice that is cancelled was told to be",
+        # Those cancelled before there was a feed were not.
+        """
+        SELECT 'invoice ' || id || ' (' || reference || ')' FROM invoice i
+        WHERE cancelled_at IS NOT NULL AND NOT EXISTS (
+                SELECT FROM event WHERE type = 'invoice.cancelled' AND invoice_id = i.id)
+            AND greatest(cancelled_at, issued_at)
+                >= (SELECT happened_at FROM event ORDER BY id LIMIT 1)
+        """,
+    ),
+    sql_check(
+        "a relief ends with the plan or the remission that it is of, and not otherwise",
+        """
+        SELECT 'invoice_relief ' || r.id FROM invoice_relief r
+        LEFT JOIN plan ON plan.id = r.plan_id LEFT JOIN remission m ON m.id = r.remission_id
+        WHERE r.ended_on IS DISTINCT FROM coalesce(plan.broken_on, m.broken_on)
+        """,
+    ),
+    sql_check(
+        "a relief remits what its rule says",
+        """
+        SELECT 'invoice_relief ' || r.id FROM invoice_relief r JOIN rule ON rule.id = r.rule_id
+        WHERE CASE facts ->> 'form'
+            WHEN 'remission' THEN (principal_rate, penalty_rate, fee_rate) <> (
+                CAST(facts ->> 'principal' AS numeric) / 100,
+                CAST(facts ->> 'penalty' AS numeric) / 100,
+                CAST(facts ->> 'fee' AS numeric) / 100)
+            WHEN 'plan' THEN (principal_rate, penalty_rate, fee_rate) <> (0, 0, 0)
+                OR stops_penalty <> (facts ->> 'stops_penalty' = 'yes')
+            END
+        """,
+    ),
+    sql_check(
+        "a plan spreads the invoices that it relieves, by instalments that sum to it",
+        """
+        SELECT 'plan ' || plan.id FROM plan, LATERAL (
+            SELECT coalesce(sum(amount_minor), 0) AS total_minor, count(*) AS months
+            FROM plan_instalment WHERE plan_id = plan.id
+        ) AS asked
+        WHERE (plan.amount_minor, plan.months) <> (asked.total_minor, asked.months)
+            OR ARRAY(SELECT invoice_id FROM bundle_item item
+                WHERE item.bundle_id = plan.bundle_id ORDER BY 1)
+            <> ARRAY(SELECT invoice_id FROM invoice_relief r WHERE r.plan_id = plan.id ORDER BY 1)
+        """,
+    ),
+    sql_check(
+        "a file that was merged points to one that stands",
+        """
+        SELECT 'contributor ' || c.id FROM contributor c
+        JOIN contributor target ON target.id = c.merged_into_id
+        WHERE target.merged_into_id IS NOT NULL
         """,
     ),
 )

@@ -180,12 +180,15 @@ def _payments_of(plan: PlanFacts) -> PaidBy:
 def _due_of_plan(debt: Debt, made_on: date, day: date) -> int:
     """Return what is due of an invoice, without what was charged on it after the making.
 
-    Nor is a penalty that comes up since the plan's, where its rule lets one: it pays no less.
+    Nor is a penalty that comes up since the plan's, where its rule lets one: it pays no less. What
+    lies on the invoice and is not needed there while the plan stands pays its others: it was placed
+    when the plan seemed broken. So this may be negative.
     """
     bill = without_credits(debt.bill, day)
     known = [note for note in bill.notes if note.noted_on <= made_on]
     spread = replace(debt, bill=replace(bill, notes=known))
-    return spread.on(day, Relief(made_on, stops_penalty=True)).due_minor
+    due_minor = spread.on(day, Relief(made_on, stops_penalty=True)).due_minor
+    return due_minor - sum(debt.on(day).left.values())
 
 
 def _kept_on(plan: PlanFacts, paid_by: PaidBy, on: date) -> date | None:

@@ -47,6 +47,7 @@ from gateway.placing import hold_people
 from gateway.reliefs import (
     AGAIN,
     BATCH,
+    CAME_BACK,
     NewRelief,
     Reviewed,
     adjusted,
@@ -569,7 +570,8 @@ _JUDGED: Final = (
     " OR plan.kept_on >= :since OR plan.broken_on >= :since"
     " OR plan.kept_on IS NOT NULL AND EXISTS (SELECT FROM bundle_item item"
     " JOIN invoice i ON i.id = item.invoice_id WHERE item.bundle_id = plan.bundle_id"
-    " AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL))"
+    " AND i.status IN ('open', 'part_paid') AND i.cancelled_at IS NULL)"
+    f" OR plan.broken_on IS NOT NULL AND coalesce(c.merged_into_id, c.id) IN {CAME_BACK})"
 )
 _ENDS: Final = (
     "kept_on = given.kept_on, broken_on = given.broken_on, broken_because = given.because"

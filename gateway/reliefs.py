@@ -334,6 +334,16 @@ def told_ended(
     return Happening(EventType.REMISSION_ENDED, data)
 
 
+CAME_BACK: Final = """
+    (SELECT coalesce(k.merged_into_id, k.id) FROM payment_return x
+    JOIN payment p ON (p.provider, p.provider_payment_id) = (x.provider, x.provider_payment_id)
+    JOIN allocation a ON a.payment_id = p.id
+    JOIN invoice i ON i.id = a.invoice_id JOIN contributor k ON k.id = i.contributor_id
+    WHERE x.restored_at >= :since)
+"""
+"""People of whom money that had been given back came again since a day: a breach by what was
+missing meanwhile, however long ago, may be none."""
+
 _OF_IDS: Final = "SELECT id, period, category_code FROM invoice WHERE id = ANY(:ids)"
 _INVOICES: Final = """
     SELECT i.id, coalesce(c.merged_into_id, c.id) AS person, i.period, i.category_code

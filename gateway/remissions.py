@@ -36,6 +36,7 @@ from gateway.plans import FILES
 from gateway.reliefs import (
     AGAIN,
     BATCH,
+    CAME_BACK,
     NewRelief,
     Reviewed,
     adjusted,
@@ -453,7 +454,7 @@ _CANDIDATES: Final = """
         ))
     ORDER BY person.id LIMIT :size
 """
-_JUDGED: Final = """
+_JUDGED: Final = f"""
     remission.plan_id IS NULL AND (
         remission.kept_on IS NULL AND remission.broken_on IS NULL
         OR remission.kept_on >= :since OR remission.broken_on >= :since
@@ -461,6 +462,7 @@ _JUDGED: Final = """
             SELECT FROM invoice_relief r JOIN invoice i ON i.id = r.invoice_id
             WHERE r.remission_id = remission.id AND i.status IN ('open', 'part_paid')
         )
+        OR remission.broken_on IS NOT NULL AND coalesce(c.merged_into_id, c.id) IN {CAME_BACK}
     )
 """
 _REMISSIONS: Final = """

@@ -20,9 +20,18 @@ from sqlmodel import Session
 from gateway import ledger, process
 from gateway.checks import Broken, books_checks, run_checks
 from gateway.db import execute, snapshot, transaction
+from gateway.events import Happening, tell
 from gateway.issuing import IssueResult, issue_invoices
 from gateway.migrate import judges
-from gateway.models import Channel, Contributor, ExceptionCode, ReturnKind, ReturnState
+from gateway.models import (
+    Channel,
+    Contributor,
+    EventType,
+    ExceptionCode,
+    ReturnKind,
+    ReturnState,
+)
+from gateway.money import format_amount
 from gateway.payments import record_reports
 from gateway.periods import parse_period
 from gateway.providers import WebhookProvider
@@ -291,6 +300,13 @@ def balances() -> dict[str, int]:
     with snapshot() as session:
         found = ledger.balances(session)
     return {b.code: b.net_minor for b in found if b.debit_minor or b.credit_minor}
+
+
+def tell_of_note(session: Session, invoice_id: int, minor: int, kind: str = "adjustment") -> None:
+    """Tell of a note on an invoice that a test wrote itself, as whoever writes one does."""
+    data = {"amount": format_amount(minor), "kind": kind}
+    told = Happening(EventType.INVOICE_ADJUSTED, data, invoice_id=invoice_id)
+    tell(session, [told], now=NOON)
 
 
 def seal() -> int:

@@ -32,6 +32,7 @@ from tests.factories import (
     rows_of,
     seal,
     some_invoices,
+    tell_of_note,
     the_books,
 )
 
@@ -158,6 +159,7 @@ def _credit(session: Session, invoice_id: int, minor: int) -> None:
         {"at": invoice_id, "minor": -minor, "on": NOON.date(), "rule": rule, "now": NOON},
     )
     settle_invoices(session, [invoice_id], key=process.signing_key(), now=NOON)
+    tell_of_note(session, invoice_id, -minor)
 
 
 def test_the_owner_of_a_bundle_spends_its_credit_on_own_dues(database: str) -> None:
@@ -207,6 +209,18 @@ def test_a_plan_pays_what_came_due_since_and_then_its_debts_from_the_oldest(
             "INSERT INTO plan (contributor_id, bundle_id, rule, made_on, months, amount_minor,"
             " made_at) VALUES (:owner, :bundle, 'test', :on, 2, 32704, :now)",
             {"owner": owner, "bundle": bundle.id, "on": date(2026, 11, 5), "now": NOON},
+        )
+        execute(
+            session,
+            "INSERT INTO plan_instalment SELECT id, n, made_on + 30 * n, 16352"
+            " FROM plan, generate_series(1, 2) AS n",
+        )
+        execute(
+            session,
+            "INSERT INTO invoice_relief (invoice_id, plan_id, granted_on, principal_rate,"
+            " penalty_rate, fee_rate, stops_penalty, rule_id, granted_at) SELECT invoice_id,"
+            " plan.id, made_on, 0, 0, 0, false, (SELECT min(id) FROM rule), made_at"
+            " FROM plan JOIN bundle_item USING (bundle_id)",
         )
     record(a_report(bundle.reference, amount_minor=DUE + 1_000))
     assert paid(database, [november, september, october]) == [DUE, 1_000, 0]

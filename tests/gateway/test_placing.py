@@ -24,6 +24,7 @@ from tests.factories import (
     NOON,
     a_report,
     a_return,
+    as_owner,
     at_once,
     balances,
     broken_promises,
@@ -31,6 +32,7 @@ from tests.factories import (
     rows_of,
     seal,
     some_invoices,
+    tell_of_note,
     the_books,
 )
 
@@ -116,6 +118,7 @@ def note(invoice_id: int, minor: int, *, kind: str = "adjustment", on: date = TO
             },
         )
         settle_invoices(session, [invoice_id], key=process.signing_key(), now=NOON)
+        tell_of_note(session, invoice_id, minor, kind)
 
 
 def remit(person: Person, invoice_id: int, *, principal: str = "0", on: date) -> None:
@@ -142,7 +145,10 @@ def breach(invoice_id: int) -> None:
     with transaction() as session:
         execute(
             session,
-            "UPDATE invoice_relief SET ended_on = :on WHERE invoice_id = :at AND ended_on IS NULL",
+            "WITH ended AS (UPDATE invoice_relief SET ended_on = :on"
+            " WHERE invoice_id = :at AND ended_on IS NULL RETURNING remission_id)"
+            " UPDATE remission SET broken_on = :on, broken_because = 'test' FROM ended"
+            " WHERE remission.id = remission_id",
             {"at": invoice_id, "on": TODAY},
         )
         settle_invoices(session, [invoice_id], key=process.signing_key(), now=NOON)
@@ -306,6 +312,49 @@ def test_settling_again_changes_nothing(database: str, person: Person) -> None:
     settle(*person.invoices)
     settle(*person.invoices, now=NOON + timedelta(days=400))
     assert the_books() == before
+
+
+def test_what_changed_a_debt_is_held_against_what_it_rests_on(
+    database: str, person: Person
+) -> None:
+    """Notes, reliefs, cancellations and files bear no seal; the sums are made to fit each time."""
+    september, october, november = person.invoices
+    remit(person, september, on=date(2026, 11, 10))
+    note(october, -1_000)
+    other = Person(database)
+    seal_and_check()
+    half = '{"form": "remission", "principal": "50", "penalty": "100", "fee": "0"}'
+    tampered = {
+        "every note": [
+            "UPDATE invoice_note SET amount_minor = -9000",
+            f"UPDATE invoice SET owed_minor = owed_minor - 8000 WHERE id = {october}",
+        ],
+        "is cancelled": [
+            "UPDATE invoice SET cancelled_at = now(), cancelled_because = 'mine'"
+            f" WHERE id = {november}"
+        ],
+        "a relief ends": [f"UPDATE invoice_relief SET ended_on = '{TODAY}'"],
+        "a relief remits": [f"UPDATE rule SET facts = '{half}'"],
+        "a plan spreads": [
+            "INSERT INTO bundle (reference, kind, contributor_id, made_at) SELECT"
+            " wasl_reference(nextval('invoice_number'), (SELECT key FROM reference_key)),"
+            f" 'plan', {person.id}, now()",
+            f"INSERT INTO bundle_item SELECT id, 1, {october} FROM bundle",
+            "INSERT INTO plan (contributor_id, bundle_id, rule, made_on, months, amount_minor,"
+            f" made_at) SELECT contributor_id, id, 'r', '{TODAY}', 1, 5, now() FROM bundle",
+            "INSERT INTO plan_instalment SELECT id, 1, made_on, 5 FROM plan",
+        ],
+        "a file that was merged": [
+            f"UPDATE contributor SET merged_into_id = {other.id} WHERE id = {person.id}",
+            f"UPDATE contributor SET merged_into_id = {person.id} WHERE id = {other.id}",
+        ],
+    }
+    unguarded = ("invoice_note", "invoice_relief", "rule")
+    guards = [f"ALTER TABLE {table} {{}} TRIGGER USER" for table in unguarded]
+    for promise, statements in tampered.items():
+        off, on = ([each.format(how) for each in guards] for how in ("DISABLE", "ENABLE"))
+        as_owner(database, *off, *statements, *on)
+        assert any(promise in broken.what for broken in broken_promises()), promise
 
 
 # -- whose credit, and where it goes --------------------------------------------------------------

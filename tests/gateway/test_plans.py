@@ -14,12 +14,13 @@ from gateway.campaigns import Because
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.instalments import InstalmentState, PlanStanding
+from gateway.models import ReturnKind, ReturnState
 from gateway.owing import read_owing
 from gateway.plans import PlanView, make_plan, plans_of, read_plan, review_plans
 from gateway.reliefs import Reviewed
 from gateway.remissions import remissions_of
 from gateway.settings import settings
-from tests.factories import at_once, balances, broken_promises, issue
+from tests.factories import a_return, at_once, balances, broken_promises, issue, record
 from tests.gateway.test_remissions import (
     AUTUMN,
     DECISION,
@@ -205,16 +206,29 @@ def test_one_plan_after_another_each_is_judged_by_its_own_reliefs(database: str)
     assert broken_promises() == []
 
 
-def test_a_payment_taken_back_long_after_breaks_a_plan_that_was_kept(database: str) -> None:
+def test_a_payment_disputed_long_after_breaks_what_was_kept_until_it_comes_back(
+    database: str,
+) -> None:
     person, named = owing(*AUTUMN)
     plan = plan_of(person, 2, "2023-03-10", DECISION)
-    pay(plan.reference, 3 * IN_2022, "2023-03-30", payment_id="P 1")
+    whole = 3 * IN_2022
+    pay(plan.reference, whole, "2023-03-30", payment_id="P 1")
     assert review("2023-04-01").kept == 1
-    take_back("P 1", plan.reference, 3 * IN_2022, "2023-03-30", "2023-09-01")
+
+    def disputed(day: str, **how: Any) -> None:
+        when = {"made_at": at("2023-09-01"), "stated_at": at(day), "received_at": at(day)}
+        kind = {"return_id": "dp_1", "kind": ReturnKind.DISPUTE}
+        record(a_return("P 1", whole, **when, **kind, **how), now=at(day))
+
+    disputed("2023-09-01")
     assert review("2023-09-02").broken == 1
     assert due(named.values(), "2023-09-02") == due(named.values(), "2023-09-02", relieved=False)
     with snapshot() as session:
         assert remissions_of(session, person)[0].standing == "broken"
+    assert review("2023-12-20") == Reviewed(None, 0, 0, 0, 0)
+    disputed("2023-12-20", state=ReturnState.RESTORED, outcome="won")
+    assert review("2023-12-21") == Reviewed(None, 1, 1, 0, 0)
+    assert statuses(named.values()) == {"paid"}
     assert broken_promises() == []
 
 

@@ -52,6 +52,7 @@ def test_the_commands_change_what_is_owed(database: str, monkeypatch: pytest.Mon
     assert "2026-10-01 to now, withdrawn: data of the tax office" in run(*listed)
     fee = ("invoices", "charge-fee", reference(first, "2026-10"), "--amount", "50.00")
     run(*fee, "--source", "order 12", *because)
+    assert "Taken back" in run(*fee, "--take-back", "--source", "order 12", *because)
     merge = ("contributors", "merge", "123456785", "223456784", *because)
     assert len(json.loads(run(*merge, "--json"))["reassessed"]) == 1
     for wrong, words in (

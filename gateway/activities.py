@@ -100,7 +100,13 @@ def ask_for_reassessment(session: Session, contributor_ids: Iterable[int], becau
     )
 
 
-_IN_LINE: Final = "ON CONFLICT (contributor_id) DO UPDATE SET because = excluded.because"
+# All reasons since the last time, so that what comes of it is explained.
+_IN_LINE: Final = f"""
+    ON CONFLICT (contributor_id) DO UPDATE SET because = CASE
+        WHEN position(excluded.because IN reassessment_due.because) > 0
+        THEN reassessment_due.because
+        ELSE left(reassessment_due.because || '; ' || excluded.because, {BECAUSE_MAX}) END
+"""
 
 
 def record_change(

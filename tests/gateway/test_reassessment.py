@@ -9,7 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import process, tasks
-from gateway.activities import add_activity, correct_registration, withdraw_activity
+from gateway.activities import (
+    add_activity,
+    ask_for_reassessment,
+    correct_registration,
+    withdraw_activity,
+)
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.invoices import cancel_invoice
@@ -362,6 +367,18 @@ def test_a_preview_says_what_would_be_done_and_does_nothing(database: str) -> No
     assert notes() == []
     assert said == bring(person)
     assert said[0].as_json()["notes"][0]["amount"] == "54.51"
+
+
+def test_who_is_in_line_for_two_reasons_is_told_both(database: str) -> None:
+    person = someone_is_billed("2026-10")
+    for because in ("income return", "letter of 3 May", "income return"):
+        with transaction() as session:
+            ask_for_reassessment(session, [person], because)
+    changes(person, "accounts-simplified", "2026-10-01")
+    assert list(reassess_due(tariff(), key=process.signing_key(), clock=lambda: NOON))
+    with snapshot() as session:
+        said = execute(session, "SELECT because FROM invoice_note").scalar_one()
+    assert said == f"income return; letter of 3 May; {WHY}"
 
 
 def test_a_fee_is_charged_and_told(database: str) -> None:

@@ -418,6 +418,23 @@ def recorded(session: Session, contributor_id: int) -> list[dict[str, Any]]:
     ]
 
 
+def registered(session: Session, contributor_id: int) -> dict[str, Any]:
+    """Return what a person does by the register, as commands say it."""
+    row = execute(
+        session,
+        "SELECT category_code, category_base_minor, coalesce(category_since, registered_on)"
+        " AS since, left_on FROM contributor WHERE id = :id",
+        {"id": contributor_id},
+    ).one()
+    base = row.category_base_minor
+    return {
+        "category": row.category_code,
+        "base": None if base is None else format_amount(base),
+        "since": row.since.isoformat(),
+        "until": row.left_on.isoformat() if row.left_on else None,
+    }
+
+
 def contributor_of(session: Session, cnss_number: str) -> int:
     """Return whose a CNSS number is.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
 
@@ -14,7 +15,31 @@ from gateway.db import execute
 from gateway.models import Component, LineKind
 
 
-def read_bills(session: Session, invoice_ids: Sequence[int]) -> dict[int, Bill]:
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """How plans and remissions end by date where it is not written down so yet: by their ids, the
+    day they were broken, or None where they stand."""
+
+    plans: Mapping[int, date | None] = field(default_factory=dict)
+    remissions: Mapping[int, date | None] = field(default_factory=dict)
+
+    def of(self, relief: Any) -> date | None:
+        """Return when a row of `invoice_relief` ends."""
+        if relief["plan_id"] in self.plans:
+            return self.plans[relief["plan_id"]]
+        if relief["remission_id"] in self.remissions:
+            return self.remissions[relief["remission_id"]]
+        ended_on: date | None = relief["ended_on"]
+        return ended_on
+
+
+AS_WRITTEN: Final = Ends()
+"""All end as it is written down."""
+
+
+def read_bills(
+    session: Session, invoice_ids: Sequence[int], *, ends: Ends = AS_WRITTEN
+) -> dict[int, Bill]:
     """Return the bills of these invoices, with all notes and reliefs, ended ones too."""
     ids = {"ids": list(invoice_ids)}
     notes: dict[int, list[Note]] = {}
@@ -24,7 +49,7 @@ def read_bills(session: Session, invoice_ids: Sequence[int]) -> dict[int, Bill]:
         notes.setdefault(row["invoice_id"], []).append(note)
     reliefs: dict[int, list[Relief]] = {}
     for row in execute(session, _RELIEFS, ids).mappings():
-        reliefs.setdefault(row["invoice_id"], []).append(_relief(row))
+        reliefs.setdefault(row["invoice_id"], []).append(_relief(row, ends.of(row)))
     rows = execute(
         session,
         "SELECT id, amount_minor, due_on, cancelled_at IS NOT NULL FROM invoice"
@@ -82,14 +107,14 @@ def last_day(bill: Bill, claims: Sequence[Claim]) -> date:
     )
 
 
-def _relief(row: Any) -> Relief:
+def _relief(row: Any, ended_on: date | None) -> Relief:
     return Relief(
         granted_on=row["granted_on"],
         principal_rate=row["principal_rate"],
         penalty_rate=row["penalty_rate"],
         fee_rate=row["fee_rate"],
         stops_penalty=row["stops_penalty"],
-        ended_on=row["ended_on"],
+        ended_on=ended_on,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from gateway.allocation import CURRENT_OF_PLAN
+from gateway.bills import AS_WRITTEN
 from gateway.clock import day_of
 from gateway.db import execute
 from gateway.instalments import InstalmentState, PlanStanding
@@ -28,6 +29,7 @@ from gateway.presentment import (
     present_ids,
     standing_of,
 )
+from gateway.remissions import relief_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class PresentedInstalment:
 
 @dataclass(frozen=True, slots=True)
 class PresentedPlan:
-    """How an instalment plan stands."""
+    """How an instalment plan stands. A broken one has no instalments: all is owed at once."""
 
     made_on: date
     instalments: tuple[PresentedInstalment, ...]
@@ -83,7 +85,7 @@ class BundlePresentment(Paid):
     """That quoted its reference, as of an invoice."""
     due_minor: int
     """What to pay now: of a selection, all that is due today; of a plan, what came due since, the
-    instalments that are late, and the next one."""
+    instalments that are late, and the next one; of a broken plan all that is due."""
     due_on: date
     """By when that was or is to be paid: the first day of all."""
     paid_minor: int
@@ -109,13 +111,14 @@ def present_bundle(
     if row is None:
         return None
     ids = list(execute(session, _ITEMS, {"id": row["id"]}).scalars())
-    items = present_ids(session, ids, now=now, validity_months=validity_months)
-    plan, current = None, list[Presentment]()
+    plan, current, ends = None, list[Presentment](), AS_WRITTEN
     if row["plan_id"] is not None:
+        ends = relief_ends(session, row["person"], on=day_of(now))
         plan = _plan(session, row["plan_id"], day_of(now))
         query = CURRENT_OF_PLAN.format(bundle=":id")
         others = list(execute(session, query, {"id": row["id"]}).scalars())
-        current = present_ids(session, others, now=now, validity_months=validity_months)
+        current = present_ids(session, others, now=now, validity_months=validity_months, ends=ends)
+    items = present_ids(session, ids, now=now, validity_months=validity_months, ends=ends)
     payments = payments_of(session, "bundle_id", [row["id"]]).get(row["id"], ())
     return _presented(row, items, current, plan, payments, day_of(now))
 
@@ -129,7 +132,8 @@ def _presented(
     today: date,
 ) -> BundlePresentment:
     asked = plan.asked if plan else ()
-    due = [each for each in (*current, *(() if plan else items)) if each.due_minor]
+    spread = plan is not None and plan.broken_on is None
+    due = [each for each in (*current, *(() if spread else items)) if each.due_minor]
     due_minor = sum(e.due_minor for e in due) + sum(e.unpaid_minor for e in asked)
     days = [each.due_on for each in due] + [each.due_on for each in asked]
     due_on = min(days, default=max(each.due_on for each in items))
@@ -164,6 +168,7 @@ def _plan(session: Session, plan_id: int, today: date) -> PresentedPlan:
     view = read_plan(session, plan_id, on=today)
     assert view is not None
     state = view.state
+    broken = state.standing is PlanStanding.BROKEN
     return PresentedPlan(
         made_on=view.made_on,
         instalments=tuple(
@@ -173,17 +178,18 @@ def _plan(session: Session, plan_id: int, today: date) -> PresentedPlan:
                 unpaid_minor=each.unpaid_minor,
                 state=each.state,
             )
-            for each in state.instalments
+            for each in (() if broken else state.instalments)
         ),
         kept_on=state.since if state.standing is PlanStanding.KEPT else None,
-        broken_on=state.since if state.standing is PlanStanding.BROKEN else None,
+        broken_on=state.since if broken else None,
     )
 
 
 _BUNDLE: Final = """
     SELECT b.id, b.reference, b.kind, b.contributor_id, b.made_at, b.withdrawn_at,
-        plan.id AS plan_id
-    FROM bundle b LEFT JOIN plan ON plan.bundle_id = b.id WHERE b.reference = :reference
+        plan.id AS plan_id, coalesce(file.merged_into_id, file.id) AS person
+    FROM bundle b LEFT JOIN plan ON plan.bundle_id = b.id
+    LEFT JOIN contributor file ON file.id = plan.contributor_id WHERE b.reference = :reference
 """
 
 _ITEMS: Final = "SELECT invoice_id FROM bundle_item WHERE bundle_id = :id ORDER BY position"

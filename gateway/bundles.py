@@ -31,9 +31,15 @@ def make_selection(
         now: The business clock.
 
     Raises:
-        Unusable: No invoice is given, one is given twice, is unknown or is cancelled, there are
-            more than ITEMS_MAX, or there is no such contributor.
+        Unusable: No invoice is given, one is given twice, is unknown or is cancelled, nothing is
+            due on any, there are more than ITEMS_MAX, or there is no such contributor.
     """
+    query = (
+        "SELECT bool_and(status IN ('paid', 'cleared') AND cancelled_at IS NULL) FROM invoice"
+        " WHERE id = ANY(:ids)"
+    )
+    if execute(session, query, {"ids": list(invoice_ids)}).scalar_one():
+        raise Unusable("Nothing is due on any of these invoices: there is nothing to bundle.")
     return make_bundle(
         session, BundleKind.SELECTION, invoice_ids, contributor_id=contributor_id, now=now
     )
@@ -68,6 +74,21 @@ def make_bundle(
         {"bundle": bundle.id, "ids": list(invoice_ids)},
     )
     return bundle
+
+
+def owes_one_of(session: Session, contributor_id: int, invoice_ids: Sequence[int]) -> bool:
+    """Say whether one of these invoices is of a person, by any file."""
+    query = """
+        SELECT EXISTS (
+            SELECT FROM invoice JOIN contributor owner ON owner.id = invoice.contributor_id,
+                contributor payer
+            WHERE invoice.id = ANY(:ids) AND payer.id = :id
+                AND coalesce(owner.merged_into_id, owner.id)
+                    = coalesce(payer.merged_into_id, payer.id)
+        )
+    """
+    asks = {"ids": list(invoice_ids), "id": contributor_id}
+    return bool(execute(session, query, asks).scalar_one())
 
 
 def withdraw_bundle(session: Session, bundle_id: int, *, now: datetime) -> None:

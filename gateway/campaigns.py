@@ -557,7 +557,9 @@ def state_of(
     if broken_on is not None:
         return RemissionState(RemissionStanding.BROKEN, broken_on, Because.CURRENT_DUE_UNPAID)
     settled = settled_on(dues, since, until, on)
-    if on <= until or settled is None:
+    # What was not billed yet was not paid: all of these months must have been asked for.
+    billed = any(debt.period.ends_on >= until for debt in dues)
+    if on <= until or settled is None or not billed:
         return RUNNING
     return RemissionState(RemissionStanding.KEPT, max(settled, until + timedelta(days=1)))
 

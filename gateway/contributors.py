@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,10 @@ TEXT_MAX: Final = 120
 PROGRESS_LINES: Final = 5_000
 WARNINGS_MAX: Final = 1_000
 """How many an import lists; all are counted."""
+AHEAD: Final = timedelta(days=366)
+"""How far ahead of today a registration or a change may begin: later is a slip of the pen."""
+LONG_AGO_YEARS: Final = 100
+"""A registration that is older is warned of."""
 
 _CNSS = re.compile(r"[0-9]{9}", re.ASCII)
 # Foreigners' and old papers differ from the usual shape, and a person must not stay without cover
@@ -140,6 +144,7 @@ def import_contributors(
         _set_repeats_aside(session, result)
         _keep_what_was(session, result, now)
         _merge(session, result)
+        _warn_of_others_papers(session, result)
         respell_regions(session)
     return result
 
@@ -151,7 +156,7 @@ def _rows(
     now: datetime,
     progress: Callable[[int], None],
 ) -> Iterator[Row]:
-    categories = _categories(tariff)
+    categories, on = _categories(tariff), day_of(now)
     for line in read_csv(path, known=(*COLUMNS, SINCE), required=REQUIRED):
         result.read += 1
         if result.read % PROGRESS_LINES == 0:
@@ -161,11 +166,16 @@ def _rows(
             result.rejected.append(line)
             continue
         try:
-            row, odd = _person(line.values, categories)
-            since = _since(line.values)
+            row, odd = _person(line.values, categories, on)
+            since = _since(line.values, on)
         except ValueError as error:
             result.rejected.append(BadLine(line.number, str(error)))
             continue
+        registered_on = row[TABLE_COLUMNS.index("registered_on")]
+        assert isinstance(registered_on, date)
+        if since is not None and since < registered_on:
+            reason = f"{SINCE} is before registered_on, and counts from there"
+            odd = [*odd, Wrong(SINCE, reason)]
         if odd:
             result.warn(line.number, odd)
         yield (line.number, *row, since, now)
@@ -203,7 +213,7 @@ def enrol(
     Raises:
         WrongPerson: Something is wrong with the values.
     """
-    row = read_person(values, tariff)
+    row = read_person(values, tariff, on=day_of(now))
     keep_categories(session, tariff)
     given = dict(zip(TABLE_COLUMNS, row, strict=True))
     fresh = execute(
@@ -261,10 +271,10 @@ def change(
     known = row.mappings().one_or_none()
     if known is None:
         return False
-    person = read_person({**_as_values(known), **values}, tariff)
+    person = read_person({**_as_values(known), **values}, tariff, on=day_of(now))
     given = dict(zip(TABLE_COLUMNS, person, strict=True))
     try:
-        since = _since(values)
+        since = _since(values, day_of(now))
     except ValueError as error:
         raise WrongPerson([Wrong(SINCE, str(error))]) from None
     _change_dues(session, known, given, since, now)
@@ -338,32 +348,46 @@ def _this_quarter(now: datetime) -> date:
     return period_of(day_of(now), Periodicity.QUARTER).starts_on
 
 
-def _since(values: Mapping[str, str]) -> date | None:
+def _since(values: Mapping[str, str], on: date) -> date | None:
     """Return from when a category and base hold, if that is said."""
     text = values.get(SINCE, "")
-    return _day(SINCE, text) if text else None
+    return _soon(SINCE, _day(SINCE, text), on) if text else None
 
 
-def read_person(values: Mapping[str, str], tariff: Tariff) -> Row:
-    """Return a person's values by COLUMNS as the table's, by TABLE_COLUMNS.
+def _soon(column: str, day: date, on: date) -> date:
+    if day - on > AHEAD:
+        raise ValueError(f"{column} is more than a year ahead: compare its year")
+    return day
+
+
+def read_person(values: Mapping[str, str], tariff: Tariff, *, on: date) -> Row:
+    """Return a person's values by COLUMNS as the table's, by TABLE_COLUMNS. `on` is today.
 
     Raises:
         WrongPerson: Something is wrong, with all of it.
     """
-    return _person(values, _categories(tariff))[0]
+    return _person(values, _categories(tariff), on)[0]
 
 
-def warnings_of(known: Mapping[Any, Any], tariff: Tariff) -> list[Wrong]:
+def warnings_of(
+    session: Session, known: Mapping[Any, Any], tariff: Tariff, *, on: date
+) -> list[Wrong]:
     """Return what is odd about an enrolled person, as an import would say it.
 
     Args:
+        session: Whose transaction it is.
         known: The person's row of the table.
         tariff: Whose categories there are.
+        on: Today.
     """
     try:
-        return _person(_as_values(known), _categories(tariff))[1]
+        odd = _person(_as_values(known), _categories(tariff), on)[1]
     except WrongPerson as error:
-        return list(error.wrong)  # enrolled by an older version's rules
+        odd = list(error.wrong)  # enrolled by an older version's rules
+    query = f"SELECT EXISTS (SELECT FROM contributor k WHERE k.id = :id AND {_PAPER_OF_ANOTHER})"
+    if execute(session, query, {"id": known["id"]}).scalar_one():
+        odd.append(Wrong("cin", _SAME_CIN))
+    return odd
 
 
 def _categories(tariff: Tariff) -> dict[str, CategoryTariff]:
@@ -388,9 +412,9 @@ class _Reader:
 
 
 def _person(
-    value: Mapping[str, str], categories: dict[str, CategoryTariff]
+    value: Mapping[str, str], categories: dict[str, CategoryTariff], on: date
 ) -> tuple[Row, list[Wrong]]:
-    """Return a person's columns and what is odd about them, or raise WrongPerson."""
+    """Return a person's columns and what is odd about them on a day, or raise WrongPerson."""
     reader = _Reader()
     # One text for what is written alike: a chamber finds its region however that was typed.
     value = {column: unicodedata.normalize("NFC", text) for column, text in value.items()}
@@ -413,7 +437,9 @@ def _person(
         reader.note("category", f"category is none of the tariff's ({', '.join(categories)})")
     registered_on = left_on = None
     if text := value["registered_on"]:
-        registered_on = reader.read("registered_on", lambda: _day("registered_on", text))
+        registered_on = reader.read(
+            "registered_on", lambda: _soon("registered_on", _day("registered_on", text), on)
+        )
     if value["left_on"]:
         left_on = reader.read("left_on", lambda: _day("left_on", value["left_on"]))
     if left_on is not None and registered_on is not None and left_on < registered_on:
@@ -445,7 +471,14 @@ def _person(
         place.commune,
         ice,
     )
-    return row, _odd(value["cnss_number"], cin, phone, place)
+    odd = _odd(value["cnss_number"], cin, phone, place)
+    if registered_on is not None and on.year - registered_on.year > LONG_AGO_YEARS:
+        reason = f"registered_on is more than {LONG_AGO_YEARS} years ago"
+        odd.append(Wrong("registered_on", reason))
+    if base is not None and not categories[category].needs_base:
+        reason = f"category_base is not used: {category} has no bands"
+        odd.append(Wrong("category_base", reason))
+    return row, odd
 
 
 def _odd(cnss_number: str, cin: str, phone: str | None, place: Place) -> list[Wrong]:
@@ -551,6 +584,26 @@ def _keep_what_was(session: Session, result: ImportResult, now: datetime) -> Non
     result.rejected.extend(BadLine(line, f"{SINCE} {_UNCLEAR}") for line in lines)
     correct_registrations(session, f"{whose}, registered_on, left_on FROM changing", {}, now=now)
     record_changes(session, changes, {}, now=now)
+
+
+_SAME_CIN: Final = "cin is in another person's file too: is it one person? Then merge the files"
+_PAPER_OF_ANOTHER: Final = """
+    k.merged_into_id IS NULL AND k.cin IS NOT NULL AND EXISTS (
+        SELECT FROM contributor other
+        WHERE other.cin = k.cin AND other.id <> k.id AND other.merged_into_id IS NULL
+    )
+"""
+"""Whether another file that stands has the CIN of the contributor `k`."""
+
+
+def _warn_of_others_papers(session: Session, result: EnrolmentResult) -> None:
+    query = (
+        "SELECT line FROM incoming JOIN contributor k USING (cnss_number)"
+        f" WHERE {_PAPER_OF_ANOTHER} ORDER BY line"
+    )
+    for line in execute(session, query).scalars():
+        result.warn(line, [Wrong("cin", _SAME_CIN)])
+    result.warnings.sort(key=lambda each: each.line)
 
 
 _EARLIER: Final = (

@@ -53,6 +53,7 @@ def open_exceptions(
     if not findings:
         return []
     merged = _merged(findings)
+    # In one order, so that two who find the same of several payments do not wait in a ring.
     statement = sa.text(
         f"""
         INSERT INTO coded_exception AS known (code, subject, detail, payment_id, opened_at)
@@ -60,6 +61,7 @@ def open_exceptions(
         FROM unnest(CAST(:codes AS text[]), CAST(:subjects AS text[]), CAST(:details AS jsonb[]),
             CAST(:payment_ids AS bigint[]))
             AS f (code, subject, detail, payment_id)
+        ORDER BY f.subject, f.code
         ON CONFLICT (code, subject) WHERE resolved_at IS NULL DO UPDATE SET detail = {_TOGETHER}
         WHERE known.detail <> {_TOGETHER}
         RETURNING xmax = 0, id, code, subject, payment_id

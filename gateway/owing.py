@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from gateway.balances import Balance, Bill, Claim, Rates, Relief, balance
-from gateway.bills import read_bills, read_claims
+from gateway.bills import AS_WRITTEN, Ends, read_bills, read_claims
 from gateway.db import execute
 from gateway.models import Component, InvoiceStatus, LineKind
 from gateway.quotes import penalty_line
@@ -38,6 +38,9 @@ class PresentedLine:
     """When it was added to the invoice; None for what was issued, and for the penalty."""
     because: str | None = None
     """What made an adjustment or a fee necessary, as somebody wrote it."""
+    due_on: date | None = None
+    """By when a charge that was added is to be paid: its penalty counts from there. None for what
+    was issued, which has the invoice's day, and for what asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,28 @@ class Owing:
 
 
 def read_owing(
-    session: Session, invoice_ids: Sequence[int], on: date, *, grown_by: date | None = None
+    session: Session,
+    invoice_ids: Sequence[int],
+    on: date,
+    *,
+    grown_by: date | None = None,
+    ends: Ends = AS_WRITTEN,
 ) -> dict[int, Owing]:
     """Return what each of these invoices comes to on a day; some queries for any number.
 
     With `grown_by`, as if no month after that day had added a penalty.
     """
     rows = execute(session, _ROWS, {"ids": list(invoice_ids)}).mappings().all()
-    return owing_of(session, rows, on, grown_by=grown_by)
+    return owing_of(session, rows, on, grown_by=grown_by, ends=ends)
 
 
 def owing_of(
-    session: Session, rows: Sequence[Any], on: date, *, grown_by: date | None = None
+    session: Session,
+    rows: Sequence[Any],
+    on: date,
+    *,
+    grown_by: date | None = None,
+    ends: Ends = AS_WRITTEN,
 ) -> dict[int, Owing]:
     """Return what each invoice comes to on a day, by its id.
 
@@ -79,12 +92,13 @@ def owing_of(
         rows: Columns of `invoice`, with `changed`: whether it has notes or reliefs (CHANGED).
         on: The day.
         grown_by: Months that begin after this day add no penalty; None: all do.
+        ends: How plans and remissions end where it is not written down yet.
     """
     found = {row["id"]: _plain(row, on) for row in rows}
     moved = {row["id"]: row for row in rows if not _is_plain(row, on)}
     if not moved:
         return found
-    bills = read_bills(session, list(moved))
+    bills = read_bills(session, list(moved), ends=ends)
     claims = read_claims(session, list(moved))
     reliefs: dict[int, list[Any]] = {}
     for relief in execute(session, _RELIEFS, {"ids": list(moved)}).mappings():

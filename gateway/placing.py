@@ -48,17 +48,30 @@ def hold_people(session: Session, contributor_ids: Sequence[int]) -> None:
     owns the transaction.
     """
     files = _files(session, contributor_ids)
-    mine = {"files": list(files)}
-    wanted = {payment_id for payment_id, _ in _lots(session, files)}
-    wanted.update(execute(session, _PAYING_ALL, mine).scalars())
-    payments = _lock(session, wanted)
-    theirs = execute(session, "SELECT id FROM invoice WHERE contributor_id = ANY(:files)", mine)
-    ids = invoices_of(session, payments.values()).union(theirs.scalars())
-    execute(
-        session,
-        "SELECT FROM invoice WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
-        {"ids": sorted(ids)},
-    )
+    while True:
+        attempt = session.begin_nested()
+        held = _concerned(session, files)
+        payments = _lock(session, held)
+        theirs = execute(session, _INVOICES_OF, {"files": list(files)}).scalars()
+        ids = invoices_of(session, payments.values()).union(theirs)
+        execute(
+            session,
+            "SELECT FROM invoice WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
+            {"ids": sorted(ids)},
+        )
+        # What was booked while we waited for its invoice is not held, and nobody must wait for a
+        # payment who holds invoices. So all is let go, and taken again in order.
+        if held >= _concerned(session, files):
+            attempt.commit()
+            return
+        attempt.rollback()
+
+
+def _concerned(session: Session, files: Iterable[int]) -> set[int]:
+    """Return the payments that lie in these files' credit, pay their invoices, or quoted them."""
+    found = {payment_id for payment_id, _ in _lots(session, files)}
+    found.update(execute(session, _PAYING_ALL, {"files": list(files)}).scalars())
+    return found
 
 
 def settle_invoices(
@@ -286,6 +299,7 @@ _PAYING: Final = """
     SELECT payment_id FROM allocation WHERE invoice_id = ANY(:invoices)
     GROUP BY payment_id, invoice_id HAVING sum(amount_minor) <> 0
 """
+_INVOICES_OF: Final = "SELECT id FROM invoice WHERE contributor_id = ANY(:files)"
 _PAYING_ALL: Final = """
     SELECT payment_id FROM allocation JOIN invoice i ON i.id = invoice_id
     WHERE i.contributor_id = ANY(:files)

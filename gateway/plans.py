@@ -16,6 +16,7 @@ from sqlmodel import Session
 
 from gateway.activities import lock_people
 from gateway.balances import Relief
+from gateway.bills import Ends
 from gateway.bundles import make_bundle
 from gateway.campaigns import (
     Because,
@@ -43,6 +44,7 @@ from gateway.instalments import (
 )
 from gateway.models import BundleKind, EventType, LineKind, Plan, PlanInstalment, Remission
 from gateway.money import format_amount
+from gateway.owing import read_owing
 from gateway.placing import hold_people
 from gateway.reliefs import (
     AGAIN,
@@ -327,7 +329,7 @@ def read_plans(
     rows = execute(session, f"{_PLANS} WHERE {where} ORDER BY plan.id", parameters).mappings().all()
     facts = _facts(session, rows)
     file = campaigns()
-    return [
+    views = [
         PlanView(
             id=row["id"],
             reference=row["reference"],
@@ -341,6 +343,21 @@ def read_plans(
         )
         for row in rows
     ]
+    return [
+        _owed_at_once(session, row, view, on)
+        if view.state.standing is PlanStanding.BROKEN
+        else view
+        for row, view in zip(rows, views, strict=True)
+    ]
+
+
+def _owed_at_once(session: Session, row: Any, view: PlanView, on: date) -> PlanView:
+    """Return a broken plan with what its invoices come to, as if it had never been granted."""
+    since = view.state.since
+    remission = {} if row["remission_id"] is None else {row["remission_id"]: since}
+    owing = read_owing(session, row["invoice_ids"], on, ends=Ends({view.id: since}, remission))
+    due_minor = sum(each.due_minor for each in owing.values())
+    return replace(view, state=replace(view.state, unpaid_minor=due_minor))
 
 
 def _as_ended(row: Any, state: PlanState) -> PlanState:
@@ -387,6 +404,27 @@ def _facts(session: Session, rows: Sequence[Any]) -> dict[int, PlanFacts]:
 
 
 # -- judged ---------------------------------------------------------------------------------------
+
+
+def plan_ends(session: Session, person: int, *, on: date) -> Ends:
+    """Return what a review on a day would write down of a person's plans; changes nothing.
+
+    Args:
+        session: Whose transaction it is.
+        person: The surviving file.
+        on: The day.
+    """
+    where = f"plan.contributor_id IN {FILES}"
+    rows = _to_judge(session, where, {"person": person, "size": BATCH}, on)
+    changes = _changes(session, rows, on) if rows else []
+    return Ends(
+        {change.row["id"]: change.broken_on for change in changes},
+        {
+            change.row["remission_id"]: change.broken_on
+            for change in changes
+            if change.row["remission_id"] is not None
+        },
+    )
 
 
 def review_plans(session: Session, *, key: BooksKey, now: datetime, after: int = 0) -> Reviewed:

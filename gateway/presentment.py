@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from sqlmodel import Session
 
+from gateway.bills import AS_WRITTEN, Ends
 from gateway.clock import day_of
 from gateway.db import execute
 from gateway.models import Channel, LineKind, PaymentStatus
@@ -209,10 +210,16 @@ def present(
 
 
 def present_ids(
-    session: Session, ids: Sequence[int], *, now: datetime, validity_months: int
+    session: Session,
+    ids: Sequence[int],
+    *,
+    now: datetime,
+    validity_months: int,
+    ends: Ends = AS_WRITTEN,
 ) -> list[Presentment]:
     """Return what the payers of these invoices see, in the order of the ids."""
-    found = present_many(session, "id = ANY(:which)", {"which": list(ids)}, now, validity_months)
+    which = {"which": list(ids)}
+    found = present_many(session, "id = ANY(:which)", which, now, validity_months, ends=ends)
     by_id = {p.invoice_id: p for p in found}
     return [by_id[each] for each in ids if each in by_id]
 
@@ -223,6 +230,8 @@ def present_many(
     parameters: Mapping[str, Any],
     now: datetime,
     validity_months: int,
+    *,
+    ends: Ends = AS_WRITTEN,
 ) -> list[Presentment]:
     """Return the invoices that a condition on `invoice` selects.
 
@@ -234,7 +243,7 @@ def present_many(
     lines = _by_invoice(session, _LINES, ids)
     payments = payments_of(session, "invoice_id", ids)
     today = day_of(now)
-    owing = owing_of(session, rows, today)
+    owing = owing_of(session, rows, today, ends=ends)
     elsewhere = [row["id"] for row in rows if _paid_elsewhere(row, payments)]
     carried = _by_invoice(session, _CARRIED, elsewhere) if elsewhere else {}
     return [
@@ -307,11 +316,11 @@ _INVOICES: Final = f"""
 
 _LINES: Final = """
     SELECT invoice_id, 1 AS part, position AS place, kind, amount_minor, rule, facts, source,
-        verified, NULL::date AS noted_on, NULL AS because
+        verified, NULL::date AS noted_on, NULL AS because, NULL::date AS payable_by
     FROM invoice_line JOIN rule ON rule.id = rule_id WHERE invoice_id = ANY(:ids)
     UNION ALL
     SELECT invoice_id, 2, invoice_note.id, kind, amount_minor, rule, facts, source,
-        verified, noted_on, because
+        verified, noted_on, because, due_on
     FROM invoice_note JOIN rule ON rule.id = rule_id WHERE invoice_id = ANY(:ids)
     ORDER BY invoice_id, part, place
 """
@@ -379,6 +388,7 @@ def _line(row: Any) -> PresentedLine:
         verified=row["verified"],
         noted_on=row["noted_on"],
         because=row["because"],
+        due_on=row["payable_by"],
     )
 
 

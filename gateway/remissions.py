@@ -15,6 +15,7 @@ import structlog
 from sqlmodel import Session
 
 from gateway.activities import lock_people
+from gateway.bills import Ends
 from gateway.campaigns import (
     Because,
     Campaign,
@@ -32,7 +33,7 @@ from gateway.errors import Unusable
 from gateway.events import Happening, tell
 from gateway.models import Remission
 from gateway.placing import hold_people
-from gateway.plans import FILES
+from gateway.plans import FILES, plan_ends
 from gateway.reliefs import (
     AGAIN,
     BATCH,
@@ -253,30 +254,74 @@ def _write_grants(
 # -- read -----------------------------------------------------------------------------------------
 
 
-def remissions_of(session: Session, contributor_id: int) -> list[RemissionView]:
+def remissions_of(
+    session: Session, contributor_id: int, *, on: date | None = None
+) -> list[RemissionView]:
     """Return a person's remissions, ended ones too, oldest first.
+
+    Args:
+        session: Whose transaction it is.
+        contributor_id: Any file of the person.
+        on: The day that they are judged by; None: as they were when they were last reviewed.
 
     Raises:
         Unusable: There is no such contributor.
     """
     person = surviving_file(session, contributor_id)
-    rows = execute(session, _VIEWS, {"person": person}).mappings()
-    return [_view(row) for row in rows]
+    rows = execute(session, _VIEWS, {"person": person}).mappings().all()
+    states = {} if on is None else _states(session, person, on)
+    return [_view(row, states.get(row["id"])) for row in rows]
 
 
-def _view(row: Any) -> RemissionView:
+def relief_ends(session: Session, person: int, *, on: date) -> Ends:
+    """Return what reviews on a day would write down of a person's plans and remissions.
+
+    Changes nothing. What rests on either is judged so before anybody has reviewed it.
+
+    Args:
+        session: Whose transaction it is.
+        person: The surviving file.
+        on: The day.
+    """
+    of_plans = plan_ends(session, person, on=on)
+    own = {change.row["id"]: change.broken_on for change in _changes_of(session, person, on)}
+    return Ends(of_plans.plans, {**of_plans.remissions, **own})
+
+
+def _states(session: Session, person: int, on: date) -> dict[int, RemissionState]:
+    """Return how remissions stand on a day where it is not written down so."""
+    broken = plan_ends(session, person, on=on).remissions.items()
+    states = {
+        at: RemissionState(RemissionStanding.BROKEN, day, Because.PLAN_BROKEN)
+        for at, day in broken
+        if day is not None
+    }
+    states.update({each.row["id"]: each.state for each in _changes_of(session, person, on)})
+    return states
+
+
+def _changes_of(session: Session, person: int, on: date) -> list[_Change]:
+    where = f"remission.contributor_id IN {FILES}"
+    rows = _to_judge(session, where, {"person": person, "size": BATCH}, on)
+    return _changes(session, rows, on) if rows else []
+
+
+def _view(row: Any, state: RemissionState | None) -> RemissionView:
     standing = RemissionStanding.RUNNING
     if row["kept_on"] is not None:
         standing = RemissionStanding.KEPT
     if row["broken_on"] is not None:
         standing = RemissionStanding.BROKEN
+    if state is None:
+        because = Because(row["broken_because"]) if row["broken_because"] else None
+        state = RemissionState(standing, row["kept_on"] or row["broken_on"], because)
     return RemissionView(
         id=row["id"],
         campaign=code_of(row["campaign"]),
         granted_on=row["granted_on"],
-        standing=standing,
-        since=row["kept_on"] or row["broken_on"],
-        because=Because(row["broken_because"]) if row["broken_because"] else None,
+        standing=state.standing,
+        since=state.since,
+        because=state.because if state.standing is RemissionStanding.BROKEN else None,
         plan=row["plan"],
         invoices=tuple(row["invoices"]),
     )

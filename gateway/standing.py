@@ -14,15 +14,16 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from gateway.activities import Person, read_people
-from gateway.assessment import ONE_DAY, everything_done
+from gateway.assessment import ONE_DAY, Assessor, everything_done, quarters_from
 from gateway.balances import balance
-from gateway.bills import read_bills, read_claims
+from gateway.bills import Ends, read_bills, read_claims
 from gateway.campaigns import campaigns, code_of
 from gateway.db import execute
 from gateway.errors import Unusable
 from gateway.models import AccountKind, Component
 from gateway.money import format_amount
 from gateway.periods import Period, parse_period, period_of
+from gateway.remissions import relief_ends
 from gateway.rights import (
     Hold,
     OwedPeriod,
@@ -80,6 +81,8 @@ class PersonStanding:
     credit_minor: int
     """What is held as the person's own, as the books have it now."""
     plan: StandingPlan | None
+    unbilled: tuple[str, ...] = ()
+    """Periods that are owed and past due, and were never billed: nothing can be said of them."""
 
     @property
     def total_minor(self) -> int:
@@ -116,6 +119,7 @@ class PersonStanding:
                 "source": rights.source,
                 "verified": rights.verified,
             },
+            "unbilled": list(self.unbilled),
             "credit": format_amount(self.credit_minor),
             "plan": self.plan
             and {
@@ -155,8 +159,10 @@ def read_standing(
     files = {"ids": list(person.files)}
     invoices = execute(session, _INVOICES, files).mappings().all()
     ids = [row["id"] for row in invoices]
-    bills, claims = read_bills(session, ids), read_claims(session, ids)
-    in_plan = {row[0]: row[1] for row in execute(session, _IN_PLAN, {"ids": ids, "on": on})}
+    # What is broken by date is so before anybody has reviewed it.
+    ends = relief_ends(session, person.id, on=on)
+    bills, claims = read_bills(session, ids, ends=ends), read_claims(session, ids)
+    in_plan = _in_plan(session, ids, ends, on)
     owed: list[OwedPeriod] = []
     arrears = []
     for row in invoices:
@@ -180,14 +186,17 @@ def read_standing(
                 )
             )
     billed = [parse_period(row["period"]) for row in invoices]
-    facts = _facts(person, owed, billed, _holds(session, files, on), tariff, on)
+    if on < min(file.registered_on for file in person.files.values()):
+        owed = []
+    facts = _facts(person, owed, billed, _holds(session, files, ends, on), tariff, on)
     return PersonStanding(
         contributor_id=person.id,
         on=on,
         standing=standing_on(facts, on),
         arrears=tuple(sorted(arrears, key=lambda each: (each.due_on, each.period))),
         credit_minor=_credit(session, person),
-        plan=_plan(session, files, on),
+        plan=_plan(session, files, ends, on),
+        unbilled=_unbilled(session, person, tariff, on),
     )
 
 
@@ -195,12 +204,56 @@ _INVOICES: Final = """
     SELECT id, reference, period, category_code FROM invoice
     WHERE contributor_id = ANY(:ids) AND cancelled_at IS NULL ORDER BY due_on, id
 """
-_IN_PLAN: Final = """
-    SELECT invoice_id, min(granted_on) FROM invoice_relief
-    WHERE invoice_id = ANY(:ids) AND plan_id IS NOT NULL AND granted_on <= :on
-        AND (ended_on IS NULL OR ended_on > :on)
-    GROUP BY invoice_id
-"""
+
+
+def _in_plan(session: Session, ids: Sequence[int], ends: Ends, on: date) -> dict[int, date]:
+    """Return since when invoices are in a plan that stands on a day."""
+    rows = execute(
+        session,
+        "SELECT invoice_id, plan_id, remission_id, granted_on, ended_on FROM invoice_relief"
+        " WHERE invoice_id = ANY(:ids) AND plan_id IS NOT NULL AND granted_on <= :on",
+        {"ids": list(ids), "on": on},
+    )
+    found: dict[int, date] = {}
+    for row in rows.mappings():
+        ended_on, at = ends.of(row), row["invoice_id"]
+        if ended_on is None or ended_on > on:
+            found[at] = min(row["granted_on"], found.get(at, row["granted_on"]))
+    return found
+
+
+def _unbilled(session: Session, person: Person, tariff: Tariff, on: date) -> tuple[str, ...]:
+    """Return the periods due before a day that the person owed and nobody billed, oldest first.
+
+    Since invoices were first issued here; what was billed and cancelled, a person has decided on.
+    """
+    ordered = execute(session, "SELECT DISTINCT period FROM issue_run").scalars()
+    began = min((parse_period(code).starts_on for code in ordered), default=None)
+    if began is None:
+        return ()
+    billed = set(
+        execute(
+            session,
+            "SELECT period FROM invoice WHERE contributor_id = ANY(:ids)",
+            {"ids": list(person.files)},
+        ).scalars()
+    )
+    files, assessor, found = list(person.files.values()), Assessor(tariff), list[Period]()
+    for quarter in quarters_from(files, on):
+        if quarter.ends_on < began:
+            continue
+        try:
+            owed = assessor.quarter(files, quarter).owed
+        except Unusable:
+            continue  # What cannot be assessed is told where invoices are issued.
+        found += [
+            period
+            for period, one in owed.items()
+            if period.code not in billed
+            and began <= period.starts_on
+            and tariff.due_on(one.category, period) < on
+        ]
+    return tuple(each.code for each in sorted(found, key=lambda each: each.starts_on))
 
 
 def _facts(
@@ -245,19 +298,20 @@ def _facts(
     )
 
 
-def _holds(session: Session, files: dict[str, Any], on: date) -> list[Hold]:
+def _holds(session: Session, files: dict[str, Any], ends: Ends, on: date) -> list[Hold]:
     """Return the waits that remissions in force ask for."""
     rows = execute(
         session,
-        "SELECT campaign, granted_on FROM remission WHERE contributor_id = ANY(:ids)"
-        " AND granted_on <= :on AND (broken_on IS NULL OR broken_on > :on) ORDER BY id",
+        "SELECT id, campaign, granted_on, broken_on FROM remission"
+        " WHERE contributor_id = ANY(:ids) AND granted_on <= :on ORDER BY id",
         {**files, "on": on},
     ).all()
     known = {each.code: each.rights for each in campaigns().campaign} if rows else {}
     holds = []
-    for campaign, granted_on in rows:
+    for at, campaign, granted_on, written in rows:
         rule = known.get(code_of(campaign))
-        if rule is not None:
+        broken_on = ends.remissions.get(at, written)
+        if rule is not None and (broken_on is None or broken_on > on):
             until = first_of_month(granted_on, 1 + rule.wait_months)
             holds.append(Hold(granted_on, until, rule.source, rule.verified))
     return holds
@@ -279,15 +333,17 @@ _CREDIT: Final = """
 """
 
 
-def _plan(session: Session, files: dict[str, Any], on: date) -> StandingPlan | None:
+def _plan(session: Session, files: dict[str, Any], ends: Ends, on: date) -> StandingPlan | None:
+    broken = [at for at, day in ends.plans.items() if day is not None]
     row = (
         execute(
             session,
             "SELECT reference, made_on, months, amount_minor FROM plan"
             " JOIN bundle ON bundle.id = bundle_id"
             " WHERE plan.contributor_id = ANY(:ids) AND made_on <= :on"
-            " AND coalesce(kept_on, broken_on, 'infinity') > :on ORDER BY plan.id DESC LIMIT 1",
-            {**files, "on": on},
+            " AND coalesce(kept_on, broken_on, 'infinity') > :on AND plan.id <> ALL(:broken)"
+            " ORDER BY plan.id DESC LIMIT 1",
+            {**files, "on": on, "broken": broken},
         )
         .mappings()
         .one_or_none()
@@ -308,4 +364,9 @@ def why_not(standing: PersonStanding) -> str | None:
         )
     if said.settled is None:
         return "No contribution has been paid yet: there is nothing to attest."
+    if standing.unbilled:
+        return (
+            f"Nobody billed {', '.join(standing.unbilled)} yet, and it is past due: what is not"
+            " billed cannot be attested. Issue it first."
+        )
     return None

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.limits import seconds_after_miss, seconds_until_look_up
-from gateway.api.problems import FieldError, Problem
+from gateway.api.problems import KINDS, FieldError, Problem
 from gateway.api.route import PREFIX, new_router, operation
 from gateway.api.schemas import (
     Amount,
@@ -27,7 +27,7 @@ from gateway.api.schemas import (
     found,
 )
 from gateway.bundle_presentment import BundlePresentment, PresentedInstalment, present_bundle
-from gateway.bundles import make_selection
+from gateway.bundles import make_selection, owes_one_of
 from gateway.db import execute, snapshot
 from gateway.errors import Unusable
 from gateway.instalments import InstalmentState
@@ -36,7 +36,7 @@ from gateway.models import BundleKind, Role
 from gateway.money import CURRENCY, format_amount
 from gateway.papers.notice import PAYABLE
 from gateway.presentment import Presentment, Standing
-from gateway.references import format_reference
+from gateway.references import format_reference, is_reference
 from gateway.settings import settings
 
 REFERENCES_MAX: Final = 2_000
@@ -74,7 +74,8 @@ class BundleInstalment(Said):
 
 
 class BundlePlan(Said):
-    """An instalment plan. What came due since it was made is paid before its instalments."""
+    """An instalment plan. What came due since it was made is paid before its instalments; a broken
+    one has none any more."""
 
     made_on: date
     instalments: list[BundleInstalment]
@@ -129,7 +130,7 @@ class Bundle(Said):
     payable: bool = Field(description="Whether money may be taken for it now.")
     due: Amount = Field(
         description="What to take now. Of a plan: what came due since it was made, the instalments"
-        " that are late, and the next one."
+        " that are late, and the next one; of a broken one all that is due."
     )
     due_until: date | None = Field(
         description="The last day on which that settles it; null: it does not grow."
@@ -154,8 +155,9 @@ class NewBundle(Body):
     )
     contributor_id: Id | None = Field(
         None,
-        description="Whose credit is what goes beyond what is due. Without it: of whom all the"
-        " invoices are; if they are of several people, nobody's until a person decides.",
+        description="Whose credit is what goes beyond what is due: one of the people whose invoices"
+        " these are. Without it: of whom all the invoices are; if they are of several people,"
+        " nobody's until a person decides.",
     )
 
 
@@ -165,6 +167,7 @@ class NewBundle(Body):
     response_model=Bundle,
     **operation(
         Right.MAKE_BUNDLES,
+        "reference_mistyped",
         "invoice_not_found",
         "contributor_not_found",
         "invoice_cancelled",
@@ -193,7 +196,8 @@ def make_bundle(asked: ThisRequest, body: NewBundle, key: IdempotencyKey = None)
     except Problem as problem:
         if problem.code == "invoice_not_found":
             # Who bundles must not find out references that look-ups would count as misses.
-            refuse_after_misses(seconds_after_miss(asked.caller.key_id))
+            for _ in problem.errors:
+                refuse_after_misses(seconds_after_miss(asked.caller.key_id))
         raise
 
 
@@ -231,13 +235,16 @@ def _ids(session: Session, asked: Asked, references: Sequence[str]) -> list[int]
     """Return the invoices of these references, in their order.
 
     Raises:
-        Problem: One is given twice, is not there, not seen by the key, or cancelled.
+        Problem: One is given twice, does not verify, is not there, not seen by the key, or
+            cancelled; `errors` names which.
     """
     if len(set(references)) != len(references):
         repeated = next(n for n, each in enumerate(references) if each in references[:n])
         sentence = "It is given twice: an invoice is paid once."
         error = FieldError(f"references[{repeated}]", "repeated", sentence)
         raise Problem("fields_contradict", sentence, errors=[error])
+    mistyped = [not is_reference(each) for each in references]
+    _refuse(mistyped, "reference_mistyped", "malformed", "It does not verify: read it again.")
     rows = execute(
         session,
         "SELECT reference, i.id, cancelled_at, region FROM invoice i"
@@ -245,20 +252,35 @@ def _ids(session: Session, asked: Asked, references: Sequence[str]) -> list[int]
         {"references": list(references)},
     ).mappings()
     known = {row["reference"]: row for row in rows if _sees(asked, row["region"])}
-    for each in references:
-        if found(known.get(each), "invoice_not_found")["cancelled_at"] is not None:
-            raise Problem("invoice_cancelled")
+    sentence = "No invoice that the key may see has it."
+    _refuse([each not in known for each in references], "invoice_not_found", "not_one_of", sentence)
+    cancelled = [known[each]["cancelled_at"] is not None for each in references]
+    _refuse(cancelled, "invoice_cancelled", "contradicts", "It is cancelled: nothing is due on it.")
     return [known[each]["id"] for each in references]
+
+
+def _refuse(wrong: Sequence[bool], code: str, field_code: str, sentence: str) -> None:
+    errors = [
+        FieldError(f"references[{at}]", field_code, sentence)
+        for at, is_wrong in enumerate(wrong)
+        if is_wrong
+    ]
+    if errors:
+        # How many there are in all is not told: only what is named is counted as missed.
+        raise Problem(code, f"`errors` names which. {KINDS[code].todo}", errors=errors)
 
 
 def _whose(session: Session, asked: Asked, given: str | None, ids: Sequence[int]) -> int | None:
     """Return whose credit is what goes beyond; who sees no people names nobody by a number.
 
     Raises:
-        Problem: There is no such contributor that the key sees.
+        Problem: There is no such contributor that the key sees, or none of the invoices is theirs.
     """
     if given is None:
-        query = "SELECT DISTINCT contributor_id FROM invoice WHERE id = ANY(:ids) LIMIT 2"
+        query = (
+            "SELECT DISTINCT coalesce(merged_into_id, c.id) FROM invoice"
+            " JOIN contributor c ON c.id = contributor_id WHERE invoice.id = ANY(:ids) LIMIT 2"
+        )
         people = list(execute(session, query, {"ids": list(ids)}).scalars())
         return people[0] if len(people) == 1 else None
     query = "SELECT region FROM contributor WHERE id = :id"
@@ -266,6 +288,10 @@ def _whose(session: Session, asked: Asked, given: str | None, ids: Sequence[int]
     region = found(row, "contributor_not_found").region
     if not asked.caller.may(Right.READ_CONTRIBUTORS) or not _sees(asked, region):
         raise Problem("contributor_not_found")
+    if not owes_one_of(session, int(given), ids):
+        sentence = "None of the invoices is theirs: what goes beyond would be a stranger's credit."
+        error = FieldError("contributor_id", "contradicts", sentence)
+        raise Problem("fields_contradict", sentence, errors=[error])
     return int(given)
 
 

@@ -40,6 +40,7 @@ from gateway.api.schemas import (
     example,
     found,
 )
+from gateway.clock import day_of
 from gateway.contributors import Enrolled, WrongPerson
 from gateway.db import execute, snapshot
 from gateway.money import format_amount
@@ -303,7 +304,7 @@ def enrol_contributor(
             raise Problem("contributor_exists")
         address = f"{PREFIX}/contributors/{contributor_id}"
         status = 201 if became is Enrolled.NEW else 200
-        return Answer(_kept(session, contributor_id), status, {"Location": address})
+        return Answer(_kept(session, contributor_id, asked.now), status, {"Location": address})
 
     return once(asked, key, act)
 
@@ -338,7 +339,7 @@ def change_contributor(
             raise _contradiction(error) from None
         if not there:
             raise Problem("contributor_not_found")
-        return Answer(_kept(session, number))
+        return Answer(_kept(session, number, asked.now))
 
     return once(asked, key, act)
 
@@ -391,10 +392,10 @@ def _rows(where: Conditions, limit: int) -> list[Any]:
         )
 
 
-def _kept(session: Session, contributor_id: int) -> KeptContributor:
+def _kept(session: Session, contributor_id: int, now: datetime) -> KeptContributor:
     found = execute(session, "SELECT * FROM contributor WHERE id = :id", {"id": contributor_id})
     row = found.mappings().one()
-    odd = register.warnings_of(row, tariff())
+    odd = register.warnings_of(session, row, tariff(), on=day_of(now))
     warnings = [Warned(field=each.column, detail=f"{each.reason}.") for each in odd]
     return KeptContributor(**_said(row).model_dump(), warnings=warnings)
 

@@ -133,6 +133,10 @@ class InvoiceLine(Said):
         description="When it was added to the invoice; null for what was issued, and the penalty."
     )
     because: str | None = Field(description="What made a note necessary; null for other lines.")
+    due_on: date | None = Field(
+        description="By when a charge that was added is to be paid, and from when its penalty"
+        " counts; null for other lines."
+    )
 
 
 class InvoicePayment(Said):
@@ -179,6 +183,7 @@ class Invoice(InvoiceSummary):
                 "verified": False,
                 "noted_on": None,
                 "because": None,
+                "due_on": None,
             },
             {
                 "kind": "adjustment",
@@ -189,6 +194,7 @@ class Invoice(InvoiceSummary):
                 "verified": False,
                 "noted_on": "2026-12-03",
                 "because": "Keeps accounts since 1 November",
+                "due_on": "2026-12-31",
             },
             {
                 "kind": "penalty",
@@ -199,6 +205,7 @@ class Invoice(InvoiceSummary):
                 "verified": False,
                 "noted_on": None,
                 "because": None,
+                "due_on": None,
             },
         ],
         payments=[],
@@ -439,6 +446,7 @@ def _lines(presented: Presentment) -> list[InvoiceLine]:
             verified=line.verified,
             noted_on=line.noted_on,
             because=line.because,
+            due_on=line.due_on,
         )
         for line in presented.lines
     ]

@@ -57,9 +57,17 @@ def _as_whole(value: object) -> object:
     raise PydanticCustomError("int_type", "no whole number")
 
 
+_LONGEST: Final = max(rule.span.months_max for rule in campaigns().plan)
+
 Months = Annotated[
     int,
-    Field(ge=1, le=MONTHS_MAX, description="How many instalments."),
+    Field(
+        ge=1,
+        le=MONTHS_MAX,
+        description="How many instalments. `maximum` is what the rules of the campaigns file allow;"
+        " beyond what the one in force allows: 409 `plan_refused`.",
+        json_schema_extra={"maximum": _LONGEST},
+    ),
     BeforeValidator(_as_whole),
 ]
 

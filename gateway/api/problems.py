@@ -331,6 +331,8 @@ _BY_TYPE: Final = {
     "string_too_long": "too_long",
     "too_long": "too_long",
     OUT_OF_RANGE: "out_of_range",
+    "greater_than_equal": "out_of_range",
+    "less_than_equal": "out_of_range",
     "enum": "not_one_of",
     "literal_error": "not_one_of",
 }
@@ -353,6 +355,14 @@ def _sentence(error: Mapping[str, Any]) -> str:
             return f"It has at most {bounds['max_length']} characters."
         case "string_too_short":
             return f"It has at least {bounds['min_length']} characters."
+        case "too_long":
+            return f"It has at most {bounds['max_length']} entries."
+        case "too_short":
+            return f"It has too few entries: at least {bounds['min_length']}."
+        case "greater_than_equal":
+            return f"It is at least {bounds['ge']}."
+        case "less_than_equal":
+            return f"It is at most {bounds['le']}."
         case "enum" | "literal_error":
             return f"It is one of {bounds['expected']}."
         case "value_error":

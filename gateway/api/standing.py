@@ -112,6 +112,7 @@ class Standing(Said):
         total_due="165.16",
         currency="MAD",
         rights=_RIGHTS_EXAMPLE,
+        unbilled=[],
         credit="0.00",
         plan=None,
     )
@@ -127,6 +128,10 @@ class Standing(Said):
     total_due: Amount = Field(description="What paying the arrears on the day takes.")
     currency: Currency = CURRENCY
     rights: Rights
+    unbilled: list[str] = Field(
+        description="Periods that are owed and past due, and were never billed. While there is one"
+        " nothing is attested."
+    )
     credit: Amount = Field(description="What is held as the person's own now.")
     plan: PlanInForce | None
 

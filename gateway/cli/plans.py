@@ -160,12 +160,13 @@ def remissions_show(cnss: str, as_json: bool) -> None:
     """Show what was remitted to a person, and how each remission stands."""
     number = _as_cnss(cnss)
     with database():
+        from gateway.clock import day_of
         from gateway.db import snapshot
         from gateway.reliefs import person_of
         from gateway.remissions import remissions_of
 
         with snapshot() as session:
-            found = remissions_of(session, person_of(session, number))
+            found = remissions_of(session, person_of(session, number), on=day_of(now()))
     answer = [each.as_json() for each in found]
     if as_json:
         click.echo(json.dumps({"remissions": answer}))

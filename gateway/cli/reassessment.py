@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli.shared import database, json_flag, now
+from gateway.cli.shared import counted, database, json_flag, now
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ def reassess(cnss_number: str | None, because: str | None, dry_run: bool, as_jso
                     now=now(),
                     because=because or "",
                 )
+            for each in done:
+                if each.refused:
+                    raise Unusable(each.refused)
             _report(done, as_json)
 
 
@@ -85,7 +88,12 @@ def _report(done: Iterable[Reassessed], as_json: bool) -> None:
                 f"{issued['period']} issued as {issued['category']}: {issued['amount']},"
                 f" due {issued['due_on']}"
             )
-    click.echo(f"{people} people, {notes} notes, {missing} invoices issued.")
+    said = (
+        counted(people, "person", "people"),
+        counted(notes, "note"),
+        f"{counted(missing, 'invoice')} issued",
+    )
+    click.echo(f"{', '.join(said)}.")
 
 
 @click.command("left")
@@ -97,12 +105,26 @@ def left(cnss_number: str, day: str, because: str) -> None:
     last = _day("--on", day)
     with database():
         from gateway.activities import contributor_of, correct_registration
-        from gateway.db import transaction
+        from gateway.clock import day_of
+        from gateway.db import execute, transaction
 
         with transaction() as session:
             whose = contributor_of(session, cnss_number)
+            row = execute(session, _WHO, {"id": whose}).one()
             correct_registration(session, whose, left_on=last, because=because, now=now())
-    click.echo("Noted; wasl contributors reassess, or a worker, does the rest.")
+    was = f"before, it was {row.left_on}" if row.left_on else "none was noted before"
+    click.echo(f"{row.given_name} {row.family_name} left on {last}; {was}.")
+    if row.left_on == last:
+        click.echo("Nothing changes.")
+        return
+    if row.left_on and last > row.left_on:
+        click.echo("A later day: what was credited between the two is charged again.")
+    if last > day_of(now()):
+        click.echo("The day has not come yet: compare it.")
+    click.echo("wasl contributors reassess, or a worker, does the rest.")
+
+
+_WHO: Final = "SELECT given_name, family_name, left_on FROM contributor WHERE id = :id"
 
 
 @click.command("merge")
@@ -141,16 +163,20 @@ def activity() -> None:
 @click.argument("cnss_number", metavar="CNSS")
 @json_flag
 def activity_list(cnss_number: str, as_json: bool) -> None:
-    """List a person's activities."""
+    """List what a person does by the register, and the activities beside or before it."""
     with database():
-        from gateway.activities import contributor_of, recorded
+        from gateway.activities import contributor_of, recorded, registered
         from gateway.db import snapshot
 
         with snapshot() as session:
-            known = recorded(session, contributor_of(session, cnss_number))
+            whose = contributor_of(session, cnss_number)
+            known, own = recorded(session, whose), registered(session, whose)
     if as_json:
-        click.echo(json.dumps({"activities": known}))
+        click.echo(json.dumps({"register": own, "activities": known}))
         return
+    base = f" (base {own['base']})" if own["base"] else ""
+    until = own["until"] or "now"
+    click.echo(f"register: {own['category']}{base}, {own['since']} to {until}")
     for each in known:
         withdrawn = ", withdrawn" if each["withdrawn"] else ""
         base = f" (base {each['base']})" if each["base"] else ""

@@ -70,6 +70,11 @@ def now() -> datetime:
     return business_clock()()
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return so many of something: `1 notice`, `2 notices`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def report(answer: dict[str, Any], as_json: bool, sentence: str) -> None:
     click.echo(json.dumps(answer) if as_json else sentence.format(**answer))
 

@@ -50,11 +50,15 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
         for name, word in (("since", "since"), ("until", "until"), ("reopens_on", "reopen on"))
         if rights[name]
     ]
+    if rights["state"] == "closed" and rights["reopens_on"]:
+        days[-1] += " if all is paid by " + answer["on"]
     doubt = "" if rights["verified"] else " (unconfirmed rule)"
     click.echo(f"Rights {rights['state']}: {', '.join([rights['because'], *days])}{doubt}.")
     for each in answer["arrears"]:
         click.echo("  {period}  {reference}  due {due_on}  {due} MAD".format(**each))
     click.echo("Due {total_due} MAD; credit {credit} MAD.".format(**answer))
+    if answer["unbilled"]:
+        click.echo("Owed and not billed: {}.".format(", ".join(answer["unbilled"])))
     if plan := answer["plan"]:
         click.echo("Plan of {months} months since {made_on}, by {reference}.".format(**plan))
 

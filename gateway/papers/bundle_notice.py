@@ -93,11 +93,16 @@ def bundle_data(presented: BundlePresentment, occasion: Occasion) -> dict[str, A
 
 
 def _title(presented: BundlePresentment) -> Pair:
-    return say("Instalment plan") if presented.plan else say("Notice of several contributions")
+    return say("Instalment plan") if _spreads(presented) else say("Notice of several contributions")
+
+
+def _spreads(presented: BundlePresentment) -> bool:
+    """Say whether a plan spreads what is owed; a broken one does no more."""
+    return presented.plan is not None and presented.plan.broken_on is None
 
 
 def _total_label(presented: BundlePresentment) -> Pair:
-    return say("To pay now") if presented.plan else say("Total to pay")
+    return say("To pay now") if _spreads(presented) else say("Total to pay")
 
 
 def _glance(presented: BundlePresentment) -> list[dict[str, Any]]:
@@ -112,6 +117,17 @@ def _glance(presented: BundlePresentment) -> list[dict[str, Any]]:
 
 
 def _bands(presented: BundlePresentment) -> list[dict[str, Any]]:
+    plan = presented.plan
+    if plan is not None and plan.broken_on is not None and presented.standing in PAYABLE:
+        broken_on = plan.broken_on
+        said = both(
+            lambda s: s.say(
+                "The plan was broken on {day}: its contributions are owed at once, with the"
+                " penalty.",
+                day=s.day(broken_on),
+            )
+        )
+        return [band(said, warns=True)]
     match presented.standing:
         case Standing.PAID | Standing.CLEARED:
             return [band(say("PAID: nothing is left to pay."))]
@@ -167,7 +183,7 @@ def _lines(presented: BundlePresentment, occasion: Occasion) -> list[dict[str, A
     """Return what adds up to the total to pay now."""
     if presented.standing not in PAYABLE:
         return []
-    owed = presented.current if presented.plan else presented.items
+    owed = presented.current if _spreads(presented) else (*presented.current, *presented.items)
     owed = tuple(each for each in owed if each.due_minor)
     lines = [_owed(each, occasion) for each in owed[:LINES_MAX]]
     if rest := owed[LINES_MAX:]:

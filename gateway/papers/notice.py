@@ -36,7 +36,7 @@ from gateway.presentment import PresentedPayment, Presentment, Standing
 from gateway.references import format_reference
 from gateway.settings import Settings
 from gateway.words.catalogs import mark
-from gateway.words.speech import speech
+from gateway.words.speech import Speech, speech
 
 PAGES_MAX: Final = 200
 """To a file: memory grows with every page, and a jam at the print shop costs one file."""
@@ -272,9 +272,17 @@ def _owed(line: PresentedLine, period: str) -> dict[str, Any]:
     return entry(
         both(lambda s: s.line(line.kind, period)),
         line.amount_minor,
-        rule=both(lambda s: s.rule(line.facts, line.rule)),
+        rule=both(lambda s: _why(s, line)),
         doubtful=not line.verified,
     )
+
+
+def _why(speaking: Speech, line: PresentedLine) -> str:
+    """Return the rule of a line; of a charge that was added later, by when it is to be paid too."""
+    said = speaking.rule(line.facts, line.rule)
+    if line.due_on is None:
+        return said
+    return joined(said, speaking.say("To be paid by {day}", day=speaking.day(line.due_on)))
 
 
 def _payment(payment: PresentedPayment) -> dict[str, Any]:

@@ -7,7 +7,7 @@ names (نونبر, not نوفمبر). Instants are shown in Casablanca's time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from functools import cache
 from typing import Any, Final
@@ -95,10 +95,18 @@ _RULES: Final = {
     "first-period": mark("This contribution did not exist yet: its first period is {first}"),
     "other-file": mark("This period is billed on another file of the same person"),
     "recovery-fee": mark("Costs of recovery"),
-    "remission": mark(
-        "Campaign {campaign}: {principal} % of the principal, {penalty} % of the late penalty and"
-        " {fee} % of the recovery fees unpaid then"
-    ),
+    "remission": mark("{campaign}: remission of {shares}, of what was unpaid then"),
+}
+
+_SHARES: Final = {
+    "principal": mark("{share} % of the principal"),
+    "penalty": mark("{share} % of the late penalty"),
+    "fee": mark("{share} % of the recovery fees"),
+}
+
+_CAMPAIGNS: Final = {
+    "decision-03-2023": mark("Decision 03/2023 on penalties and fees"),
+    "loi-41-23": mark("Law 41-23 on debts up to November 2023"),
 }
 
 _BASES: Final = {
@@ -196,10 +204,21 @@ class Speech:
         if base := facts.get("base"):
             values["base"] = self.say(_BASES[base]) if base in _BASES else base
         if instead := facts.get("instead"):
-            values["instead"] = ", ".join(self.category(code) for code in instead.split(", "))
+            values["instead"] = self._listed(self.category(code) for code in instead.split(", "))
         if first := facts.get("first"):
             values["first"] = self.period(first)
+        if campaign := facts.get("campaign"):
+            known = _CAMPAIGNS.get(campaign)
+            values["campaign"] = campaign if known is None else self.say(known)
+            values["shares"] = self._listed(
+                self.say(text, share=values[part])
+                for part, text in _SHARES.items()
+                if facts.get(part, "0") != "0"
+            )
         return self.say(form, **values)
+
+    def _listed(self, parts: Iterable[str]) -> str:
+        return ("، " if self.language == "ar" else ", ").join(parts)
 
 
 _QUARTERS: Final = (

@@ -198,6 +198,11 @@ def test_twelve_regular_months_cancel_the_old_debts_for_good() -> None:
     assert state_of(loi_41(), grant.granted_on, granted, date(2025, 3, 1)) == RemissionState(
         RemissionStanding.KEPT, date(2025, 3, 1)
     )
+    # Who was not billed for all twelve has not paid them.
+    billed_late = [debt for debt in granted if debt.period.code < "2025-02"]
+    assert state_of(loi_41(), grant.granted_on, billed_late, date(2025, 3, 1)).standing is (
+        RemissionStanding.RUNNING
+    )
     kept = regular(missed="2025-02", late="2025-03-31")
     assert state_of(loi_41(), date(2024, 2, 10), kept, date(2026, 1, 1)) == RemissionState(
         RemissionStanding.KEPT, date(2025, 3, 31)

@@ -35,10 +35,14 @@ def test_the_commands_change_what_is_owed(database: str, monkeypatch: pytest.Mon
     assert said["reassessed"][0]["notes"][0]["amount"] == "54.51"
     assert invoices(first)["2026-10"].charged == 16352
     last_line = run("contributors", "reassess").splitlines()[-1]
-    assert last_line == "1 people, 1 notes, 0 invoices issued."
+    assert last_line == "1 person, 1 note, 0 invoices issued."
     assert invoices(first)["2026-10"].charged == 21803
 
-    run("contributors", "left", "223456784", "--on", "2026-09-01", *because)
+    leave = ("contributors", "left", "223456784", "--on")
+    assert "left on 2026-09-01; none was noted before." in run(*leave, "2026-09-01", *because)
+    said = run(*leave, "2026-09-02", *because)
+    assert "left on 2026-09-02; before, it was 2026-09-01." in said
+    assert "A later day" in said
     alone = ("contributors", "reassess", "--cnss", "223456784")
     with pytest.raises(Unusable, match="Say why"):
         run(*alone)
@@ -49,13 +53,17 @@ def test_the_commands_change_what_is_owed(database: str, monkeypatch: pytest.Mon
     (known,) = json.loads(run(*listed, "--json"))["activities"]
     drop = ("contributors", "activity", "withdraw", "123456785", known["id"], *because)
     run(*drop)
-    assert "2026-10-01 to now, withdrawn: data of the tax office" in run(*listed)
+    said = run(*listed)
+    assert "2026-10-01 to now, withdrawn: data of the tax office" in said
+    assert said.startswith("register: artisan-untaxed, 2022-01-01 to now\n")
     fee = ("invoices", "charge-fee", reference(first, "2026-10"), "--amount", "50.00")
     run(*fee, "--source", "order 12", *because)
     assert "Taken back" in run(*fee, "--take-back", "--source", "order 12", *because)
     merge = ("contributors", "merge", "123456785", "223456784", *because)
     assert len(json.loads(run(*merge, "--json"))["reassessed"]) == 1
+    a_person(cnss_number="323456783", category_code="cpu")
     for wrong, words in (
+        (("contributors", "reassess", "--cnss", "323456783", *because), "base"),
         (("contributors", "left", "999999999", "--on", "2026-09-01", *because), "Nobody"),
         (("contributors", "left", "123456785", "--on", "soon", *because), "not a day"),
         ((*add, "--base", "4,2", "--since", "2026-10-01", *because), "--base"),

@@ -190,6 +190,32 @@ def test_an_import_warns_of_what_is_odd_and_loads_it(database: str, tmp_path: Pa
     assert rows[1][:3] == ("Atlantis", "Taza", "03.561.03.01")
 
 
+def test_an_import_warns_of_odd_days_bases_and_papers(database: str, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    lines = (
+        "cnss_number,family_name,given_name,category,registered_on,category_since,category_base,cin",
+        "123456785,Tazi,Omar,artisan-untaxed,1890-01-01,,,AB1234",
+        "123456784,Tazi,Omar,artisan-untaxed,2022-01-01,2021-01-01,400.00,",
+        "123456793,Tazi,Omar,artisan-untaxed,2022-01-01,,,AB1234",
+        "123456777,Tazi,Omar,artisan-untaxed,2035-01-01,,,",
+        "123456769,Tazi,Omar,artisan-untaxed,2022-01-01,2030-01-01,,",
+    )
+    file.write_text("\n".join(lines), encoding="utf-8")
+    answer = import_contributors(file, tariff(), now=NOON)
+    about = [(each.line, each.reason) for each in answer.warnings if "verify" not in each.reason]
+    assert [(line, reason.split()[0]) for line, reason in about] == [
+        (2, "registered_on"),
+        (2, "cin"),
+        (3, "category_base"),
+        (3, "category_since"),
+        (4, "cin"),
+    ]
+    assert [(each.line, each.reason) for each in answer.rejected] == [
+        (5, "registered_on is more than a year ahead: compare its year"),
+        (6, "category_since is more than a year ahead: compare its year"),
+    ]
+
+
 def test_warnings_are_counted_beyond_what_is_listed() -> None:
     result = EnrolmentResult()
     for line in range(2, 2 * WARNINGS_MAX):

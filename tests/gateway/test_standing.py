@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from gateway import process
 from gateway.cli import wasl
 from gateway.cli.shared import Refused
 from gateway.db import connect, execute, snapshot, transaction
 from gateway.errors import Unusable
+from gateway.plans import make_plan, review_plans
+from gateway.remissions import grant_remissions
 from gateway.rights import Because, RightsState
 from gateway.standing import PersonStanding, read_standing, why_not
 from gateway.tariff import tariff
@@ -104,6 +107,7 @@ def test_nothing_billed_and_left(database: str) -> None:
     said = standing(person, "2026-11-18")
     assert said.standing.rights.because is Because.NOTHING_BILLED
     assert why_not(said) == "No contribution has been paid yet: there is nothing to attest."
+    assert said.unbilled == ()  # nothing was ever billed here
 
     person, references = billed("2026-08", left_on=date(2026, 8, 15))
     pay(references["2026-08"], "2026-08-20")
@@ -123,6 +127,23 @@ def test_late_billing_takes_no_rights_away(database: str) -> None:
     pay(references["2026-08"], "2026-08-20")
     rights = standing(person, "2026-11-18").standing.rights
     assert (rights.state, rights.until) == (RightsState.OPEN, day("2026-11-30"))
+
+
+def test_what_was_never_billed_is_named_and_nothing_is_attested(database: str) -> None:
+    person, references = billed("2026-08", "2026-10")
+    for reference in references.values():
+        pay(reference, "2026-10-20")
+    said = standing(person, "2026-10-21")
+    assert (said.standing.up_to_date, said.unbilled) == (True, ("2026-09",))
+    assert "2026-09" in (why_not(said) or "")
+    # Not due yet on its day; not before the person was registered either.
+    assert standing(person, "2026-09-30").unbilled == ()
+    before = standing(person, "2025-12-31")
+    assert before.standing.rights.because is Because.NOTHING_BILLED
+    issue("2026-09")
+    pay(references_of(person)["2026-09"], "2026-10-20")
+    assert (standing(person, "2026-10-21").unbilled, why_not(said) is None) == ((), False)
+    assert why_not(standing(person, "2026-10-21")) is None
 
 
 def test_all_files_of_a_person_count(database: str) -> None:
@@ -148,82 +169,50 @@ def test_all_files_of_a_person_count(database: str) -> None:
 
 
 def test_a_plan_and_a_remission_count_while_they_stand(database: str) -> None:
-    person, references = billed("2026-02", "2026-03")
-    _relieve(person, references, "2026-05-10", plan=True)
+    person, _ = billed("2026-02", "2026-03")
+    made_at = datetime(2026, 5, 10, 12, tzinfo=UTC)
+    with transaction() as session:
+        make_plan(session, person, 2, None, key=process.signing_key(), now=made_at)
     said = standing(person, "2026-05-10")
     assert (said.standing.up_to_date, said.standing.rights.state) == (True, RightsState.OPEN)
     assert said.plan is not None
-    assert (said.plan.months, said.plan.amount_minor) == (2, 32704)
+    # 163.52 twice, three months of penalty and two: 4.91 + 3.27.
+    assert (said.plan.months, said.plan.amount_minor) == (2, 33522)
     assert standing(person, "2026-05-09").standing.rights.state is RightsState.CLOSED
 
-    with transaction() as session:
-        execute(session, "UPDATE invoice_relief SET ended_on = '2026-07-01'")
-        execute(
-            session,
-            "UPDATE plan SET broken_on = '2026-07-01', broken_because = 'instalment-unpaid'",
-        )
-    assert standing(person, "2026-07-01").plan is None
-    assert standing(person, "2026-07-01").standing.since == day("2026-03-01")
-    assert standing(person, "2026-06-30").standing.up_to_date
+    # The first instalment, of 30 June, is unpaid when the second falls due: the day decides,
+    # whether or not anybody has reviewed the plan since.
+    for _ in range(2):
+        assert standing(person, "2026-08-01").plan is None
+        assert standing(person, "2026-08-01").standing.since == day("2026-03-01")
+        assert standing(person, "2026-07-31").standing.up_to_date
+        with transaction() as session:
+            now = datetime(2026, 8, 1, 12, tzinfo=UTC)
+            review_plans(session, key=process.signing_key(), now=now)
 
 
 def test_a_campaign_has_its_wait(database: str) -> None:
     """Loi 41-23: rights open on the first day of the fourth month after the first payment's."""
-    person, references = billed("2026-02", "2026-03")
-    _relieve(person, references, "2026-05-10", plan=False)
-    rights = standing(person, "2026-08-31").standing.rights
+    debts = ("2023-09", "2023-10", "2023-11")
+    person, references = billed(*debts, "2023-12", registered_on=date(2023, 9, 1))
+    pay(references["2023-12"], "2024-02-10")
+    with transaction() as session:
+        now = datetime(2024, 2, 11, 12, tzinfo=UTC)
+        grant_remissions(session, "loi-41-23", key=process.signing_key(), now=now)
+    rights = standing(person, "2024-05-31").standing.rights
     assert (rights.state, rights.because, rights.reopens_on, rights.verified) == (
         RightsState.WAITING,
         Because.CAMPAIGN,
-        day("2026-09-01"),
+        day("2024-06-01"),
         True,
     )
-    assert standing(person, "2026-09-01").standing.rights.state is RightsState.OPEN
+    assert standing(person, "2024-06-01").standing.rights.state is RightsState.OPEN
 
 
 def test_credit_is_told(database: str) -> None:
     person, references = billed("2026-10")
     pay(references["2026-10"], "2026-10-20", 20000)
     assert standing(person, "2026-10-21").credit_minor == 3648
-
-
-def _relieve(person: int, references: dict[str, str], on: str, *, plan: bool) -> None:
-    """Grant a plan, or a remission of everything, on all invoices of a person, by bare rows."""
-    values: dict[str, Any] = {"person": person, "on": day(on), "now": NOON}
-    with transaction() as session:
-        rule = execute(
-            session,
-            "INSERT INTO rule (rule, source, verified) VALUES ('r', 's', false) RETURNING id",
-        ).scalar_one()
-        if plan:
-            bundle = execute(
-                session,
-                "INSERT INTO bundle (reference, kind, contributor_id, made_at)"
-                " VALUES ('148275036141', 'plan', :person, :now) RETURNING id",
-                values,
-            ).scalar_one()
-            by = execute(
-                session,
-                "INSERT INTO plan (contributor_id, bundle_id, rule, made_on, months, amount_minor,"
-                " made_at) VALUES (:person, :bundle, 'plan@1', :on, 2, 32704, :now) RETURNING id",
-                {**values, "bundle": bundle},
-            ).scalar_one()
-        else:
-            by = execute(
-                session,
-                "INSERT INTO remission (contributor_id, campaign, granted_on, granted_at)"
-                " VALUES (:person, 'loi-41-23@2026-11-22', :on, :now) RETURNING id",
-                values,
-            ).scalar_one()
-        execute(
-            session,
-            f"INSERT INTO invoice_relief (invoice_id, {'plan' if plan else 'remission'}_id,"
-            " granted_on, principal_rate, penalty_rate, fee_rate, stops_penalty, rule_id,"
-            " granted_at) SELECT id, :by, :on, :share, :share, :share, true, :rule, :now"
-            " FROM invoice WHERE contributor_id = :person",
-            {**values, "by": by, "rule": rule, "share": 0 if plan else 1},
-        )
-    assert references
 
 
 def test_the_commands_tell_it_and_write_the_paper(
@@ -236,7 +225,8 @@ def test_the_commands_tell_it_and_write_the_paper(
     told = CliRunner().invoke(wasl, command)
     assert told.output.splitlines() == [
         "Not up to date since 2026-11-01.",
-        "Rights closed: unpaid, since 2026-11-01, reopen on 2026-11-18 (unconfirmed rule).",
+        "Rights closed: unpaid, since 2026-11-01, reopen on 2026-11-18"
+        " if all is paid by 2026-11-18 (unconfirmed rule).",
         f"  2026-10  {references['2026-10']}  due 2026-10-31  165.16 MAD",
         "Due 165.16 MAD; credit 0.00 MAD.",
     ]

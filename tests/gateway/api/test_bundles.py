@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.api import limits
+from gateway.db import execute, transaction
 from gateway.models import Role
-from tests.factories import a_report, record
+from tests.factories import a_report, balances, record
 from tests.gateway.api.conftest import FES, RABAT, ProgramOf
 from tests.gateway.api.test_problems import problem_of
 from tests.gateway.pages import states
@@ -45,15 +46,41 @@ def test_a_payment_says_what_it_paid_and_what_is_credit(program: ProgramOf) -> N
     assert len(caller.get(f"/payments?reference={made}").json()["data"]) == 1
 
 
+def test_files_of_one_person_are_one_payer(program: ProgramOf) -> None:
+    """So that what goes beyond is theirs, and waits for nobody."""
+    references = [states.an_invoice(), states.an_invoice()]
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE contributor SET merged_into_id = (SELECT max(id) FROM contributor)"
+            " WHERE id = (SELECT min(id) FROM contributor)",
+        )
+    made = program().post("/bundles", {"references": references}).json()["reference"]
+    record(a_report(made, amount_minor=2 * 16352 + 100))
+    assert "suspense:unidentified" not in balances()
+
+
 def test_what_cannot_be_bundled_is_named(program: ProgramOf) -> None:
     caller, reference = program(), states.an_invoice()
     for references, code in (
         ([reference, reference], "fields_contradict"),
         ([reference, states.nobodys()], "invoice_not_found"),
-        ([states.cancelled()], "invoice_cancelled"),
-        ([], "invalid_body"),
+        ([reference, reference[:-2] + "00"], "reference_mistyped"),
+        ([reference, states.cancelled()], "invoice_cancelled"),
+        ([states.paid()], "fields_contradict"),
     ):
-        assert problem_of(caller.post("/bundles", {"references": references}))["code"] == code
+        said = problem_of(caller.post("/bundles", {"references": references}))
+        assert said["code"] == code
+        if len(references) > 1:
+            assert [each["field"] for each in said["errors"]] == ["references[1]"]
+    empty = problem_of(caller.post("/bundles", {"references": []}))["errors"]
+    assert [(e["code"], e["detail"]) for e in empty] == [
+        ("too_short", "It has too few entries: at least 1.")
+    ]
+    stranger = caller.get("/contributors").json()["data"][-1]["id"]
+    wanted = {"references": [reference], "contributor_id": stranger}
+    said = problem_of(caller.post("/bundles", wanted))
+    assert (said["code"], said["errors"][0]["field"]) == ("fields_contradict", "contributor_id")
     wanted = {"references": [reference], "contributor_id": "99"}
     assert problem_of(caller.post("/bundles", wanted))["code"] == "contributor_not_found"
     missing = caller.get(f"/bundles/{reference}")

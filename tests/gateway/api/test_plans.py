@@ -44,6 +44,8 @@ def test_what_is_no_plan_is_refused(program: ProgramOf) -> None:
         ({"months": "3"}, "invalid_body"),
     ):
         assert problem_of(finance.post(path, body))["code"] == code, body
+    [wrong] = problem_of(finance.post(path, {"months": 0}))["errors"]
+    assert (wrong["code"], wrong["detail"]) == ("out_of_range", "It is at least 1.")
     missing = finance.post("/contributors/999/plans", {"months": 3})
     assert problem_of(missing)["code"] == "contributor_not_found"
     assert problem_of(finance.get("/plans/999"))["code"] == "plan_not_found"

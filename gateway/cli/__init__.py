@@ -16,6 +16,7 @@ import click
 from gateway.cli import (
     access,
     backups,
+    bundles,
     dues,
     institution,
     plans,
@@ -45,6 +46,7 @@ for command in (
     dues.invoices,
     dues.notices,
     quotes.quote,
+    bundles.bundles,
     plans.plans,
     plans.remissions,
     receipts.receipts,

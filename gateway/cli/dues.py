@@ -9,6 +9,7 @@ import click
 from gateway.cli.shared import (
     FILE,
     Refused,
+    counted,
     counting,
     database,
     json_flag,
@@ -165,21 +166,23 @@ def notices_print(
     with database(), counting("Printing notices") as progress:
         from gateway.db import transaction
         from gateway.papers.printers import print_all
-        from gateway.papers.printing import order
+        from gateway.papers.printing import expired, order
 
+        wanted: dict[str, str | None] = {"period": period, "category": category, "region": region}
         with transaction() as session:
             run = order(
-                session,
-                period=period,
-                category=category,
-                region=region,
-                folder=folder,
-                validity_months=validity_months,
-                now=now(),
+                session, **wanted, folder=folder, validity_months=validity_months, now=now()
             )
+            too_old = expired(session, **wanted, validity_months=validity_months, now=now())
         result = print_all(run, workers=workers, progress=progress)
+    answer = {**result.as_json(), "expired": too_old}
     said = (
-        "{notices} notices in {files} files in {folder};"
+        f"{counted(answer['notices'], 'notice')} in {counted(answer['files'], 'file')} in {{folder}};"
         " {left_out} left out: paid or cancelled meanwhile."
     )
-    report(result.as_json(), as_json, said)
+    report(answer, as_json, said)
+    if too_old and not as_json:
+        click.echo(
+            f"{counted(too_old, 'unpaid invoice')} left out: the reference has expired. wasl bundles"
+            " make gives what is owed a new reference with its notice; so does a plan."
+        )

@@ -139,17 +139,46 @@ def _taken(session: Session, folder: Path, selection: str) -> str:
     return f"{folder} holds notices of another order: name an empty folder."
 
 
-_CUT: Final = """
+def expired(
+    session: Session,
+    *,
+    period: str | None,
+    category: str | None,
+    region: str | None,
+    validity_months: int,
+    now: datetime,
+) -> int:
+    """Return how many unpaid invoices an order leaves out, as their references have expired.
+
+    A bundle or a plan gives such a debt a new reference.
+    """
+    parameters = {
+        "period": period,
+        "category": category,
+        "region": region and as_region(region),
+        "months": validity_months,
+        "today": day_of(now),
+    }
+    query = f"SELECT count(*) {_UNPAID} AND {_EXPIRES_ON} < :today"
+    return int(execute(session, query, parameters).scalar_one())
+
+
+_EXPIRES_ON: Final = (
+    "(greatest(due_on, (SELECT max(due_on) FROM invoice_note WHERE invoice_id = invoice.id))"
+    " + make_interval(months => :months))::date"
+)
+_UNPAID: Final = """
+    FROM invoice JOIN contributor ON contributor.id = contributor_id
+    WHERE status IN ('open', 'part_paid') AND cancelled_at IS NULL
+        AND (CAST(:period AS text) IS NULL OR period = :period)
+        AND (CAST(:category AS text) IS NULL OR invoice.category_code = :category)
+        AND (CAST(:region AS text) IS NULL OR region = :region)
+"""
+_CUT: Final = f"""
     WITH chosen AS (
         SELECT invoice.id, row_number() OVER (ORDER BY region COLLATE "C" NULLS LAST,
             province COLLATE "C" NULLS LAST, cnss_number, period, invoice.id) - 1 AS place
-        FROM invoice JOIN contributor ON contributor.id = contributor_id
-        WHERE status IN ('open', 'part_paid') AND cancelled_at IS NULL
-            AND (greatest(due_on, (SELECT max(due_on) FROM invoice_note
-                WHERE invoice_id = invoice.id)) + make_interval(months => :months))::date >= :today
-            AND (CAST(:period AS text) IS NULL OR period = :period)
-            AND (CAST(:category AS text) IS NULL OR invoice.category_code = :category)
-            AND (CAST(:region AS text) IS NULL OR region = :region)
+        {_UNPAID} AND {_EXPIRES_ON} >= :today
     ), cut AS (
         INSERT INTO print_file (run_id, position, invoice_ids)
         SELECT :run, place / :size + 1, array_agg(id ORDER BY place) FROM chosen

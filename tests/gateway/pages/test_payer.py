@@ -226,6 +226,9 @@ def test_an_expired_reference_is_not_to_be_paid_with(client: TestClient) -> None
     assert "Cette référence a expiré" in fr
     assert "31 octobre 2025" in fr
     assert "Demandez un nouvel avis" in fr
+    # 163.52, and 1 % of it for each of the 25 months begun since October 2024.
+    assert "Dû aujourd’hui : 204,40 DH" in fr.replace("\xa0", " ")
+    assert "Majoration de retard" in fr
     assert "Comment payer" not in fr
     assert "انتهت مدة هذا المرجع" in text_of(ask(client, f"/{reference}", "ar"))
 

@@ -471,14 +471,9 @@ def _person(
         place.commune,
         ice,
     )
-    odd = _odd(value["cnss_number"], cin, phone, place)
-    if registered_on is not None and on.year - registered_on.year > LONG_AGO_YEARS:
-        reason = f"registered_on is more than {LONG_AGO_YEARS} years ago"
-        odd.append(Wrong("registered_on", reason))
-    if base is not None and not categories[category].needs_base:
-        reason = f"category_base is not used: {category} has no bands"
-        odd.append(Wrong("category_base", reason))
-    return row, odd
+    assert registered_on is not None
+    odd = _odd_dues(registered_on, base, categories[category], on)
+    return row, [*_odd(value["cnss_number"], cin, phone, place), *odd]
 
 
 def _odd(cnss_number: str, cin: str, phone: str | None, place: Place) -> list[Wrong]:
@@ -490,6 +485,20 @@ def _odd(cnss_number: str, cin: str, phone: str | None, place: Place) -> list[Wr
         odd.append(Wrong("cin", "cin is not one or two letters and up to six digits"))
     if phone is not None and not phone_is_possible(phone):
         odd.append(Wrong("phone", "phone has no length that its country uses"))
+    return odd
+
+
+def _odd_dues(
+    registered_on: date, base: int | None, category: CategoryTariff, on: date
+) -> list[Wrong]:
+    """Return what may be a mistake in what a person's dues go by."""
+    odd = []
+    if on.year - registered_on.year > LONG_AGO_YEARS:
+        reason = f"registered_on is more than {LONG_AGO_YEARS} years ago"
+        odd.append(Wrong("registered_on", reason))
+    if base is not None and not category.needs_base:
+        reason = f"category_base is not used: {category.code} has no bands"
+        odd.append(Wrong("category_base", reason))
     return odd
 
 

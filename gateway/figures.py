@@ -173,7 +173,8 @@ def read_toml(model: type[_Model], text: str, what: str) -> _Model:
             ),
             key=lambda wrong: wrong[0],
         )
-    named = ".".join(str(part) for part in where)
+    # Without the places in lists: the line says which one it is.
+    named = ".".join(part for part in where if isinstance(part, str))
     raise Unusable(f"{what} is wrong in line {line}, at {named}: {said}.")
 
 

@@ -25,6 +25,7 @@ from gateway.db import execute, insert_all, transaction
 from gateway.errors import Unusable
 from gateway.models import Channel, PaymentStatus, Receipt
 from gateway.money import format_amount
+from gateway.presentment import Person
 from gateway.receipt_keys import PublishedKey, ReceiptKeys, Signer
 from gateway.references import permuted
 
@@ -45,6 +46,15 @@ class ReceiptStanding(StrEnum):
     """A part was refunded, or taken back in a dispute."""
     REVERSED = "reversed"
     """Nothing of it is left: reversed, or given back in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaidShare:
+    """What of a payment for several invoices pays one of them now, in centimes."""
+
+    period: str
+    person: Person
+    amount_minor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,8 @@ class ReceiptRecord:
     issued_at: datetime
     elsewhere_minor: int = 0
     """What of it pays other invoices of the same person now: it was credit before."""
+    shares: tuple[PaidShare, ...] = ()
+    """Of a bundle's: what it pays now, in the order in which it was paid."""
 
     @property
     def counted_minor(self) -> int:
@@ -341,7 +353,15 @@ _RECORD: Final = f"""
             AS allocated_minor,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
             AND bundle.id IS NULL AND a.invoice_id <> payment.invoice_id), 0)::bigint
-            AS elsewhere_minor
+            AS elsewhere_minor,
+        (SELECT json_agg(share ORDER BY share.first) FROM (
+            SELECT min(a.id) AS first, i.period, c.family_name, c.given_name, c.family_name_ar,
+                c.given_name_ar, sum(a.amount_minor)::bigint AS amount_minor
+            FROM allocation a JOIN invoice i ON i.id = a.invoice_id
+            JOIN contributor c ON c.id = i.contributor_id
+            WHERE a.payment_id = payment.id AND bundle.id IS NOT NULL
+            GROUP BY i.id, c.id HAVING sum(a.amount_minor) > 0
+        ) share) AS shares
     FROM receipt JOIN payment ON payment.id = receipt.payment_id {QUOTED}
     WHERE {{which}} ORDER BY paid_at, receipt.id
 """
@@ -373,7 +393,21 @@ def _record(row: Any) -> ReceiptRecord:
         signed=bytes(row["signed"]),
         key_id=row["key_id"],
         issued_at=row["issued_at"],
+        shares=tuple(_share(each) for each in row["shares"] or ()),
     )
+
+
+def _share(share: Mapping[str, Any]) -> PaidShare:
+    person = Person(
+        family_name=share["family_name"],
+        given_name=share["given_name"],
+        family_name_ar=share["family_name_ar"],
+        given_name_ar=share["given_name_ar"],
+        # Nobody is told more than initials by a receipt for several.
+        cnss_number="",
+        region=None,
+    )
+    return PaidShare(share["period"], person, share["amount_minor"])
 
 
 def standing_of(status: str, amount_minor: int, returned_minor: int) -> ReceiptStanding:

@@ -32,6 +32,7 @@ from gateway.db import execute, insert_all
 from gateway.errors import Unusable
 from gateway.events import Happening, tell
 from gateway.models import Remission
+from gateway.money import format_amount
 from gateway.placing import hold_people
 from gateway.plans import FILES, plan_ends
 from gateway.reliefs import (
@@ -82,6 +83,10 @@ class RemissionView:
     plan: str | None
     """Reference of the plan it rests on."""
     invoices: tuple[str, ...]
+    offer: str
+    """What it remits, as the campaigns file said it."""
+    remitted_minor: int
+    """What is remitted on its invoices on the day they were asked for; 0 where it is broken."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as commands print it."""
@@ -94,6 +99,8 @@ class RemissionView:
             "because": self.because.value if self.because else None,
             "plan": self.plan,
             "invoices": list(self.invoices),
+            "offer": self.offer,
+            "remitted": format_amount(self.remitted_minor),
         }
 
 
@@ -270,7 +277,9 @@ def remissions_of(
     person = surviving_file(session, contributor_id)
     rows = execute(session, _VIEWS, {"person": person}).mappings().all()
     states = {} if on is None else _states(session, person, on)
-    return [_view(row, states.get(row["id"])) for row in rows]
+    ids = sorted({at for row in rows for at in row["invoice_ids"]})
+    remitted = remitted_by_invoice(session, ids, now=_start_of(on)) if on else {}
+    return [_view(row, states.get(row["id"]), remitted) for row in rows]
 
 
 def relief_ends(session: Session, person: int, *, on: date) -> Ends:
@@ -306,7 +315,7 @@ def _changes_of(session: Session, person: int, on: date) -> list[_Change]:
     return _changes(session, rows, on) if rows else []
 
 
-def _view(row: Any, state: RemissionState | None) -> RemissionView:
+def _view(row: Any, state: RemissionState | None, remitted: Mapping[int, int]) -> RemissionView:
     standing = RemissionStanding.RUNNING
     if row["kept_on"] is not None:
         standing = RemissionStanding.KEPT
@@ -324,6 +333,10 @@ def _view(row: Any, state: RemissionState | None) -> RemissionView:
         because=state.because if state.standing is RemissionStanding.BROKEN else None,
         plan=row["plan"],
         invoices=tuple(row["invoices"]),
+        offer=row["offer"] or "",
+        remitted_minor=0
+        if state.standing is RemissionStanding.BROKEN
+        else sum(remitted.get(at, 0) for at in row["invoice_ids"]),
     )
 
 
@@ -525,7 +538,11 @@ _VIEWS: Final = f"""
         remission.broken_on, remission.broken_because, bundle.reference AS plan,
         ARRAY(SELECT invoice.reference FROM invoice_relief r
             JOIN invoice ON invoice.id = r.invoice_id WHERE r.remission_id = remission.id
-            ORDER BY invoice.due_on, invoice.id) AS invoices
+            ORDER BY invoice.due_on, invoice.id) AS invoices,
+        ARRAY(SELECT invoice_id FROM invoice_relief WHERE remission_id = remission.id)
+            AS invoice_ids,
+        (SELECT string_agg(DISTINCT rule.rule, '; ') FROM invoice_relief r
+            JOIN rule ON rule.id = r.rule_id WHERE r.remission_id = remission.id) AS offer
     FROM remission
     LEFT JOIN plan ON plan.id = remission.plan_id
     LEFT JOIN bundle ON bundle.id = plan.bundle_id

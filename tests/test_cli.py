@@ -192,6 +192,16 @@ def test_papers_and_receipts_by_hand(wasl: Wasl, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert (answer(done)["notices"], answer(done)["files"]) == (1, 1)
     [file] = (tmp_path / "notices").glob("*.pdf")
+    old = {"WASL_CLOCK": "=2028-01-18T11:06:40Z"}
+    done = wasl("notices", "print", "--out", "none", "--period", "2026-11", **old)
+    assert "1 unpaid invoice left out: the reference has expired" in done.stdout, done.stdout
+    done = wasl("bundles", "make", unpaid, "--out", "new.pdf", "--json", **old)
+    made = answer(done)
+    assert (made["due"], made["invoices"]) == ("186.41", 1)
+    with pikepdf.open(tmp_path / "new.pdf") as notice:
+        assert made["reference"][:4] in str(notice.docinfo["/Title"])
+    done = wasl("bundles", "make", paid)
+    assert (done.returncode, "Nothing is due" in done.stderr) == (2, True)
     with pikepdf.open(file) as notice:
         assert len(notice.pages) == 1
         assert unpaid[:4] in str(notice.docinfo["/Title"])

@@ -351,18 +351,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
     match error["type"]:
         case "string_pattern_mismatch":
             return f"It must match {bounds['pattern']}"
-        case "string_too_long":
-            return f"It has at most {bounds['max_length']} characters."
-        case "string_too_short":
-            return f"It has at least {bounds['min_length']} characters."
-        case "too_long":
-            return f"It has at most {bounds['max_length']} entries."
-        case "too_short":
-            return f"It has too few entries: at least {bounds['min_length']}."
-        case "greater_than_equal":
-            return f"It is at least {bounds['ge']}."
-        case "less_than_equal":
-            return f"It is at most {bounds['le']}."
+        case kind if kind in _BOUND_SENTENCES:
+            return _BOUND_SENTENCES[kind].format(**bounds)
         case "enum" | "literal_error":
             return f"It is one of {bounds['expected']}."
         case "value_error":
@@ -379,6 +369,14 @@ def _sentence(error: Mapping[str, Any]) -> str:
             return FIELD_CODES["malformed"]
 
 
+_BOUND_SENTENCES: Final = {
+    "string_too_long": "It has at most {max_length} characters.",
+    "string_too_short": "It has at least {min_length} characters.",
+    "too_long": "It has at most {max_length} entries.",
+    "too_short": "It has too few entries: at least {min_length}.",
+    "greater_than_equal": "It is at least {ge}.",
+    "less_than_equal": "It is at most {le}.",
+}
 _TYPE_SENTENCES: Final = {
     "string_type": "It must be a text, in quotes.",
     "model_attributes_type": "It must be an object.",

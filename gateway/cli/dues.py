@@ -176,13 +176,13 @@ def notices_print(
             too_old = expired(session, **wanted, validity_months=validity_months, now=now())
         result = print_all(run, workers=workers, progress=progress)
     answer = {**result.as_json(), "expired": too_old}
+    printed = counted(result.pages, "notice"), counted(result.files_printed, "file")
     said = (
-        f"{counted(answer['notices'], 'notice')} in {counted(answer['files'], 'file')} in {{folder}};"
-        " {left_out} left out: paid or cancelled meanwhile."
+        f"{' in '.join(printed)} in {{folder}}; {{left_out}} left out: paid or cancelled meanwhile."
     )
     report(answer, as_json, said)
     if too_old and not as_json:
         click.echo(
-            f"{counted(too_old, 'unpaid invoice')} left out: the reference has expired. wasl bundles"
-            " make gives what is owed a new reference with its notice; so does a plan."
+            f"{counted(too_old, 'unpaid invoice')} left out: the reference has expired."
+            " wasl bundles make gives what is owed a new one with its notice; so does a plan."
         )

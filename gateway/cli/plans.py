@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.shared import counting, database, json_flag, now, report
+from gateway.cli.shared import counted, counting, database, json_flag, now, report
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
@@ -149,8 +149,24 @@ def remissions_grant(campaign: str, cnss: str | None, as_json: bool) -> None:
     report(
         {"looked_at": looked_at, "granted": granted, "remitted": format_amount(remitted_minor)},
         as_json,
-        "{granted} granted, of {looked_at} people looked at; {remitted} MAD remitted.",
+        f"{{granted}} granted, of {counted(looked_at, 'person', 'people')} looked at;"
+        " {remitted} MAD remitted.",
     )
+    if not as_json and (why := _window(campaign)):
+        click.echo(why)
+
+
+def _window(code: str) -> str:
+    """Return that a campaign's window is not open today, if so."""
+    from gateway.campaigns import campaigns
+    from gateway.clock import day_of
+
+    campaign, today = campaigns().of(code), day_of(now())
+    if today < campaign.since:
+        return f"The window of {code} opens on {campaign.since}: nobody can meet its condition yet."
+    if today > campaign.until:
+        return f"The window of {code} closed on {campaign.until}: what was paid in it counts."
+    return ""
 
 
 @remissions.command("show")
@@ -198,4 +214,5 @@ def _remission_text(remission: dict[str, Any]) -> str:
     text = "{campaign} from {granted_on}: {status}".format(**remission)
     text += " since {since}".format(**remission) if remission["since"] else ""
     text += " ({because})".format(**remission) if remission["because"] else ""
-    return f"{text}; {len(remission['invoices'])} invoices."
+    count = counted(len(remission["invoices"]), "invoice")
+    return f"{text}; {remission['remitted']} MAD remitted on {count} ({remission['offer']})."

@@ -88,12 +88,8 @@ def _report(done: Iterable[Reassessed], as_json: bool) -> None:
                 f"{issued['period']} issued as {issued['category']}: {issued['amount']},"
                 f" due {issued['due_on']}"
             )
-    said = (
-        counted(people, "person", "people"),
-        counted(notes, "note"),
-        f"{counted(missing, 'invoice')} issued",
-    )
-    click.echo(f"{', '.join(said)}.")
+    done_for = f"{counted(people, 'person', 'people')}, {counted(notes, 'note')}"
+    click.echo(f"{done_for}, {counted(missing, 'invoice')} issued.")
 
 
 @click.command("left")

@@ -15,6 +15,7 @@ from gateway.bundle_presentment import BundlePresentment
 from gateway.codes.receipts import as_text
 from gateway.institution import institution
 from gateway.pages import site
+from gateway.pages.bundle import ROWS_MAX
 from gateway.pages.lookup import look_up, now, presented, together
 from gateway.pages.payer import canonical, unknown
 from gateway.pages.shown import PAPERS, drawn, pdf
@@ -78,6 +79,8 @@ def receipt(request: Request, reference: str) -> Response:
         awaited=found.awaited,
         r=chosen,
         several=isinstance(found.invoice, BundlePresentment),
+        listed=chosen.shares[:ROWS_MAX],
+        more=max(0, len(chosen.shares) - ROWS_MAX),
         link=link,
         link_code=drawn(link, say("QR code: check receipt {number}", number=chosen.number)),
         code=code,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from gateway.bundle_presentment import BundlePresentment
 from gateway.codes import qr
@@ -20,6 +21,7 @@ from gateway.papers.writing import (
     entry,
     figures,
     glanced,
+    name_of,
     questions,
     row,
     say,
@@ -28,10 +30,13 @@ from gateway.papers.writing import (
     who,
 )
 from gateway.presentment import Presentment, Standing
-from gateway.receipts import ReceiptRecord, ReceiptStanding
+from gateway.receipts import PaidShare, ReceiptRecord, ReceiptStanding
 from gateway.references import format_reference
 from gateway.settings import Settings
 from gateway.words.speech import speech
+
+LINES_MAX: Final = 8
+"""Invoices with a line of their own; the page of the receipt has more."""
 
 
 def receipt_pdf(
@@ -172,8 +177,9 @@ def _shares(record: ReceiptRecord) -> dict[str, Any]:
     """Return what the money went to; what was not needed is the payer's own."""
     credit_minor = record.credit_minor
     label = both(lambda s: s.say("Payment notice, {period}", period=s.period(record.period)))
+    paid = entry(label, record.allocated_minor) if record.allocated_minor else None
     lines = [
-        entry(label, record.allocated_minor) if record.allocated_minor else None,
+        *(_of_several(record.shares) if record.shares else [paid]),
         entry(say("Other contributions of yours"), record.elsewhere_minor)
         if record.elsewhere_minor
         else None,
@@ -183,6 +189,22 @@ def _shares(record: ReceiptRecord) -> dict[str, Any]:
         "lines": [line for line in lines if line is not None],
         "total": total(say("Amount received"), record.amount_minor),
     }
+
+
+def _of_several(shares: Sequence[PaidShare]) -> list[dict[str, Any] | None]:
+    """Return what a payment for several pays of each, with initials: others may read it too."""
+    lines: list[dict[str, Any] | None] = [
+        entry(
+            both(lambda s, at=each.period: s.say("Contribution, {period}", period=s.period(at))),  # type: ignore[misc]
+            each.amount_minor,
+            rule=name_of(each.person, masked=True),
+        )
+        for each in shares[:LINES_MAX]
+    ]
+    if rest := shares[LINES_MAX:]:
+        minor = sum(each.amount_minor for each in rest)
+        lines.append(entry(say("And others: {count}", count=str(len(rest))), minor))
+    return lines
 
 
 def _reversal(record: ReceiptRecord) -> dict[str, Any]:

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import csv
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from gateway import process
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from gateway.invoices import write_notices
+from gateway.plans import review_plans
 from gateway.references import is_reference
 from gateway.tariff import tariff
 from tests.factories import NOON, a_contributor, issue, some_invoices
+from tests.gateway.pages import states
 
 
 def test_what_is_due_is_issued_once(database: str) -> None:
@@ -111,6 +114,22 @@ def test_the_database_refuses_what_the_code_must_not_do(database: str) -> None:
     ):
         with pytest.raises(IntegrityError), transaction() as session:
             execute(session, statement)
+
+
+def test_what_a_broken_plan_spread_is_in_the_notices_at_all_it_owes(
+    database: str, tmp_path: Path
+) -> None:
+    _, references = states.a_plan(3)
+    later = NOON + timedelta(days=400)
+    file = tmp_path / "notices.csv"
+    for reviewed in (False, True):
+        if reviewed:
+            with transaction() as session:
+                assert review_plans(session, key=process.signing_key(), now=later).broken == 1
+        assert write_notices(file, now=later) == 5
+        rows = {r["reference"]: r for r in csv.DictReader(file.read_text("utf-8").splitlines())}
+    # July 2026: 163.52, and 1 % of it for each of the 17 months begun until December 2027.
+    assert rows[references[0]]["amount"] == "191.32"
 
 
 def test_notices_tell_what_a_payer_needs(database: str, tmp_path: Path) -> None:

@@ -150,9 +150,13 @@ def test_a_plan_within_a_campaign_remits_and_its_breach_brings_all_of_it_back(
     assert each == 3 * IN_2022 // 24
     pay(plan.reference, each, "2023-04-30")
     assert review("2023-06-30") == Reviewed(None, 1, 0, 0, 0)
+    with snapshot() as session:
+        [by_date] = remissions_of(session, person, on=date(2023, 7, 1))
+        assert remissions_of(session, person, on=date(2023, 6, 30))[0].standing == "running"
     assert review("2023-07-01") == Reviewed(None, 1, 0, 1, 0)
     with snapshot() as session:
         [remission] = remissions_of(session, person)
+    assert remission == by_date
     assert (remission.standing, remission.since, remission.because) == (
         "broken",
         date(2023, 7, 1),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.campaigns import campaigns
 from gateway.dues import principal
 from gateway.models import Channel, LineKind, Periodicity
 from gateway.periods import parse_period
@@ -74,6 +75,19 @@ def test_rules_of_other_tariffs_can_be_said_too(language: Language) -> None:
         said = speech(language).rule({"form": form, "base": "annual profit", **figures}, "untold")
         assert "4\u202f711,5" in said
         assert "annual" not in said
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_remission_names_the_campaign_and_what_it_remits_only(language: Language) -> None:
+    shares = {"principal": "0", "penalty": "100", "fee": "50"}
+    for campaign in campaigns().campaign:
+        if campaign.whose != "self-employed":
+            continue
+        facts = {"form": "remission", "campaign": campaign.code, **shares}
+        said = speech(language).rule(facts, "untold")
+        assert campaign.code not in said
+        assert ("100" in said, "50" in said) == (True, True)
+        assert "0\u00a0%" not in said.replace("100\u00a0%", "").replace("50\u00a0%", "")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from gateway import process
 from gateway.bundles import withdraw_bundle
-from gateway.db import execute, transaction
+from gateway.db import execute, snapshot, transaction
+from gateway.invoices import write_notices
 from gateway.pages.bundle import ROWS_MAX
+from gateway.plans import read_plan, review_plans
 from tests.factories import NOON, a_report, record
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import set_clock
@@ -34,9 +38,17 @@ def test_it_lists_what_it_pays_and_what_that_comes_to(client: TestClient) -> Non
 
 def test_a_reference_for_many_is_a_page_that_a_phone_can_load(client: TestClient) -> None:
     many = [states.an_invoice() for _ in range(ROWS_MAX + 2)]
-    said = states.text_of(client.get(f"/{states.several(*many)}"))
-    assert said.count("F. Z. E. I.") == ROWS_MAX
-    assert "Et d’autres : 2" in said.replace("\xa0", " ")
+    reference = states.several(*many)
+    record(a_report(reference, amount_minor=16352 * len(many), paid_at=NOON))
+    states.sign()
+    # So is its receipt, and on paper it is one page still.
+    for path in (f"/{reference}", f"/{reference}/receipt"):
+        said = states.text_of(client.get(path))
+        assert said.count("F. Z. E. I.") == ROWS_MAX
+        assert "Et d’autres : 2" in said.replace("\xa0", " ")
+    paper = client.get(f"/{reference}/receipt.pdf").content
+    assert pages(paper) == 1
+    assert "Et d’autres : 54" in words(paper).replace("\xa0", " ")
 
 
 def test_its_notice_is_one_page_without_names(client: TestClient) -> None:
@@ -64,6 +76,10 @@ def test_one_payment_pays_all_and_has_one_receipt(client: TestClient) -> None:
     assert "authentique" in states.text_of(client.get(f"/verify/{receipt.number}"))
     paper = client.get(f"/{reference}/receipt.pdf")
     assert pages(paper.content) == 1
+    # Each of what it paid, by period and initials, on the page and on paper.
+    for text in ("novembre 2026", "163,52", "octobre 2026", "165,16", "F. Z. E. I."):
+        assert text in said.replace("\u202f", " "), text
+        assert text in words(paper.content).replace("\xa0", " "), text
     # Each invoice says that it is paid, and leads nobody to the others.
     alone = client.get(f"/{first}")
     assert "Payé avec d’autres" in states.text_of(alone)
@@ -97,3 +113,35 @@ def test_a_plan_asks_for_what_came_due_since_and_the_next_instalment(
     set_clock(monkeypatch, datetime(2027, 1, 15, 12, tzinfo=UTC))
     said = states.text_of(client.get(f"/{reference}"))
     assert "sinon l’échéancier est rompu" in said or "a été rompu" in said
+
+
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_a_broken_plan_asks_for_all_that_is_due_with_the_penalty(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reviewed: bool
+) -> None:
+    reference, _ = states.a_plan(6)
+    broken = datetime(2027, 2, 10, 12, tzinfo=UTC)
+    if reviewed:
+        with transaction() as session:
+            review_plans(session, key=process.signing_key(), now=broken)
+    set_clock(monkeypatch, broken)
+    page, paper = client.get(f"/{reference}"), client.get(f"/{reference}.pdf")
+    # July to November: 5 × 163.52, and 7 + 6 + 5 + 4 + 3 months of 1.6352, each rounded: 40.89.
+    assert "858,49 DH" in states.text_of(page).replace("\xa0", " ").replace("\u202f", " ")
+    said = words(paper.content).replace("\xa0", " ").replace("\u202f", " ")
+    assert "858,49" in said
+    for text in (states.text_of(page), said):
+        assert "rompu" in text
+        assert "111,7" not in text
+        assert "sinon l’échéancier est rompu" not in text
+    assert client.get(f"/{reference}?lang=ar").status_code == 200
+    with snapshot() as session:
+        plan_id = execute(session, "SELECT id FROM plan").scalar_one()
+        view = read_plan(session, plan_id, on=broken.date())
+    assert view is not None
+    # Without November, which is not of the plan: 163.52 and 4.91.
+    assert view.state.unpaid_minor == 85849 - 16843
+    # What agents are given to collect by is the same, once the breach is written down.
+    file = tmp_path / "notices.csv"
+    assert write_notices(file, now=broken) == 5
+    assert (",174.97," in file.read_text()) is reviewed

@@ -226,8 +226,9 @@ def test_an_expired_reference_is_not_to_be_paid_with(client: TestClient) -> None
     assert "Cette référence a expiré" in fr
     assert "31 octobre 2025" in fr
     assert "Demandez un nouvel avis" in fr
-    # 163.52, and 1 % of it for each of the 25 months begun since October 2024.
-    assert "Dû aujourd’hui : 204,40 DH" in fr.replace("\xa0", " ")
+    # 148.65, and 1 % of it for each of the 25 months begun since October 2024.
+    assert "Dû aujourd’hui : 185,81 DH" in fr.replace("\xa0", " ")
+    assert "37,16" in fr
     assert "Majoration de retard" in fr
     assert "Comment payer" not in fr
     assert "انتهت مدة هذا المرجع" in text_of(ask(client, f"/{reference}", "ar"))
@@ -572,6 +573,14 @@ def test_who_paid_the_principal_late_is_told_that_the_rest_does_not_grow(
     said = states.text_of(client.get(f"/{reference}")).replace("\xa0", " ")
     assert "1,64 DH" in said
     assert "Ce qui reste à payer n’augmente plus" in said
+
+
+def test_a_charge_says_by_when_it_is_to_be_paid(client: TestClient) -> None:
+    reference = states.noted(states.an_invoice("2026-10"), 9000, due_on=date(2026, 12, 31))
+    said = states.text_of(client.get(f"/{reference}")).replace("\xa0", " ")
+    assert "Ajouté le 18 novembre 2026 · À payer au plus tard le 31 décembre 2026" in said
+    paper = reading.words(client.get(f"/{reference}.pdf").content).replace("\xa0", " ")
+    assert "31 décembre 2026" in paper
 
 
 def test_what_was_credited_in_full_is_not_called_paid(client: TestClient) -> None:

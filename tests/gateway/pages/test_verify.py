@@ -231,7 +231,10 @@ def test_an_attestation_is_told_by_initials_and_as_it_stands(
 ) -> None:
     made = an_attestation()
     code = cose.as_text(made.signed)
-    for language, words in (("fr", "et son titulaire est à jour"), ("ar", "ووضعية صاحبها سليمة")):
+    for language, words, key in (
+        ("fr", "et son titulaire est à jour", "La clé qui a signé l’attestation"),
+        ("ar", "ووضعية صاحبها سليمة", "المفتاح الذي وقع الشهادة"),
+    ):
         for answer in (
             client.get(f"/verify/{made.number}?lang={language}"),
             client.post(f"/verify?lang={language}", data={"receipt": code}),
@@ -239,7 +242,7 @@ def test_an_attestation_is_told_by_initials_and_as_it_stands(
             assert answer.status_code == 200
             assert answer.headers["cache-control"] == site.NEVER_KEPT
             text = text_of(answer)
-            for part in (words, made.number, "2026", made.key_id):
+            for part in (words, key, made.number, "2026", made.key_id):
                 assert part in text, part
             assert not [word for word in states.SECRETS if word in answer.text]
     assert "F. Z. E. I." in text_of(client.get(f"/verify/{made.number}?lang=fr"))

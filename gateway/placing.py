@@ -49,22 +49,30 @@ def hold_people(session: Session, contributor_ids: Sequence[int]) -> None:
     """
     files = _files(session, contributor_ids)
     while True:
-        attempt = session.begin_nested()
-        held = _concerned(session, files)
-        payments = _lock(session, held)
-        theirs = execute(session, _INVOICES_OF, {"files": list(files)}).scalars()
-        ids = invoices_of(session, payments.values()).union(theirs)
-        execute(
-            session,
-            "SELECT FROM invoice WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
-            {"ids": sorted(ids)},
-        )
-        # What was booked while we waited for its invoice is not held, and nobody must wait for a
-        # payment who holds invoices. So all is let go, and taken again in order.
-        if held >= _concerned(session, files):
-            attempt.commit()
-            return
-        attempt.rollback()
+        try:
+            with session.begin_nested():
+                _hold(session, files)
+        except _BookedMeanwhile:
+            continue
+        return
+
+
+class _BookedMeanwhile(Exception):
+    """A payment was booked while we waited for its invoice, and is not held."""
+
+
+def _hold(session: Session, files: Iterable[int]) -> None:
+    held = _concerned(session, files)
+    payments = _lock(session, held)
+    theirs = execute(session, _INVOICES_OF, {"files": list(files)}).scalars()
+    execute(
+        session,
+        "SELECT FROM invoice WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
+        {"ids": sorted(invoices_of(session, payments.values()).union(theirs))},
+    )
+    # Nobody must wait for a payment who holds invoices: all is let go, and taken again in order.
+    if not held >= _concerned(session, files):
+        raise _BookedMeanwhile
 
 
 def _concerned(session: Session, files: Iterable[int]) -> set[int]:

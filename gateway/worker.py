@@ -88,7 +88,7 @@ app.conf.update(
         "forget-answers": {"task": FORGET_ANSWERS, "schedule": 3600.0},
         "reassess": {"task": REASSESS, "schedule": 10.0},
         "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
-        "review-reliefs": {"task": REVIEW_RELIEFS, "schedule": 3600.0},
+        "review-reliefs": {"task": REVIEW_RELIEFS, "schedule": 600.0},
     },
     beat_max_loop_interval=1.0,
 )

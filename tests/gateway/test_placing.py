@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -17,6 +18,7 @@ from gateway import process
 from gateway.clock import day_of
 from gateway.db import execute, transaction
 from gateway.models import ReturnKind
+from gateway.payments import record_reports
 from gateway.placing import carry_credit, hold_people, settle_invoices
 from gateway.receipts import issue_all
 from gateway.reports import Statement
@@ -452,6 +454,27 @@ def test_carrying_and_taking_back_at_once_wait_for_each_other(
     assert [paid for paid, _, _ in person.sums()] == [0, 0, 0]
     assert set(balances().values()) == {0}
     seal_and_check()
+
+
+def test_who_holds_people_holds_what_was_booked_while_they_waited(
+    database: str, person: Person
+) -> None:
+    report = a_report(person.references[SEPTEMBER], paid_at=LATE)
+
+    def hold() -> bool:
+        with transaction() as session:
+            hold_people(session, [person.id])
+            free = "SELECT id FROM payment FOR NO KEY UPDATE SKIP LOCKED"
+            return rows_of(database, free) == []
+
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with ThreadPoolExecutor(1) as pool:
+        with transaction() as session:
+            record_reports(session, [report], key=process.signing_key(), now=NOON)
+            holding = pool.submit(hold)
+            while rows_of(database, waiting) == [(0,)]:
+                assert not holding.done()
+        assert holding.result()
 
 
 def _nothing(call: Callable[..., object], *given: Any) -> None:

@@ -61,6 +61,7 @@ class Contributor(SQLModel, table=True):
         sa.CheckConstraint("ice ~ '^[0-9]{15}$'", name="ice"),
         sa.CheckConstraint("merged_into_id <> id", name="merged"),
         sa.Index(None, "category_code", "id"),
+        sa.Index(None, "cin", postgresql_where=sa.text("cin IS NOT NULL")),
         sa.Index(None, "merged_into_id", postgresql_where=sa.text("merged_into_id IS NOT NULL")),
         sa.Index(None, "region", "id"),
     )

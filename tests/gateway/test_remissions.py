@@ -163,7 +163,9 @@ def test_the_principal_in_full_and_what_was_paid_beyond_pays_what_is_owed_now(
     assert grant(DECISION, "2023-08-01") == Granted(None, 1, 1, 709 + 568 + 426)
     assert due([named[period] for period in AUTUMN], "2023-08-01") == dict.fromkeys(AUTUMN, 0)
     with snapshot() as session:
-        [remission] = remissions_of(session, person)
+        [remission] = remissions_of(session, person, on=date(2023, 8, 1))
+        assert remission.remitted_minor == 709 + 568 + 426
+        assert "100 % of penalty" in remission.offer
         policies = execute(
             session,
             "SELECT component, a.amount_minor FROM allocation a"

@@ -143,6 +143,12 @@ def _columns() -> None:
         ["merged_into_id"],
         postgresql_where=sa.text("merged_into_id IS NOT NULL"),
     )
+    op.create_index(
+        op.f("contributor_cin_idx"),
+        "contributor",
+        ["cin"],
+        postgresql_where=sa.text("cin IS NOT NULL"),
+    )
     op.add_column("invoice", sa.Column("owed_minor", sa.BigInteger(), nullable=True))
     op.add_column("invoice", sa.Column("seal", sa.LargeBinary(), nullable=True))
     op.execute("UPDATE invoice SET owed_minor = amount_minor")
@@ -483,6 +489,7 @@ def downgrade() -> None:
     )
     op.drop_column("invoice", "seal")
     op.drop_column("invoice", "owed_minor")
+    op.drop_index(op.f("contributor_cin_idx"), "contributor")
     for name in ("category_since", "ice", "merged"):
         op.drop_constraint(op.f(f"contributor_{name}_check"), "contributor")
     for column in ("merged_into_id", "ice", "commune", "category_since"):

@@ -245,7 +245,7 @@ def test_a_law_of_its_own_needs_no_release(tmp_path: Path) -> None:
     wrong = wasl(*asked, WASL_TARIFF=str(law))
     assert (wrong.returncode, wrong.stdout) == (2, "")
     line = SHIPPED.splitlines().index('hourly = "16.29"') - 1
-    assert f"{law} is wrong in line {line}, at smig.2.from: 2023-08-31 is missing" in wrong.stderr
+    assert f"{law} is wrong in line {line}, at smig.from: 2023-08-31 is missing" in wrong.stderr
     missing = wasl(*asked, WASL_TARIFF=str(tmp_path / "gone.toml"))
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert "gone.toml cannot be read" in missing.stderr

@@ -228,10 +228,13 @@ def test_an_error_is_marked_and_its_text_stays_here(
 
 
 def test_tasks_and_their_transactions_arrive(
-    traced: Tracing, database: str, collector: Collector
+    traced: Tracing, database: str, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from gateway.worker import app
     from webhooks.tasks import desk, drain_inbox
 
+    # The application reads its broker when it is first imported: by which test, nobody knows.
+    monkeypatch.setattr(app.conf, "broker_url", os.environ["WASL_REDIS_URL"])
     desk.cache_clear()
     a_delivery(an_event(some_invoices(1)[0]))
     assert drain_inbox.apply().successful()

@@ -20,7 +20,7 @@ from gateway.bills import Ends, read_bills, read_claims
 from gateway.campaigns import campaigns, code_of
 from gateway.db import execute
 from gateway.errors import Unusable
-from gateway.models import AccountKind, Component
+from gateway.models import AccountKind, Component, Periodicity
 from gateway.money import format_amount
 from gateway.periods import Period, parse_period, period_of
 from gateway.remissions import relief_ends
@@ -225,11 +225,15 @@ def _in_plan(session: Session, ids: Sequence[int], ends: Ends, on: date) -> dict
 def _unbilled(session: Session, person: Person, tariff: Tariff, on: date) -> tuple[str, ...]:
     """Return the periods due before a day that the person owed and nobody billed, oldest first.
 
-    Since invoices were first issued here; what was billed and cancelled, a person has decided on.
+    Since periods of the kind were first issued here; what was billed and cancelled, a person has
+    decided on.
     """
-    ordered = execute(session, "SELECT DISTINCT period FROM issue_run").scalars()
-    began = min((parse_period(code).starts_on for code in ordered), default=None)
-    if began is None:
+    began: dict[Periodicity, date] = {}
+    for code in execute(session, "SELECT DISTINCT period FROM issue_run").scalars():
+        period = parse_period(code)
+        earliest = began.get(period.periodicity, period.starts_on)
+        began[period.periodicity] = min(earliest, period.starts_on)
+    if not began:
         return ()
     billed = set(
         execute(
@@ -240,7 +244,7 @@ def _unbilled(session: Session, person: Person, tariff: Tariff, on: date) -> tup
     )
     files, assessor, found = list(person.files.values()), Assessor(tariff), list[Period]()
     for quarter in quarters_from(files, on):
-        if quarter.ends_on < began:
+        if quarter.ends_on < min(began.values()):
             continue
         try:
             owed = assessor.quarter(files, quarter).owed
@@ -250,7 +254,7 @@ def _unbilled(session: Session, person: Person, tariff: Tariff, on: date) -> tup
             period
             for period, one in owed.items()
             if period.code not in billed
-            and began <= period.starts_on
+            and began.get(period.periodicity, date.max) <= period.starts_on
             and tariff.due_on(one.category, period) < on
         ]
     return tuple(each.code for each in sorted(found, key=lambda each: each.starts_on))

@@ -129,6 +129,15 @@ def test_late_billing_takes_no_rights_away(database: str) -> None:
     assert (rights.state, rights.until) == (RightsState.OPEN, day("2026-11-30"))
 
 
+def test_issuing_a_quarter_says_nothing_of_months_before_the_first_month_issued(
+    database: str,
+) -> None:
+    person, references = billed("2026-11")
+    pay(references["2026-11"], "2026-11-20")
+    issue("2026-Q4")
+    assert standing(person, "2026-12-15").unbilled == ()
+
+
 def test_what_was_never_billed_is_named_and_nothing_is_attested(database: str) -> None:
     person, references = billed("2026-08", "2026-10")
     for reference in references.values():

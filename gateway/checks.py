@@ -17,17 +17,24 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
-from gateway import ledger
-from gateway.balances import balance
-from gateway.bills import last_day, placed_parts, read_bills, read_claims, read_parts
+from gateway.billing.bills import last_day, placed_parts, read_bills, read_claims, read_parts
+from gateway.billing.invoice_seals import broken_seals
+from gateway.books import ledger
+from gateway.books.seals import (
+    BooksKey,
+    HeadsFile,
+    SignedHead,
+    UnreadableHead,
+    as_signed_head,
+    read_head,
+)
+from gateway.collection.payment_batch import return_of
+from gateway.collection.returns import given_back_minor
 from gateway.db import execute
+from gateway.dues.balances import balance
+from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
-from gateway.invoice_seals import broken_seals
 from gateway.migrate import CONSTRAINTS_QUERY, FUNCTIONS_QUERY, Judges
-from gateway.payment_batch import return_of
-from gateway.returns import given_back_minor
-from gateway.seals import BooksKey, HeadsFile, SignedHead, UnreadableHead, as_signed_head, read_head
-from gateway.tariff import tariff
 
 FINDINGS_MAX: Final = 20
 """Findings shown for one check: enough to see what happened, whatever the size of the books."""

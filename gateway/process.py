@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from gateway import db
+from gateway.books.seals import BooksKey, HeadsFile, books_key, has_books_key
 from gateway.clock import Clock
 from gateway.errors import Unusable
 from gateway.providers.registry import Providers, load_providers
 from gateway.receipt_keys import ReceiptKeys
-from gateway.seals import BooksKey, HeadsFile, books_key, has_books_key
 from gateway.settings import settings
 
 

@@ -12,11 +12,11 @@ from functools import partial
 
 from sqlmodel import Session
 
-from gateway.attestations import says_the_same
 from gateway.checks import Broken, Check
 from gateway.codes import attestations as attestation_codes
 from gateway.codes import receipts as codes
 from gateway.db import execute
+from gateway.people.attestations import says_the_same
 from gateway.receipt_keys import PublishedKey
 from gateway.receipts import QUOTED, SAID, claims_of
 

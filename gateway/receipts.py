@@ -19,13 +19,13 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
+from gateway.billing.presentment import Person
 from gateway.clock import day_of
 from gateway.codes import receipts as codes
 from gateway.db import execute, insert_all, transaction
 from gateway.errors import Unusable
 from gateway.models import Channel, PaymentStatus, Receipt
 from gateway.money import format_amount
-from gateway.presentment import Person
 from gateway.receipt_keys import PublishedKey, ReceiptKeys, Signer
 from gateway.references import permuted
 

@@ -19,14 +19,14 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from gateway.campaigns import campaigns
+from gateway.dues.campaigns import campaigns
+from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
 from gateway.institution import institution
 from gateway.providers.registry import load_providers, unsafe_in_production
 from gateway.services import refuse_in_production, tell
 from gateway.settings import Settings, readable_settings
 from gateway.settings import settings as read_settings
-from gateway.tariff import tariff
 
 Program = Literal["up", "web", "worker", "beat"]
 

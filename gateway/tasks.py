@@ -5,22 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from gateway import (
-    card_payments,
-    issuing,
-    ledger,
-    outbox,
-    plans,
-    process,
-    reassessment,
-    receipts,
-    remissions,
-)
+from gateway import outbox, process, receipts
+from gateway.billing import issuing, reassessment
+from gateway.books import ledger
+from gateway.collection import attempts
 from gateway.db import transaction
+from gateway.dues.tariff import tariff
 from gateway.institution import institution
 from gateway.papers.printing import print_next
+from gateway.relief import plans, remissions
 from gateway.settings import settings
-from gateway.tariff import tariff
 from gateway.worker import (
     ASK_PROVIDERS,
     DRAIN_OUTBOX,
@@ -106,7 +100,7 @@ def issue_chunks() -> None:
 def ask_providers() -> None:
     """Ask what became of payers who were sent to pay, where no delivery has told."""
     process.connect_database()
-    card_payments.ask_due(
+    attempts.ask_due(
         process.providers(),
         key=process.signing_key(),
         clock=process.business_clock(),

@@ -16,12 +16,12 @@ from sqlmodel import Session
 
 from gateway.csvfiles import BadLine, GoodLine, ImportResult, TrailerLine, read_csv, read_day
 from gateway.db import copy_rows, execute, transaction
+from gateway.dues.periods import parse_period
 from gateway.errors import Unusable
 from gateway.events import tell
 from gateway.exception_queue import Finding, Handled, open_exceptions, opened_events
 from gateway.models import ExceptionCode
 from gateway.money import UnreadableAmount, format_amount, parse_amount
-from gateway.periods import parse_period
 from gateway.references import read_reference
 from reconciliation.models import RecordFile
 

@@ -14,11 +14,11 @@ from sqlmodel import Session
 
 from gateway.clock import day_of
 from gateway.db import copy_rows, execute, transaction
+from gateway.dues.periods import parse_period
 from gateway.events import Happening, tell
 from gateway.exception_queue import Finding, open_exceptions, resolve_exceptions
 from gateway.models import EventType, ExceptionCode
 from gateway.money import format_amount
-from gateway.periods import parse_period
 from reconciliation.matching import (
     Group,
     Matching,

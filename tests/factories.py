@@ -17,11 +17,16 @@ from typing import Any, TypeVar
 import psycopg
 from sqlmodel import Session
 
-from gateway import ledger, process
+from gateway import process
+from gateway.billing.issuing import IssueResult, issue_invoices
+from gateway.books import ledger
 from gateway.checks import Broken, books_checks, run_checks
+from gateway.collection.payments import record_reports
+from gateway.collection.reports import PaymentReport, Report, ReturnReport, Statement, Unbookable
 from gateway.db import execute, snapshot, transaction
+from gateway.dues.periods import parse_period
+from gateway.dues.tariff import keep_categories, tariff
 from gateway.events import Happening, tell
-from gateway.issuing import IssueResult, issue_invoices
 from gateway.migrate import judges
 from gateway.models import (
     Channel,
@@ -32,13 +37,9 @@ from gateway.models import (
     ReturnState,
 )
 from gateway.money import format_amount
-from gateway.payments import record_reports
-from gateway.periods import parse_period
 from gateway.providers import WebhookProvider
 from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
 from gateway.receipt_checks import receipt_checks
-from gateway.reports import PaymentReport, Report, ReturnReport, Statement, Unbookable
-from gateway.tariff import keep_categories, tariff
 from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 from webhooks.inbox import Desk
 

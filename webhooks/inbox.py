@@ -16,19 +16,11 @@ import structlog
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlmodel import Session
 
+from gateway.books.seals import BooksKey
 from gateway.clock import Clock
-from gateway.db import execute, transaction
-from gateway.errors import Unusable
-from gateway.events import tell
-from gateway.exception_queue import Finding, open_exceptions, opened_events
-from gateway.logs import masked
-from gateway.models import ExceptionCode
-from gateway.money import format_amount
-from gateway.payment_batch import lock_provider
-from gateway.payments import record_reports
-from gateway.providers.registry import Providers
-from gateway.references import normalise_reference
-from gateway.reports import (
+from gateway.collection.payment_batch import lock_provider
+from gateway.collection.payments import record_reports
+from gateway.collection.reports import (
     AttemptLapsed,
     NotAboutMoney,
     PaymentReport,
@@ -36,7 +28,15 @@ from gateway.reports import (
     ReturnReport,
     Unbookable,
 )
-from gateway.seals import BooksKey
+from gateway.db import execute, transaction
+from gateway.errors import Unusable
+from gateway.events import tell
+from gateway.exception_queue import Finding, open_exceptions, opened_events
+from gateway.logs import masked
+from gateway.models import ExceptionCode
+from gateway.money import format_amount
+from gateway.providers.registry import Providers
+from gateway.references import normalise_reference
 
 BATCH_SIZE: Final = 500
 ATTEMPTS_MAX: Final = 6

@@ -26,16 +26,20 @@ from gateway.api.schemas import (
     example,
     found,
 )
-from gateway.bundle_presentment import BundlePresentment, PresentedInstalment, present_bundle
-from gateway.bundles import make_selection, owes_one_of
+from gateway.billing.bundle_presentment import (
+    BundlePresentment,
+    PresentedInstalment,
+    present_bundle,
+)
+from gateway.billing.bundles import make_selection, owes_one_of
+from gateway.billing.presentment import Presentment, Standing
 from gateway.db import execute, snapshot
+from gateway.dues.instalments import InstalmentState
 from gateway.errors import Unusable
-from gateway.instalments import InstalmentState
 from gateway.institution import institution
 from gateway.models import BundleKind, Role
 from gateway.money import CURRENCY, format_amount
 from gateway.papers.notice import PAYABLE
-from gateway.presentment import Presentment, Standing
 from gateway.references import format_reference, is_reference
 from gateway.settings import settings
 

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from sqlmodel import Session
 
-from gateway import contributors as register
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.paging import (
@@ -41,12 +40,13 @@ from gateway.api.schemas import (
     found,
 )
 from gateway.clock import day_of
-from gateway.contributors import Enrolled, WrongPerson
 from gateway.db import execute, snapshot
+from gateway.dues.tariff import tariff
 from gateway.money import format_amount
+from gateway.people import contributors as register
+from gateway.people.contributors import Enrolled, WrongPerson
 from gateway.registers.phones import read_phone
 from gateway.registers.places import read_place
-from gateway.tariff import tariff
 
 router: APIRouter = new_router("contributors")
 

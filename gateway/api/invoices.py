@@ -32,22 +32,22 @@ from gateway.api.schemas import (
     found,
     refuse_reversed,
 )
+from gateway.billing.invoices import cancel_invoice
+from gateway.billing.issuing import assess_person, carry, issue_one
+from gateway.billing.presentment import Presentment, Standing, present_ids
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
-from gateway.dues import NotOwed
+from gateway.dues.periods import parse_period
+from gateway.dues.principal import NotOwed
+from gateway.dues.tariff import keep_categories, tariff
 from gateway.errors import Unusable
 from gateway.events import tell
 from gateway.institution import institution
-from gateway.invoices import cancel_invoice
-from gateway.issuing import assess_person, carry, issue_one
 from gateway.models import Channel, LineKind, PaymentStatus
 from gateway.money import CURRENCY, format_amount
-from gateway.periods import parse_period
-from gateway.presentment import Presentment, Standing, present_ids
 from gateway.process import signing_key
 from gateway.registers.places import as_region
 from gateway.settings import settings
-from gateway.tariff import keep_categories, tariff
 
 router: APIRouter = new_router("invoices")
 

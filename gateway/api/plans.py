@@ -25,14 +25,14 @@ from gateway.api.schemas import (
     example,
     found,
 )
-from gateway.campaigns import MONTHS_MAX, Because, campaigns
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
+from gateway.dues.campaigns import MONTHS_MAX, Because, campaigns
+from gateway.dues.instalments import InstalmentState, PlanStanding
 from gateway.errors import Unusable
-from gateway.instalments import InstalmentState, PlanStanding
 from gateway.money import CURRENCY, format_amount
-from gateway.plans import PlanView, make_plan, plans_of, read_plan
 from gateway.process import signing_key
+from gateway.relief.plans import PlanView, make_plan, plans_of, read_plan
 
 router: APIRouter = new_router("plans")
 

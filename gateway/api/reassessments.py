@@ -9,8 +9,6 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 from sqlmodel import Session
 
-from gateway import reassessment
-from gateway.activities import add_activity
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.problems import Problem
@@ -30,12 +28,14 @@ from gateway.api.schemas import (
     example,
     found,
 )
+from gateway.billing import reassessment
+from gateway.billing.reassessment import Adjusted, Missing, Reassessed
 from gateway.db import execute, snapshot
+from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
 from gateway.money import format_amount, parse_amount
+from gateway.people.activities import add_activity
 from gateway.process import signing_key
-from gateway.reassessment import Adjusted, Missing, Reassessed
-from gateway.tariff import tariff
 
 router: APIRouter = new_router("contributors")
 

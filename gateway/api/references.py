@@ -21,13 +21,13 @@ from gateway.api.limits import seconds_after_miss, seconds_until_look_up
 from gateway.api.problems import Problem
 from gateway.api.route import new_router, operation
 from gateway.api.schemas import Amount, Body, Currency, Reference, ReferenceInPath, Said, example
-from gateway.bundle_presentment import BundlePresentment, present_bundle
+from gateway.billing.bundle_presentment import BundlePresentment, present_bundle
+from gateway.billing.presentment import Presentment, Standing, present
 from gateway.db import snapshot
 from gateway.institution import institution
 from gateway.money import CURRENCY, format_amount
 from gateway.pages.typed import TEXT_MAX, Slip, Typed, read_typed
 from gateway.papers.notice import PAYABLE
-from gateway.presentment import Presentment, Standing, present
 from gateway.references import format_reference, is_reference
 
 router: APIRouter = new_router("references")

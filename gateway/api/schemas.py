@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from gateway.api.problems import FieldError, Problem
 from gateway.clock import INSTITUTION_ZONE
-from gateway.contributors import TEXT_MAX
 from gateway.csvfiles import read_day
+from gateway.dues.tariff import tariff
 from gateway.money import CURRENCY
-from gateway.tariff import tariff
+from gateway.people.contributors import TEXT_MAX
 
 _FIRST_YEAR: Final = 1900
 _LAST_YEAR: Final = 9000

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 from sqlmodel import Session
 
-from gateway import attestations
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.problems import FieldError, Problem
@@ -26,18 +25,19 @@ from gateway.api.schemas import (
     example,
     found,
 )
-from gateway.attestations import Attestation, AttestationStanding, NotUpToDate
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
+from gateway.dues.rights import Because, RightsState
+from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
 from gateway.institution import institution
 from gateway.money import CURRENCY
 from gateway.papers.attestation import attestation_pdf
+from gateway.people import attestations
+from gateway.people.attestations import Attestation, AttestationStanding, NotUpToDate
+from gateway.people.standing import read_standing, refuse_far
 from gateway.process import receipt_keys
-from gateway.rights import Because, RightsState
 from gateway.settings import settings
-from gateway.standing import read_standing, refuse_far
-from gateway.tariff import tariff
 
 router: APIRouter = new_router("standing")
 

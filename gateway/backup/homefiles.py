@@ -21,8 +21,8 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Final
 
 from gateway.backup.format import PIECE_BYTES, Archive
+from gateway.books.seals import SignedHead, UnreadableHead, read_head
 from gateway.errors import Unusable
-from gateway.seals import SignedHead, UnreadableHead, read_head
 from gateway.secretfiles import sync_folder
 from gateway.settings import Settings
 

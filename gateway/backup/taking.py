@@ -25,7 +25,6 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway import ledger
 from gateway.backup import catalog
 from gateway.backup.format import FORMAT, Manifest, Stream, TableStream, Writer, new_archive
 from gateway.backup.homefiles import (
@@ -36,9 +35,10 @@ from gateway.backup.homefiles import (
     read_keys,
     read_providers,
 )
+from gateway.books import ledger
+from gateway.books.seals import BooksKey, as_signed_head, books_key, has_books_key
 from gateway.db import execute, snapshot
 from gateway.errors import Unusable
-from gateway.seals import BooksKey, as_signed_head, books_key, has_books_key
 from gateway.settings import Settings
 
 HEADS: Final = f"{BOOKS}/heads.jsonl"

@@ -25,14 +25,14 @@ from sqlalchemy.engine import make_url
 
 from gateway import db, migrate
 from gateway.bench.measure import Measured, Progress, interleaved, per_second
+from gateway.billing.issuing import WORKERS, Issuer, order_issue, work_off
+from gateway.books.seals import books_key
 from gateway.clock import INSTITUTION_ZONE
 from gateway.db import execute, transaction
-from gateway.issuing import WORKERS, Issuer, order_issue, work_off
-from gateway.periods import parse_period
-from gateway.seals import books_key
+from gateway.dues.periods import parse_period
+from gateway.dues.tariff import keep_categories, tariff
 from gateway.services import running_services
 from gateway.settings import settings
-from gateway.tariff import keep_categories, tariff
 
 MEMORY_MB_MAX: Final = 150
 _PERIOD: Final = "2026-11"

@@ -24,24 +24,24 @@ from sqlmodel import Session
 
 from gateway import db, migrate
 from gateway.bench.measure import Measured, Progress, interleaved, per_second
+from gateway.billing.issuing import issue_invoices
+from gateway.billing.presentment import present_ids
+from gateway.books.seals import books_key
 from gateway.clock import INSTITUTION_ZONE
-from gateway.contributors import import_contributors
 from gateway.db import execute, snapshot, transaction
+from gateway.dues.periods import parse_period
+from gateway.dues.tariff import tariff
 from gateway.institution import institution
-from gateway.issuing import issue_invoices
 from gateway.models import PrintRun
 from gateway.papers.compile import FOLDER, FONTS
 from gateway.papers.notice import PAGES_MAX, notice_data
 from gateway.papers.printers import print_all
 from gateway.papers.printing import order
 from gateway.papers.writing import Occasion
-from gateway.periods import parse_period
-from gateway.presentment import present_ids
-from gateway.seals import books_key
+from gateway.people.contributors import import_contributors
 from gateway.services import running_services
 from gateway.settings import settings
 from gateway.simulators.register import COLUMNS, register
-from gateway.tariff import tariff
 
 PROCESSES: Final = 2
 _PERIOD: Final = "2026-11"

@@ -37,8 +37,8 @@ def bundles_make(
     if len(set(named)) != len(named):
         raise Unusable("A reference is given twice: an invoice is paid once.")
     with database():
-        from gateway.bundle_presentment import present_bundle
-        from gateway.bundles import make_selection
+        from gateway.billing.bundle_presentment import present_bundle
+        from gateway.billing.bundles import make_selection
         from gateway.db import snapshot, transaction
         from gateway.institution import institution
         from gateway.money import format_amount
@@ -109,8 +109,8 @@ def _invoices(session: Session, named: list[str]) -> tuple[list[int], list[int]]
 
 
 def _whose(session: Session, cnss: str | None, ids: list[int], people: list[int]) -> int | None:
-    from gateway.activities import contributor_of
-    from gateway.bundles import owes_one_of
+    from gateway.billing.bundles import owes_one_of
+    from gateway.people.activities import contributor_of
 
     if cnss is None:
         return people[0] if len(people) == 1 else None

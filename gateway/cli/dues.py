@@ -33,8 +33,8 @@ def contributors() -> None:
 def contributors_import(file: Path, as_json: bool) -> None:
     """Enrol people from a CSV file; the same file again changes nothing."""
     with database(), counting("Reading contributors") as progress:
-        from gateway.contributors import import_contributors
-        from gateway.tariff import tariff
+        from gateway.dues.tariff import tariff
+        from gateway.people.contributors import import_contributors
 
         result = import_contributors(file, tariff(), now=now(), progress=progress)
     # Beside the answer, whose form others hold on to.
@@ -62,14 +62,14 @@ def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
     Interrupted and run again, it goes on where it was. Workers that run take part. Who cannot be
     priced is left out and named on standard error; all others are billed, and the exit code is 1.
     """
-    from gateway.periods import parse_period
-    from gateway.tariff import tariff
+    from gateway.dues.periods import parse_period
+    from gateway.dues.tariff import tariff
 
     named, current = parse_period(period), tariff()
     if category is not None:
         current.of(category)
     with database(), counting("Issuing invoices") as progress:
-        from gateway.issuing import issue_invoices
+        from gateway.billing.issuing import issue_invoices
         from gateway.process import business_clock, signing_key
 
         result = issue_invoices(
@@ -103,7 +103,7 @@ def invoices_issue(period: str, category: str | None, as_json: bool) -> None:
 def invoices_notices(file: Path) -> None:
     """Write reference, amount due, CNSS number, period and due day of what is unpaid as CSV."""
     with database():
-        from gateway.invoices import write_notices
+        from gateway.billing.invoices import write_notices
 
         try:
             count = write_notices(file, now=now())
@@ -128,8 +128,8 @@ def invoices_cancel(reference: str, because: str) -> None:
     if not because.strip():
         raise Unusable("Say why with --because.")
     with database():
+        from gateway.billing.invoices import cancel_invoice
         from gateway.db import transaction
-        from gateway.invoices import cancel_invoice
 
         with transaction() as session:
             cancel_invoice(session, named, because=because.strip(), now=now())

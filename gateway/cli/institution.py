@@ -32,7 +32,7 @@ def records_import(file: Path, as_json: bool) -> None:
 def reconcile(period: str | None, as_json: bool) -> None:
     """Match what is open on both sides; what does not match is an exception."""
     if period is not None:
-        from gateway.periods import parse_period
+        from gateway.dues.periods import parse_period
 
         parse_period(period)
     with database(), counting("Reconciling") as progress:

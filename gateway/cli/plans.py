@@ -12,7 +12,7 @@ from gateway.cli.shared import counted, counting, database, json_flag, now, repo
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
-    from gateway.reliefs import Reviewed
+    from gateway.relief.reliefs import Reviewed
 
 _CNSS = click.argument("cnss", metavar="CNSS")
 
@@ -31,10 +31,10 @@ def plans_make(cnss: str, months: int, campaign: str | None, as_json: bool) -> N
     """Spread all that a person is late with over months; current dues are paid beside it."""
     number = _as_cnss(cnss)
     with database():
-        from gateway import plans as service
         from gateway.db import transaction
         from gateway.process import signing_key
-        from gateway.reliefs import person_of
+        from gateway.relief import plans as service
+        from gateway.relief.reliefs import person_of
 
         with transaction() as session:
             person = person_of(session, number)
@@ -53,8 +53,8 @@ def plans_show(cnss: str, as_json: bool) -> None:
     with database():
         from gateway.clock import day_of
         from gateway.db import snapshot
-        from gateway.plans import plans_of
-        from gateway.reliefs import person_of
+        from gateway.relief.plans import plans_of
+        from gateway.relief.reliefs import person_of
 
         with snapshot() as session:
             found = plans_of(session, person_of(session, number), on=day_of(now()))
@@ -73,8 +73,8 @@ def plans_review(as_json: bool) -> None:
     Running services do this by themselves, once an hour.
     """
     with database(), counting("Reviewing plans and remissions") as progress:
-        from gateway.plans import review_plans
-        from gateway.remissions import review_remissions
+        from gateway.relief.plans import review_plans
+        from gateway.relief.remissions import review_remissions
 
         of_plans = _review(review_plans, progress)
         of_remissions = _review(review_remissions, progress)
@@ -126,8 +126,8 @@ def remissions_grant(campaign: str, cnss: str | None, as_json: bool) -> None:
     with database(), counting("Granting remissions") as progress:
         from gateway.db import transaction
         from gateway.process import signing_key
-        from gateway.reliefs import person_of
-        from gateway.remissions import grant_remissions
+        from gateway.relief.reliefs import person_of
+        from gateway.relief.remissions import grant_remissions
 
         after: int | None = 0
         while after is not None:
@@ -158,8 +158,8 @@ def remissions_grant(campaign: str, cnss: str | None, as_json: bool) -> None:
 
 def _window(code: str) -> str:
     """Return that a campaign's window is not open today, if so."""
-    from gateway.campaigns import campaigns
     from gateway.clock import day_of
+    from gateway.dues.campaigns import campaigns
 
     campaign, today = campaigns().of(code), day_of(now())
     if today < campaign.since:
@@ -178,8 +178,8 @@ def remissions_show(cnss: str, as_json: bool) -> None:
     with database():
         from gateway.clock import day_of
         from gateway.db import snapshot
-        from gateway.reliefs import person_of
-        from gateway.remissions import remissions_of
+        from gateway.relief.reliefs import person_of
+        from gateway.relief.remissions import remissions_of
 
         with snapshot() as session:
             found = remissions_of(session, person_of(session, number), on=day_of(now()))

@@ -11,8 +11,8 @@ from gateway.cli.shared import json_flag
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
-    from gateway.quotes import Quote
-    from gateway.tariff import Tariff
+    from gateway.dues.quotes import Quote
+    from gateway.dues.tariff import Tariff
 
 
 @click.command()
@@ -27,10 +27,10 @@ def quote(code: str, base: str | None, period: str, day: str, as_json: bool) -> 
     It takes the tariff only: no database, and no register.
     """
     from gateway.csvfiles import read_day
+    from gateway.dues.periods import parse_period
+    from gateway.dues.quotes import quote as quoted
+    from gateway.dues.tariff import tariff
     from gateway.money import UnreadableAmount, parse_amount
-    from gateway.periods import parse_period
-    from gateway.quotes import quote as quoted
-    from gateway.tariff import tariff
 
     named, on, current = parse_period(period), read_day(day), tariff()
     category = current.of(code)

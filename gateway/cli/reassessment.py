@@ -13,7 +13,7 @@ from gateway.cli.shared import counted, database, json_flag, now
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
-    from gateway.reassessment import Reassessed
+    from gateway.billing.reassessment import Reassessed
 
 _BECAUSE = click.option(
     "--because", required=True, help="Why, for whoever reads it later. No names."
@@ -31,11 +31,11 @@ def reassess(cnss_number: str | None, because: str | None, dry_run: bool, as_jso
     Without --cnss, of all who are in line because something about them changed.
     """
     with database():
-        from gateway import reassessment
-        from gateway.activities import contributor_of
+        from gateway.billing import reassessment
         from gateway.db import snapshot, transaction
+        from gateway.dues.tariff import tariff
+        from gateway.people.activities import contributor_of
         from gateway.process import business_clock, signing_key
-        from gateway.tariff import tariff
 
         if cnss_number is None and not dry_run:
             all_done = reassessment.reassess_due(
@@ -100,9 +100,9 @@ def left(cnss_number: str, day: str, because: str) -> None:
     """Note the last day of a person who left or died. Later periods are credited."""
     last = _day("--on", day)
     with database():
-        from gateway.activities import contributor_of, correct_registration
         from gateway.clock import day_of
         from gateway.db import execute, transaction
+        from gateway.people.activities import contributor_of, correct_registration
 
         with transaction() as session:
             whose = contributor_of(session, cnss_number)
@@ -131,11 +131,11 @@ _WHO: Final = "SELECT given_name, family_name, left_on FROM contributor WHERE id
 def merge(keep: str, other: str, because: str, as_json: bool) -> None:
     """Make two files of one person one; what was billed twice is credited. It cannot be undone."""
     with database():
-        from gateway.activities import contributor_of
+        from gateway.billing.reassessment import merge_files
         from gateway.db import transaction
+        from gateway.dues.tariff import tariff
+        from gateway.people.activities import contributor_of
         from gateway.process import signing_key
-        from gateway.reassessment import merge_files
-        from gateway.tariff import tariff
 
         with transaction() as session:
             done = merge_files(
@@ -161,8 +161,8 @@ def activity() -> None:
 def activity_list(cnss_number: str, as_json: bool) -> None:
     """List what a person does by the register, and the activities beside or before it."""
     with database():
-        from gateway.activities import contributor_of, recorded, registered
         from gateway.db import snapshot
+        from gateway.people.activities import contributor_of, recorded, registered
 
         with snapshot() as session:
             whose = contributor_of(session, cnss_number)
@@ -203,9 +203,9 @@ def activity_add(
     first = _day("--since", since)
     last = None if until is None else _day("--until", until)
     with database():
-        from gateway.activities import add_activity, contributor_of
         from gateway.db import transaction
-        from gateway.tariff import tariff
+        from gateway.dues.tariff import tariff
+        from gateway.people.activities import add_activity, contributor_of
 
         with transaction() as session:
             added = add_activity(
@@ -229,8 +229,8 @@ def activity_add(
 def activity_withdraw(cnss_number: str, activity_id: int, because: str) -> None:
     """Say of an activity that it has never been."""
     with database():
-        from gateway.activities import contributor_of, withdraw_activity
         from gateway.db import transaction
+        from gateway.people.activities import contributor_of, withdraw_activity
 
         with transaction() as session:
             whose = contributor_of(session, cnss_number)
@@ -259,10 +259,10 @@ def charge_fee(reference: str, amount: str, source: str, take_back: bool, becaus
     if amount_minor <= 0:
         raise Unusable(f"--amount {amount}: give more than nothing.")
     with database():
-        from gateway import notes
+        from gateway.billing import notes
         from gateway.db import transaction
+        from gateway.dues.tariff import tariff
         from gateway.process import signing_key
-        from gateway.tariff import tariff
 
         with transaction() as session:
             notes.charge_fee(

@@ -26,10 +26,10 @@ def standing(cnss_number: str, day: str | None, as_json: bool) -> None:
     if on is None:
         raise Unusable(f"--on: {day!r} is not a day: write it as 2026-11-30.")
     with database():
-        from gateway.activities import contributor_of
         from gateway.db import snapshot
-        from gateway.standing import read_standing, refuse_far
-        from gateway.tariff import tariff
+        from gateway.dues.tariff import tariff
+        from gateway.people.activities import contributor_of
+        from gateway.people.standing import read_standing, refuse_far
 
         refuse_far(on, today=today)
         with snapshot() as session:
@@ -74,12 +74,12 @@ def attestation(cnss_number: str, file: Path, as_json: bool) -> None:
     house = institution()
     with database():
         from gateway import process
-        from gateway.activities import contributor_of
-        from gateway.attestations import NotUpToDate, attest
         from gateway.db import transaction
+        from gateway.dues.tariff import tariff
         from gateway.papers.attestation import attestation_pdf
+        from gateway.people.activities import contributor_of
+        from gateway.people.attestations import NotUpToDate, attest
         from gateway.settings import settings
-        from gateway.tariff import tariff
 
         at = now()
         try:

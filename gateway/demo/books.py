@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from gateway import ledger
+from gateway.books import ledger
 from gateway.db import execute
 
 

@@ -32,7 +32,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import migrate, process
-from gateway.accounts import SUSPENSE, account
+from gateway.books.accounts import SUSPENSE, account
 from gateway.db import snapshot
 from gateway.errors import Unusable
 from gateway.http.readings import (

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.accounts import SUSPENSE, account
+from gateway.books.accounts import SUSPENSE, account
 from gateway.db import execute, snapshot
 from gateway.models import AccountKind, ExceptionCode
 

@@ -59,7 +59,7 @@ class Invoice(SQLModel, table=True):
     owed_minor: int = minor()
     """What it comes to without more time going by: the amount with what was credited, charged and
     remitted since, and with the late penalty once the principal is paid (until then the penalty
-    grows by date and is not in here: gateway.balances). At issue, the amount."""
+    grows by date and is not in here: gateway.dues.balances). At issue, the amount."""
     status: InvoiceStatus = choice(
         InvoiceStatus,
         default=InvoiceStatus.OPEN,
@@ -72,7 +72,7 @@ class Invoice(SQLModel, table=True):
     """Taken back before anything was paid: nothing is due, and it never comes to life again."""
     cancelled_because: str | None = None
     seal: bytes | None = None
-    """What only our key can have written over the facts above (gateway.invoice_seals)."""
+    """What only our key can have written over the facts above (gateway.billing.invoice_seals)."""
 
     __table_args__ = (
         sa.UniqueConstraint("contributor_id", "period"),

@@ -73,7 +73,8 @@ class Payment(SQLModel, table=True):
 class PaymentReturn(SQLModel, table=True):
     """What a provider says it gives back of a payment, by its own id. May come before the payment.
 
-    What follows for the books is decided from all returns of a payment together (gateway.returns).
+    What follows for the books is decided from all returns of a payment together, by
+    gateway.collection.returns.
     """
 
     __tablename__: ClassVar[str] = "payment_return"

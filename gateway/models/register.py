@@ -70,8 +70,8 @@ class Contributor(SQLModel, table=True):
 class Activity(SQLModel, table=True):
     """What a person did beside, or before, what the register says now: a category for some time.
 
-    Only one category is owed for a day (gateway.assessment says which). What turns out never to
-    have been so is withdrawn, not deleted.
+    Only one category is owed for a day (gateway.dues.assessment says which). What turns out never
+    to have been so is withdrawn, not deleted.
     """
 
     id: int | None = key()

@@ -10,7 +10,7 @@ from typing import Final
 
 from fastapi import Request, Response
 
-from gateway.bundle_presentment import BundlePresentment
+from gateway.billing.bundle_presentment import BundlePresentment
 from gateway.institution import institution
 from gateway.pages import site
 from gateway.pages.lookup import now

@@ -17,7 +17,8 @@ from fastapi import Request, Response
 from sqlmodel import Session
 
 from gateway import process
-from gateway.card_payments import (
+from gateway.billing.presentment import Presentment
+from gateway.collection.attempts import (
     NOT_KNOWN,
     Attempt,
     Begun,
@@ -35,7 +36,6 @@ from gateway.pages import site
 from gateway.pages.lookup import presented
 from gateway.pages.turnstile import Full, Turnstile
 from gateway.papers.notice import PAYABLE
-from gateway.presentment import Presentment
 from gateway.settings import settings
 
 REFRESHES_MAX: Final = 8

@@ -12,13 +12,13 @@ from fastapi import Request, Response
 from sqlmodel import Session
 
 from gateway import process
-from gateway.bundle_presentment import BundlePresentment, present_bundle
+from gateway.billing.bundle_presentment import BundlePresentment, present_bundle
+from gateway.billing.presentment import Presentment, present
 from gateway.db import execute, snapshot
 from gateway.institution import institution
 from gateway.pages import site
 from gateway.pages.clients import Client, client_of
 from gateway.pages.throttle import misses
-from gateway.presentment import Presentment, present
 
 SETTLE_SECONDS_MAX: Final = 2.0
 """How long something found waits for the same client's other look-ups; they take milliseconds."""

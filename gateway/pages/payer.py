@@ -9,7 +9,8 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.bundle_presentment import BundlePresentment
+from gateway.billing.bundle_presentment import BundlePresentment
+from gateway.billing.presentment import Presentment, Standing
 from gateway.codes import emv
 from gateway.institution import institution
 from gateway.pages import card, site, static
@@ -30,7 +31,6 @@ from gateway.pages.turnstile import Full
 from gateway.pages.typed import Slip, Typed, looks_like_a_reference, read_typed
 from gateway.pages.ways import ways_to_pay
 from gateway.papers.notice import PAYABLE, notice_pdf
-from gateway.presentment import Presentment, Standing
 from gateway.settings import settings
 from gateway.words.speech import speech
 

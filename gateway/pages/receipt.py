@@ -11,7 +11,8 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from sqlmodel import Session
 
-from gateway.bundle_presentment import BundlePresentment
+from gateway.billing.bundle_presentment import BundlePresentment
+from gateway.billing.presentment import Presentment
 from gateway.codes.receipts import as_text
 from gateway.institution import institution
 from gateway.pages import site
@@ -21,7 +22,6 @@ from gateway.pages.payer import canonical, unknown
 from gateway.pages.shown import PAPERS, drawn, pdf
 from gateway.pages.turnstile import Full
 from gateway.papers.receipt import receipt_pdf
-from gateway.presentment import Presentment
 from gateway.receipts import ReceiptRecord, ReceiptStanding, of_invoice, read_number
 from gateway.settings import settings
 from gateway.words.speech import speech

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
 
-from gateway.bundle_presentment import BundlePresentment
+from gateway.billing.bundle_presentment import BundlePresentment
+from gateway.billing.presentment import Presentment
 from gateway.codes import qr
 from gateway.pages import site
 from gateway.pages.turnstile import Turnstile
-from gateway.presentment import Presentment
 from gateway.references import format_reference
 from gateway.settings import settings
 from gateway.words.speech import Speech, speech

@@ -13,18 +13,19 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from sqlmodel import Session
 
-from gateway import attestations, process
+from gateway import process
 from gateway.codes import attestations as attestation_codes
 from gateway.codes.receipts import PREFIX
 from gateway.db import snapshot
+from gateway.dues.tariff import tariff
 from gateway.models import Channel
 from gateway.pages import site, static
 from gateway.pages.forms import Posted, Refusal
 from gateway.pages.lookup import look_up, now
 from gateway.pages.photos import read_sent, refused
 from gateway.pages.typed import read_typed
+from gateway.people import attestations
 from gateway.receipts import Finding, Verdict, look_into, read_number, verdict_on
-from gateway.tariff import tariff
 from gateway.words.speech import CURRENCY, Speech, speech
 
 TEXT_CHARS_MAX: Final = 2_048

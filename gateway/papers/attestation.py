@@ -6,7 +6,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from gateway.attestations import Attestation, AttestationStanding, validity
 from gateway.codes import cose, qr
 from gateway.institution import Institution
 from gateway.papers.compile import pdf
@@ -26,6 +25,7 @@ from gateway.papers.writing import (
     shared,
     who,
 )
+from gateway.people.attestations import Attestation, AttestationStanding, validity
 from gateway.settings import Settings
 from gateway.words.speech import speech
 

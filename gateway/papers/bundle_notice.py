@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.bundle_presentment import BundlePresentment, PresentedInstalment, PresentedPlan
+from gateway.billing.bundle_presentment import BundlePresentment, PresentedInstalment, PresentedPlan
+from gateway.billing.presentment import Presentment, Standing
 from gateway.codes import qr
-from gateway.instalments import InstalmentState
+from gateway.dues.instalments import InstalmentState
 from gateway.institution import Institution
 from gateway.papers.compile import pdf
 from gateway.papers.fitting import scale_of
@@ -30,7 +31,6 @@ from gateway.papers.writing import (
     shared,
     total,
 )
-from gateway.presentment import Presentment, Standing
 from gateway.references import format_reference
 from gateway.settings import Settings
 from gateway.words.speech import speech

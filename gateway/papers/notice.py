@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
+from gateway.billing.owing import PresentedLine
+from gateway.billing.presentment import PresentedPayment, Presentment, Standing
 from gateway.codes import emv, qr
 from gateway.institution import Institution, Way
 from gateway.models import Channel
-from gateway.owing import PresentedLine
 from gateway.papers.compile import pdf
 from gateway.papers.fitting import scale_of
 from gateway.papers.writing import (
@@ -32,7 +33,6 @@ from gateway.papers.writing import (
     total,
     who,
 )
-from gateway.presentment import PresentedPayment, Presentment, Standing
 from gateway.references import format_reference
 from gateway.settings import Settings
 from gateway.words.catalogs import mark

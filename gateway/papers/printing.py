@@ -18,14 +18,14 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from gateway.billing.presentment import present_ids
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
+from gateway.dues.periods import parse_period
 from gateway.errors import Unusable
 from gateway.institution import Institution
 from gateway.models import PrintRun
 from gateway.papers.notice import PAGES_MAX, PAYABLE, notice_pdf
-from gateway.periods import parse_period
-from gateway.presentment import present_ids
 from gateway.registers.places import as_region
 from gateway.secretfiles import sync_folder, write_privately
 from gateway.settings import Settings

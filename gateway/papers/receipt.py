@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.bundle_presentment import BundlePresentment
+from gateway.billing.bundle_presentment import BundlePresentment
+from gateway.billing.presentment import Presentment, Standing
 from gateway.codes import qr
 from gateway.codes import receipts as signed_codes
 from gateway.institution import Institution
@@ -29,7 +30,6 @@ from gateway.papers.writing import (
     total,
     who,
 )
-from gateway.presentment import Presentment, Standing
 from gateway.receipts import PaidShare, ReceiptRecord, ReceiptStanding
 from gateway.references import format_reference
 from gateway.settings import Settings

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from gateway.billing.presentment import Person
 from gateway.codes.qr import QUIET_MODULES, Symbol
 from gateway.institution import Institution
-from gateway.presentment import Person
 from gateway.settings import Settings
 from gateway.words.speech import Speech, speech
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from gateway.collection.reports import Report
 from gateway.errors import ProviderAway
-from gateway.reports import Report
 
 
 class PageFailed(ProviderAway):

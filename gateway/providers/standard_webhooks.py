@@ -19,10 +19,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from gateway.collection.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
 from gateway.errors import BadSignature, Unusable
 from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, parse_amount
-from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
 from gateway.wirejson import Number, UnreadableJson, read_json
 
 WINDOW: Final = timedelta(seconds=300)

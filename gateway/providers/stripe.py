@@ -18,10 +18,7 @@ from urllib.parse import urlsplit
 import stripe
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from gateway.errors import BadSignature, Unusable
-from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
-from gateway.money import AMOUNT_MINOR_MAX, CURRENCY
-from gateway.reports import (
+from gateway.collection.reports import (
     AttemptLapsed,
     NotAboutMoney,
     PaymentReport,
@@ -30,6 +27,9 @@ from gateway.reports import (
     Statement,
     Unbookable,
 )
+from gateway.errors import BadSignature, Unusable
+from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
+from gateway.money import AMOUNT_MINOR_MAX, CURRENCY
 from gateway.wirejson import Number, UnreadableJson, read_json
 
 WINDOW: Final = timedelta(seconds=300)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import stripe
 
+from gateway.collection.reports import AttemptLapsed, NotAboutMoney, Report
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.money import CURRENCY
 from gateway.providers import Answer, MadePage, PageFailed, PageState, WantedPage
@@ -32,7 +33,6 @@ from gateway.providers.stripe import (
     text,
 )
 from gateway.references import format_reference
-from gateway.reports import AttemptLapsed, NotAboutMoney, Report
 from gateway.wirejson import UnreadableJson, read_json
 
 CONNECT_SECONDS_MAX: Final = 3.0

@@ -15,8 +15,8 @@ from typing import Any, Final
 from babel.dates import format_date
 
 from gateway.clock import INSTITUTION_ZONE
+from gateway.dues.periods import parse_period
 from gateway.models import Channel, LineKind, Periodicity
-from gateway.periods import parse_period
 from gateway.words.catalogs import Language, catalog, mark
 
 _NARROW: Final = "\u202f"

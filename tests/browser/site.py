@@ -21,25 +21,26 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import sql
 
-from gateway import card_payments, db, process, receipts
+from gateway import db, process, receipts
+from gateway.billing.invoices import cancel_invoice
+from gateway.billing.issuing import issue_invoices
+from gateway.billing.presentment import Person
 from gateway.clock import day_of
 from gateway.codes import attestations
 from gateway.codes import receipts as codes
+from gateway.collection import attempts
+from gateway.collection.reports import PaymentReport, Statement
 from gateway.db import execute, snapshot, transaction
+from gateway.dues.periods import parse_period
+from gateway.dues.tariff import tariff
 from gateway.embedded.processes import free_port, wait_until
 from gateway.institution import institution
-from gateway.invoices import cancel_invoice
-from gateway.issuing import issue_invoices
 from gateway.models import Channel
-from gateway.periods import parse_period
-from gateway.plans import make_plan
-from gateway.presentment import Person
 from gateway.references import with_check_digits
-from gateway.reports import PaymentReport, Statement
+from gateway.relief.plans import make_plan
 from gateway.services import Services
 from gateway.settings import settings
 from gateway.simulators.stripe import World
-from gateway.tariff import tariff
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
 from tests.gateway.pages import states
@@ -136,7 +137,7 @@ class Site:
         """Ask what became of those who were sent to pay by card, as a worker would."""
         with transaction() as session:
             execute(session, "UPDATE payment_attempt SET ask_at = '-infinity' WHERE state = 'sent'")
-        card_payments.ask_due(
+        attempts.ask_due(
             process.providers(),
             key=process.signing_key(),
             clock=process.business_clock(),
@@ -356,7 +357,7 @@ def _begin_cards(references: Mapping[str, str], address: str) -> None:
     """Send payers to the card page, and have one of them give up."""
     clock = process.business_clock()
     for name in ("card begun", "card awaited", "card given up"):
-        card_payments.begin(
+        attempts.begin(
             process.providers(),
             references[name],
             due_minor=lambda _: _DUE_MINOR,
@@ -364,7 +365,7 @@ def _begin_cards(references: Mapping[str, str], address: str) -> None:
             link=f"{address}/{references[name]}",
             clock=clock,
         )
-    card_payments.give_up(process.providers(), references["card given up"], clock=clock)
+    attempts.give_up(process.providers(), references["card given up"], clock=clock)
 
 
 def _a_payment(reference: str, **values: Any) -> PaymentReport:

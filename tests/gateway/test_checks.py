@@ -15,11 +15,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gateway import ledger, process
+from gateway import process
+from gateway.books import ledger
+from gateway.books.seals import BooksKey, Head, HeadsFile, books_key
 from gateway.checks import FINDINGS_MAX
+from gateway.collection.reports import Statement
 from gateway.db import transaction
-from gateway.reports import Statement
-from gateway.seals import BooksKey, Head, HeadsFile, books_key
 from gateway.settings import settings
 from tests.factories import (
     NOON,

@@ -17,14 +17,15 @@ from sqlmodel import Session
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from gateway import ledger, process
+from gateway import process
+from gateway.books import ledger
+from gateway.collection.reports import Statement
 from gateway.db import execute, snapshot, transaction
 from gateway.http import metrics, readings
 from gateway.http.metrics import Refreshed, _refusal
 from gateway.http.readings import Balances, count_totals, read_standing
 from gateway.models import ExceptionCode
 from gateway.providers.registry import SANDBOX_PROVIDERS
-from gateway.reports import Statement
 from gateway.settings import Settings, settings
 from tests.factories import (
     NOON,

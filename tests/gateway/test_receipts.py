@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway import process
 from gateway.checks import Broken, run_checks
 from gateway.codes import receipts as codes
+from gateway.collection.reports import Statement
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.models import Channel
@@ -30,7 +31,6 @@ from gateway.receipts import (
     rotate_key,
     verdict_on,
 )
-from gateway.reports import Statement
 from tests.factories import NOON, a_report, at_once, record, rows_of, some_invoices
 
 LATER = NOON + timedelta(hours=1)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from stdnum.ma import ice as stdnum_ice
 
 from gateway.api.access import recognise
-from gateway.contributors import WARNINGS_MAX, EnrolmentResult, Wrong, import_contributors
 from gateway.db import execute, transaction
+from gateway.dues.tariff import tariff
 from gateway.models import Role
+from gateway.people.contributors import WARNINGS_MAX, EnrolmentResult, Wrong, import_contributors
 from gateway.registers.numbers import cin_is_usual, cnss_number_checks, read_ice, read_rib
 from gateway.registers.phones import phone_is_possible, read_phone
 from gateway.registers.places import as_region, chambers, read_place
 from gateway.staff import create_key
-from gateway.tariff import tariff
 from tests.factories import NOON, a_contributor
 
 HEADER = (

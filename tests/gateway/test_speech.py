@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.campaigns import campaigns
-from gateway.dues import principal
+from gateway.dues.campaigns import campaigns
+from gateway.dues.periods import parse_period
+from gateway.dues.principal import principal
+from gateway.dues.tariff import tariff
 from gateway.models import Channel, LineKind, Periodicity
-from gateway.periods import parse_period
-from gateway.tariff import tariff
 from gateway.words.catalogs import LANGUAGES, Language, Untranslated
 from gateway.words.speech import speech
 

@@ -17,13 +17,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from gateway import process
-from gateway.errors import BadSignature, Unusable
-from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
-from gateway.money import AMOUNT_MINOR_MAX, format_amount
-from gateway.providers import PageProvider
-from gateway.providers.registry import read_providers
-from gateway.providers.stripe import Stripe, StripeSettings
-from gateway.reports import (
+from gateway.collection.reports import (
     AttemptLapsed,
     NotAboutMoney,
     PaymentReport,
@@ -32,6 +26,12 @@ from gateway.reports import (
     Statement,
     Unbookable,
 )
+from gateway.errors import BadSignature, Unusable
+from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
+from gateway.money import AMOUNT_MINOR_MAX, format_amount
+from gateway.providers import PageProvider
+from gateway.providers.registry import read_providers
+from gateway.providers.stripe import Stripe, StripeSettings
 from gateway.settings import settings as settings_of_process
 from tests.factories import (
     NOON,

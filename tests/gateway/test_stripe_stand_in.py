@@ -15,12 +15,7 @@ import httpx
 import pytest
 import stripe
 
-from gateway.errors import ProviderAway, ProviderRefused
-from gateway.models import ReturnKind, ReturnState
-from gateway.providers import PageFailed, PageState, WantedPage, stripe_pages
-from gateway.providers.stripe import Stripe, StripeSettings
-from gateway.providers.stripe_pages import StripePages
-from gateway.reports import (
+from gateway.collection.reports import (
     AttemptLapsed,
     PaymentReport,
     Report,
@@ -28,6 +23,11 @@ from gateway.reports import (
     Statement,
     Unbookable,
 )
+from gateway.errors import ProviderAway, ProviderRefused
+from gateway.models import ReturnKind, ReturnState
+from gateway.providers import PageFailed, PageState, WantedPage, stripe_pages
+from gateway.providers.stripe import Stripe, StripeSettings
+from gateway.providers.stripe_pages import StripePages
 from gateway.simulators.stripe import Server, World
 from tests.factories import NOON, PATIENCE_SECONDS, at_once
 from tests.stand_in import SECRET, pages_of, standing_in

@@ -22,9 +22,9 @@ import pytest
 import stripe
 
 from gateway import process, receipts
+from gateway.collection.payments import record_reports
 from gateway.db import transaction
 from gateway.embedded.processes import free_port, wait_until
-from gateway.payments import record_reports
 from gateway.providers.stripe_pages import StripePages
 from gateway.settings import settings
 from tests.factories import (

@@ -23,13 +23,13 @@ import pytest
 from psycopg import sql
 
 from gateway import db, outbox, process, receipts
-from gateway.contributors import COLUMNS, import_contributors
+from gateway.books.ledger import SEAL_TASK
+from gateway.collection.payment_batch import RECEIPTS_TASK
 from gateway.db import transaction
-from gateway.ledger import SEAL_TASK
-from gateway.payment_batch import RECEIPTS_TASK
+from gateway.dues.tariff import tariff
+from gateway.people.contributors import COLUMNS, import_contributors
 from gateway.services import Services
 from gateway.settings import settings
-from gateway.tariff import tariff
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import (
     NOON,
@@ -256,7 +256,7 @@ def until_the_server_noticed(database: str) -> None:
 STRIKER: Final = """
 import os, signal, sys
 from gateway import process
-from gateway.seals import BooksKey
+from gateway.books.seals import BooksKey
 from webhooks.inbox import Desk, drain
 
 process.connect_database()
@@ -341,7 +341,8 @@ def test_what_was_sent_and_whose_sending_was_forgotten_is_sent_again_and_does_no
     drained(inbox)
     killed = """
 import os, signal
-from gateway import ledger, outbox, process, receipts
+from gateway import outbox, process, receipts
+from gateway.books import ledger
 from gateway.db import transaction
 
 def send(task, arguments):
@@ -417,8 +418,9 @@ IMPORTER: Final = """
 import os, signal, sys
 from pathlib import Path
 import sqlalchemy as sa
-from gateway import contributors, db, process
-from gateway.tariff import tariff
+from gateway import db, process
+from gateway.people import contributors
+from gateway.dues.tariff import tariff
 
 contributors.PROGRESS_LINES = 100
 process.connect_database()
@@ -463,9 +465,10 @@ def test_an_import_killed_in_the_middle_leaves_the_register_as_it_was(
 ISSUER: Final = """
 import os, signal, sys
 import sqlalchemy as sa
-from gateway import db, issuing, process
-from gateway.periods import parse_period
-from gateway.tariff import tariff
+from gateway import db, process
+from gateway.billing import issuing
+from gateway.dues.periods import parse_period
+from gateway.dues.tariff import tariff
 
 issuing.CHUNK = 30
 process.connect_database()

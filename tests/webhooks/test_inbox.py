@@ -13,10 +13,10 @@ from typing import Any, Final
 import psycopg
 import pytest
 
+from gateway.collection.reports import NotAboutMoney, Report
 from gateway.db import execute, transaction
 from gateway.money import format_amount
 from gateway.providers import WebhookProvider
-from gateway.reports import NotAboutMoney, Report
 from tests.factories import (
     NOON,
     PATIENCE_SECONDS,

@@ -14,6 +14,7 @@ import standardwebhooks
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gateway.collection.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
 from gateway.errors import BadSignature
 from gateway.models import Channel, ExceptionCode
 from gateway.money import AMOUNT_MINOR_MAX
@@ -22,7 +23,6 @@ from gateway.providers.standard_webhooks import (
     StandardWebhooks,
     StandardWebhooksSettings,
 )
-from gateway.reports import NotAboutMoney, PaymentReport, Report, Statement, Unbookable
 from gateway.simulators import signing
 from tests.factories import (
     NOON,

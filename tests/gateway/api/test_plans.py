@@ -3,7 +3,7 @@ from __future__ import annotations
 from gateway.models import Role
 from tests.gateway.api.conftest import ProgramOf
 from tests.gateway.api.test_problems import problem_of
-from tests.gateway.test_remissions import owing
+from tests.gateway.relief.test_remissions import owing
 
 
 def test_a_plan_is_made_once_read_and_listed(program: ProgramOf) -> None:

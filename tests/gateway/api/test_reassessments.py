@@ -4,7 +4,7 @@ from gateway.models import Role
 from tests.factories import issue
 from tests.gateway.api.conftest import FES, ProgramOf
 from tests.gateway.api.test_problems import problem_of
-from tests.gateway.test_activities import a_person, changes
+from tests.gateway.people.test_activities import a_person, changes
 
 
 def test_programs_change_what_is_owed(program: ProgramOf) -> None:

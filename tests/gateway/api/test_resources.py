@@ -7,10 +7,10 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from gateway.api.exceptions import RESOLVED_BY_RUNS
+from gateway.billing.presentment import Standing
 from gateway.db import execute, snapshot, transaction
 from gateway.exception_queue import Finding, open_exceptions
 from gateway.models import ExceptionCode, Role
-from gateway.presentment import Standing
 from gateway.settings import settings
 from reconciliation.matching import OpenCode
 from tests.factories import NOON, a_report, broken_promises, record

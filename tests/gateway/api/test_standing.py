@@ -6,7 +6,7 @@ import pypdfium2
 
 from gateway.models import Role
 from tests.gateway.api.conftest import FES, RABAT, ProgramOf
-from tests.gateway.test_standing import billed, pay
+from tests.gateway.people.test_standing import billed, pay
 
 
 def test_a_standing_is_told_to_who_may_see_the_person(program: ProgramOf) -> None:

@@ -13,18 +13,19 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from gateway import db, ledger, migrate, process
+from gateway import db, migrate, process
 from gateway.backup import restoring
 from gateway.backup.format import open_archive
 from gateway.backup.homefiles import heads_so_far
 from gateway.backup.restoring import LEAP, LEAP_SHARE
+from gateway.books import ledger
+from gateway.books.seals import read_head
 from gateway.codes.receipts import as_text
+from gateway.collection.reports import Statement
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.models import Role
 from gateway.receipts import issue_all, line_up_missing, look_into, of_invoice, rotate_key
-from gateway.reports import Statement
-from gateway.seals import read_head
 from gateway.services import Services
 from gateway.settings import settings
 from gateway.staff import add_staff, sealing_key

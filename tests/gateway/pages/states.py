@@ -12,18 +12,18 @@ from httpx2 import Response
 from PIL import Image
 
 from gateway import process
-from gateway.bundles import make_selection
+from gateway.billing.bundles import make_selection
+from gateway.billing.invoices import cancel_invoice
+from gateway.billing.notes import NewNote, write_notes
 from gateway.codes import qr
+from gateway.collection.placing import settle_invoices
+from gateway.collection.reports import Statement
 from gateway.db import execute, snapshot, transaction
-from gateway.dues import DueLine
-from gateway.invoices import cancel_invoice
+from gateway.dues.principal import DueLine
 from gateway.models import Channel, LineKind, ReturnKind, ReturnState
-from gateway.notes import NewNote, write_notes
-from gateway.placing import settle_invoices
-from gateway.plans import make_plan
 from gateway.receipts import ReceiptRecord, issue_all, of_invoice
 from gateway.references import nth_reference
-from gateway.reports import Statement
+from gateway.relief.plans import make_plan
 from tests.factories import NOON, a_contributor, a_report, a_return, issue, record
 
 FULL_NAME: Final = {

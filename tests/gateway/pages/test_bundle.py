@@ -9,11 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from gateway import process
-from gateway.bundles import withdraw_bundle
+from gateway.billing.bundles import withdraw_bundle
+from gateway.billing.invoices import write_notices
 from gateway.db import execute, snapshot, transaction
-from gateway.invoices import write_notices
 from gateway.pages.bundle import ROWS_MAX
-from gateway.plans import read_plan, review_plans
+from gateway.relief.plans import read_plan, review_plans
 from tests.factories import NOON, a_report, record
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import set_clock

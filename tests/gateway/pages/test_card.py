@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from gateway import process
-from gateway.card_payments import ATTEMPTS_MAX, ask_due
+from gateway.collection.attempts import ATTEMPTS_MAX, ask_due
+from gateway.collection.reports import Statement
 from gateway.db import execute, transaction
 from gateway.pages.card import REFRESHES_MAX
-from gateway.reports import Statement
 from gateway.settings import settings
 from gateway.simulators.stripe import World
 from tests.factories import NOON, a_report, record

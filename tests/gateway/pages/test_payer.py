@@ -17,6 +17,7 @@ from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from gateway.codes import emv
+from gateway.collection.reports import Statement
 from gateway.db import engine, execute, transaction
 from gateway.institution import institution
 from gateway.models import Channel
@@ -24,7 +25,6 @@ from gateway.pages import site
 from gateway.pages.payer import SYMBOL_BYTES_MAX
 from gateway.pages.shown import ANNOUNCEMENT_FRESH
 from gateway.references import format_reference
-from gateway.reports import Statement
 from gateway.settings import settings
 from tests.factories import NOON, a_report, record
 from tests.gateway.pages import states

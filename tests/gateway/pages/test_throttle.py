@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import Session
 
+from gateway.billing.presentment import Presentment
 from gateway.db import snapshot
 from gateway.embedded.processes import free_port
 from gateway.pages import throttle
 from gateway.pages.clients import Client, networks_of
 from gateway.pages.lookup import presented
 from gateway.pages.throttle import MISSES_MAX, Bound, Counters
-from gateway.presentment import Presentment
 from gateway.settings import settings
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import a_client, forget

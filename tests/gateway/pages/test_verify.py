@@ -11,14 +11,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.testclient import TestClient
 
-from gateway import attestations, process
+from gateway import process
 from gateway.codes import attestations as attestation_codes
 from gateway.codes import cose
 from gateway.codes import receipts as codes
 from gateway.db import execute, transaction
+from gateway.dues.tariff import tariff
 from gateway.pages import site
+from gateway.people import attestations
 from gateway.receipts import ReceiptRecord
-from gateway.tariff import tariff
 from tests.factories import NOON, a_report, as_owner, issue, record
 from tests.gateway.pages import states
 from tests.gateway.pages.states import text_of, title_of

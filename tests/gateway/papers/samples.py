@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.codes import receipts as codes
-from gateway.figures import read_toml
-from gateway.institution import Institution
-from gateway.models import Channel, LineKind, PaymentStatus
-from gateway.owing import PresentedLine
-from gateway.papers.notice import notice_pdf
-from gateway.papers.receipt import receipt_pdf
-from gateway.presentment import (
+from gateway.billing.owing import PresentedLine
+from gateway.billing.presentment import (
     Person,
     PresentedPayment,
     Presentment,
     standing_of,
 )
+from gateway.codes import receipts as codes
+from gateway.figures import read_toml
+from gateway.institution import Institution
+from gateway.models import Channel, LineKind, PaymentStatus
+from gateway.papers.notice import notice_pdf
+from gateway.papers.receipt import receipt_pdf
 from gateway.receipts import ReceiptRecord, ReceiptStanding
 from gateway.settings import Settings
 

@@ -5,12 +5,12 @@ from datetime import date
 
 import pytest
 
+from gateway.billing.presentment import Presentment
 from gateway.codes import emv
 from gateway.institution import Institution, Way
 from gateway.models import Channel, LineKind, PaymentStatus
 from gateway.money import format_amount
 from gateway.papers.notice import LINES_MAX, PAYMENTS_MAX
-from gateway.presentment import Presentment
 from gateway.references import with_check_digits
 from tests.gateway.papers.reading import by_opencv, by_zxing, pages, picture, times, words
 from tests.gateway.papers.samples import (

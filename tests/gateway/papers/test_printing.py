@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from gateway.billing.invoices import cancel_invoice
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
-from gateway.invoices import cancel_invoice
 from gateway.models import PrintRun
 from gateway.papers import printing
 from gateway.papers.notice import PAGES_MAX, notice_pdf

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.billing.presentment import Presentment
 from gateway.codes import receipts as codes
 from gateway.models import Channel
-from gateway.presentment import Presentment
 from gateway.receipts import ReceiptRecord, ReceiptStanding
 from tests.gateway.papers.reading import by_opencv, by_zxing, pages, picture, words
 from tests.gateway.papers.samples import (

@@ -1,0 +1,1 @@
+"""Invoices through their life: issued, explained, corrected by notes, shown, bundled."""

@@ -1,0 +1,1 @@
+"""The double-entry books: accounts, the hash-chained ledger, its signed heads."""

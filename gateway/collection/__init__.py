@@ -1,0 +1,1 @@
+"""Money that comes in and goes back: what is reported, booked, and which debt it pays."""

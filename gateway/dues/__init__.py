@@ -1,0 +1,1 @@
+"""What the law asks, and what follows for one person: data, and pure decisions."""

@@ -1,0 +1,1 @@
+"""Instalment plans and remissions: granted, judged by date, kept or broken."""

@@ -87,6 +87,7 @@ _JUDGING: Final = (
     "0003_papers_and_receipts",
     "0004_cards_returns_and_the_api",
     "0005_dues_in_full",
+    "0006_the_hub_in_full",
 )
 """The migrations that made triggers; the newest knows what is in force after it."""
 

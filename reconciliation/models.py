@@ -47,12 +47,17 @@ class InstitutionRecord(SQLModel, table=True):
     file_id: int = points_to("record_file.id")
     reverses_id: int | None = points_to("institution_record.id", nullable=True, unique=True)
     """The record that this negative one takes back."""
+    erased_at: datetime | None = instant(nullable=True)
+    """When what names a person was taken out of it."""
 
     __table_args__ = (
         sa.CheckConstraint(
             f"amount_minor <> 0 AND abs(amount_minor) <= {AMOUNT_MINOR_MAX}", name="amount"
         ),
         sa.CheckConstraint("reverses_id IS NULL OR amount_minor < 0", name="reverses"),
+        sa.CheckConstraint(
+            "erased_at IS NULL OR num_nonnulls(cnss_number, cin, name) = 0", name="erased"
+        ),
     )
 
 

@@ -24,6 +24,7 @@ from gateway.models.dues import ReferenceKey as ReferenceKey
 from gateway.models.dues import Remission as Remission
 from gateway.models.dues import Rule as Rule
 from gateway.models.money import Allocation as Allocation
+from gateway.models.money import InquiryBudget as InquiryBudget
 from gateway.models.money import Payment as Payment
 from gateway.models.money import PaymentAttempt as PaymentAttempt
 from gateway.models.money import PaymentReturn as PaymentReturn
@@ -35,6 +36,7 @@ from gateway.models.papers import ReceiptDue as ReceiptDue
 from gateway.models.register import Activity as Activity
 from gateway.models.register import Category as Category
 from gateway.models.register import Contributor as Contributor
+from gateway.models.register import Erasure as Erasure
 from gateway.models.register import ReassessmentDue as ReassessmentDue
 from gateway.models.service import ApiKey as ApiKey
 from gateway.models.service import CodedException as CodedException

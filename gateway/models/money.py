@@ -135,10 +135,14 @@ class PaymentAttempt(SQLModel, table=True):
     ask_at: datetime | None = instant(nullable=True)
     """When to ask next, by the database's clock; None: not any more."""
     closed_because: str | None
+    token_sha256: bytes | None
+    """Of the word by which an unsigned callback shows that it is about this attempt."""
 
     __table_args__ = (
         one_of("state", AttemptState),
         sa.UniqueConstraint("provider", "session_id"),
+        sa.UniqueConstraint("provider", "token_sha256"),
+        sa.CheckConstraint("length(token_sha256) = 32", name="token"),
         sa.CheckConstraint(_POSITIVE, name="amount"),
         sa.CheckConstraint("language IN ('fr', 'ar')", name="language"),
         sa.CheckConstraint("(state = 'closed') = (closed_because IS NOT NULL)", name="closed"),
@@ -154,6 +158,18 @@ class PaymentAttempt(SQLModel, table=True):
             "payment_attempt_ask_idx", "ask_at", postgresql_where=sa.text("ask_at IS NOT NULL")
         ),
     )
+
+
+class InquiryBudget(SQLModel, table=True):
+    """How often a provider was asked in the minute that began then, by the database's clock."""
+
+    __tablename__: ClassVar[str] = "inquiry_budget"
+
+    provider: str = Field(primary_key=True)
+    since: datetime = instant()
+    asked: int
+
+    __table_args__ = (sa.CheckConstraint("asked >= 0", name="asked"),)
 
 
 class Allocation(SQLModel, table=True):

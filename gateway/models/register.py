@@ -6,6 +6,7 @@ from datetime import date, datetime
 from typing import ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from gateway.db import choice, instant, key, minor, one_of, points_to
@@ -51,9 +52,19 @@ class Contributor(SQLModel, table=True):
     merged_into_id: int | None = points_to("contributor.id", nullable=True)
     """The file of the same person that stands; this one is kept for its invoices."""
     changed_at: datetime = instant()
+    erased_at: datetime | None = instant(nullable=True)
+    """When what names the person was taken out; what is owed and paid stands."""
 
     __table_args__ = (
-        sa.CheckConstraint("cnss_number ~ '^[0-9]{9}$'", name="cnss_number"),
+        sa.CheckConstraint(
+            "cnss_number ~ '^[0-9]{9}$' OR erased_at IS NOT NULL AND cnss_number = 'erased-' || id",
+            name="cnss_number",
+        ),
+        sa.CheckConstraint(
+            "erased_at IS NULL OR num_nonnulls(cin, family_name_ar, given_name_ar, phone, ice,"
+            " commune) = 0 AND family_name = '' AND given_name = ''",
+            name="erased",
+        ),
         sa.CheckConstraint("language IN ('fr', 'ar')", name="language"),
         sa.CheckConstraint("category_base_minor >= 0", name="category_base"),
         sa.CheckConstraint("left_on >= registered_on", name="left_on"),
@@ -103,3 +114,20 @@ class ReassessmentDue(SQLModel, table=True):
         sa_type=sa.BigInteger, foreign_key="contributor.id", primary_key=True
     )
     because: str
+
+
+class Erasure(SQLModel, table=True):
+    """That a person's data were erased, by whose word and why. Append-only; names nobody."""
+
+    id: int | None = key()
+    contributor_id: int = points_to("contributor.id")
+    asked_by: str
+    why: str
+    erased_at: datetime = instant()
+    found: dict[str, int] = Field(sa_type=JSONB)
+    """How many rows of each kind were emptied."""
+
+    __table_args__ = (
+        sa.CheckConstraint("btrim(why) <> ''", name="why"),
+        sa.Index(None, "contributor_id"),
+    )

@@ -30,12 +30,14 @@ from gateway.http.metrics import (
     new_registry,
     template_of,
 )
+from gateway.institution import institution
 from gateway.pages import routes as pages
 from gateway.pages import site
 from gateway.receipts import signer_of
 from gateway.settings import settings
+from webhooks.answering import Answerer
 from webhooks.intake import Intake
-from webhooks.routes import webhook_route
+from webhooks.routes import webhook_routes
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +93,13 @@ def create_app() -> FastAPI:
     app.add_middleware(api.Answers)
     app.include_router(health.router)
     app.include_router(metrics_router(registry))
-    app.router.routes.append(webhook_route(process.providers(), intake, process.business_clock()))
+    answerer = Answerer(
+        process.signing_key,
+        process.business_clock(),
+        institution().validity.months,
+        intake.count_refused,
+    )
+    app.router.routes.extend(webhook_routes(process.providers(), intake, answerer))
     app.include_router(api_router)
     app.router.routes.extend(api.leftover())
     app.include_router(docs.router)

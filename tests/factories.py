@@ -37,9 +37,10 @@ from gateway.models import (
     ReturnState,
 )
 from gateway.money import format_amount
-from gateway.providers import WebhookProvider
+from gateway.providers import Provider
 from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
 from gateway.receipt_checks import receipt_checks
+from webhooks.answering import Answerer
 from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 from webhooks.inbox import Desk
 
@@ -204,7 +205,15 @@ def a_provider(name: str = "cashplus") -> StandardWebhooks:
     return StandardWebhooks(name, StandardWebhooksSettings.model_validate({"secrets": [SECRET]}))
 
 
-def a_desk(*providers: WebhookProvider, clock: Callable[[], datetime] = lambda: NOON) -> Desk:
+def an_answerer(
+    clock: Callable[[], datetime] = lambda: NOON,
+    count_refused: Callable[[str], None] = lambda _provider: None,
+) -> Answerer:
+    """Return what answering calls needs, on the database that this process is connected to."""
+    return Answerer(process.signing_key, clock, 6, count_refused)
+
+
+def a_desk(*providers: Provider, clock: Callable[[], datetime] = lambda: NOON) -> Desk:
     """Return a desk with these providers, or with cashplus alone."""
     known = {provider.name: provider for provider in providers or (a_provider(),)}
     return Desk(known, process.signing_key(), clock)

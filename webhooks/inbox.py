@@ -179,9 +179,16 @@ def _act(session: Session, desk: Desk, deliveries: Sequence[Delivery]) -> int:
 
 
 def _parse(
-    providers: Providers, provider: str, delivery_id: str, body: bytes, received_at: datetime
+    providers: Providers,
+    provider: str,
+    delivery_id: str,
+    body: bytes,
+    received_at: datetime,
+    path: str | None = None,
 ) -> Report:
-    return providers[provider].parse(bytes(body), delivery_id=delivery_id, received_at=received_at)
+    return providers[provider].parse(
+        bytes(body), delivery_id=delivery_id, received_at=received_at, path=path or ""
+    )
 
 
 def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk) -> None:
@@ -234,7 +241,7 @@ def _drain_variants(desk: Desk) -> int:
                 session,
                 """
             SELECT v.id, v.provider, v.delivery_id, v.body, v.readable, v.received_at,
-                d.body AS first, v.body_sha256
+                d.body AS first, d.path, v.body_sha256
             FROM webhook_variant v LEFT JOIN webhook_delivery d USING (provider, delivery_id)
             WHERE v.processed_at IS NULL ORDER BY v.id LIMIT :size FOR UPDATE OF v SKIP LOCKED
             """,
@@ -261,7 +268,9 @@ def _variant_finding(providers: Providers, row: dict[str, Any]) -> Finding | Non
         detail = {"bytes": len(row["body"]), "sha256": bytes(row["body_sha256"]).hex()}
         return Finding(ExceptionCode.UNREADABLE_DELIVERY, subject, detail)
     ours, theirs = (
-        _money(providers, row["provider"], row["delivery_id"], body, row["received_at"])
+        _money(
+            providers, row["provider"], row["delivery_id"], body, row["received_at"], row["path"]
+        )
         for body in (row["first"], row["body"])
     )
     differs = sorted(
@@ -274,14 +283,19 @@ def _variant_finding(providers: Providers, row: dict[str, Any]) -> Finding | Non
 
 
 def _money(
-    providers: Providers, provider: str, delivery_id: str, body: bytes, received_at: datetime
+    providers: Providers,
+    provider: str,
+    delivery_id: str,
+    body: bytes,
+    received_at: datetime,
+    path: str | None,
 ) -> dict[str, Any]:
     """Return what of a body is money: what may not differ under one delivery id."""
     if provider not in providers:
         # Switched off meanwhile: its dialect is gone, so the bytes themselves are compared.
         return {"sha256": hashlib.sha256(body).hexdigest()}
     try:
-        report = _parse(providers, provider, delivery_id, body, received_at)
+        report = _parse(providers, provider, delivery_id, body, received_at, path)
     except Exception as error:  # noqa: BLE001 - a body that its dialect chokes on has neighbours
         return {"sha256": hashlib.sha256(body).hexdigest(), "error": _said(error)}
     match report:

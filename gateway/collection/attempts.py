@@ -31,8 +31,8 @@ from gateway.providers import (
     PageFailed,
     PageProvider,
     PageState,
+    Provider,
     WantedPage,
-    WebhookProvider,
 )
 
 PAGE_LIFE: Final = timedelta(minutes=60)
@@ -122,7 +122,7 @@ class Begun:
     url: str = ""
 
 
-def page_provider(providers: Mapping[str, WebhookProvider]) -> PageProvider | None:
+def page_provider(providers: Mapping[str, Provider]) -> PageProvider | None:
     """Return the provider that makes pages to pay on: of several, the first in the file."""
     return next((p for p in providers.values() if isinstance(p, PageProvider)), None)
 
@@ -140,7 +140,7 @@ def latest_attempt(session: Session, reference: str) -> Attempt | None:
 
 
 def begin(
-    providers: Mapping[str, WebhookProvider],
+    providers: Mapping[str, Provider],
     reference: str,
     *,
     due_minor: Callable[[Session], int],
@@ -191,7 +191,7 @@ def begin(
     raise ProviderAway("the attempt changed under our hands")
 
 
-def give_up(providers: Mapping[str, WebhookProvider], reference: str, *, clock: Clock) -> bool:
+def give_up(providers: Mapping[str, Provider], reference: str, *, clock: Clock) -> bool:
     """Close the open page of an invoice at its provider, and say whether none is open any more.
 
     Raises:
@@ -298,7 +298,7 @@ def _sent(attempt: Attempt, made: MadePage) -> bool:
 
 
 def _settle(
-    providers: Mapping[str, WebhookProvider],
+    providers: Mapping[str, Provider],
     attempt: Attempt,
     now: datetime,
     because: str = "replaced",
@@ -349,7 +349,7 @@ def _close(attempt: Attempt, because: str) -> None:
 
 
 def ask_due(
-    providers: Mapping[str, WebhookProvider], *, key: BooksKey, clock: Clock, asks_max: int
+    providers: Mapping[str, Provider], *, key: BooksKey, clock: Clock, asks_max: int
 ) -> int:
     """Ask about attempts whose outcome is not known, and book what is learned; return how many.
 
@@ -362,9 +362,7 @@ def ask_due(
         return _ask_due(providers, key, clock, asks_max) if ours else 0
 
 
-def _ask_due(
-    providers: Mapping[str, WebhookProvider], key: BooksKey, clock: Clock, asks_max: int
-) -> int:
+def _ask_due(providers: Mapping[str, Provider], key: BooksKey, clock: Clock, asks_max: int) -> int:
     pages = {name: p for name, p in providers.items() if isinstance(p, PageProvider)}
     if not pages:
         return 0

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from gateway.books.accounts import Posting
@@ -35,11 +35,12 @@ from gateway.collection.placements import (
     Moved,
     PaymentState,
     Quoted,
+    due_minor,
     enter,
     give_back,
     take_back,
 )
-from gateway.collection.reports import PaymentReport, Statement
+from gateway.collection.reports import PaymentReport, Refusal, Statement, Terms
 from gateway.collection.returns import Return, given_back_minor
 from gateway.models import ExceptionCode, PaymentStatus
 from gateway.money import format_amount
@@ -116,6 +117,28 @@ def first_state(report: PaymentReport, *, now: datetime) -> PaymentState:
         paid_at=_credible_day(report)[0],
         recorded_at=now,
     )
+
+
+def refusal(quoted: Quoted | None, report: PaymentReport, *, on: date) -> Refusal | None:
+    """Say why money that a provider has not taken yet is declined, or None: it is welcome.
+
+    Args:
+        quoted: What the report's reference asks to be paid, as it stands; None if it is nobody's.
+        report: What the provider would take. Held money is never declined.
+        on: The payer's day: what is due then counts.
+    """
+    if report.terms is Terms.HELD:
+        return None
+    if quoted is None:
+        return Refusal.UNKNOWN_REFERENCE
+    due = due_minor(quoted, on)
+    if due == 0:
+        return Refusal.NOTHING_DUE
+    if report.amount_minor > due:
+        return Refusal.MORE_THAN_DUE
+    if report.amount_minor < due and report.terms is Terms.ALL_DUE:
+        return Refusal.LESS_THAN_DUE
+    return None
 
 
 def decide(

@@ -22,6 +22,7 @@ from gateway.collection.booking import (
     decide,
     first_state,
     made_room,
+    refusal,
     settle_returns,
 )
 from gateway.collection.moves import (
@@ -62,7 +63,7 @@ def record_reports(
     """Book reports in the order given; return what each came to, one word each.
 
     booked, reversed, returned, noted, repeated, conflicting, quarantined (the code says why),
-    ignored.
+    ignored; or declined_ and the Refusal, of money that was not taken yet: nothing is kept of it.
     Money without a known reference goes to suspense, money beyond what is needed to the payer's
     credit, each with an exception: nothing that a provider holds stays out of the books. What other
     payments pay may change by it: who paid earlier comes first, whenever we hear of it.
@@ -121,6 +122,10 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
         if quoted is None and not report.reference_given:
             quoted = batch.quoted_by(payment)
         payment.arrival = batch.debts.arrivals
+    if payment.booked_at is None and report.statement is Statement.COMPLETED:
+        why = refusal(quoted, report, on=payment.paid_on)
+        if why is not None:
+            return f"declined_{why}"
     before = (payment.status, payment.stated_at)
     decision = decide(payment, quoted, report, invoices=batch.debts.invoices, now=now)
     if (payment.status, payment.stated_at) != before:

@@ -270,6 +270,25 @@ class BundleState:
 Quoted = InvoiceState | BundleState
 
 
+def due_minor(quoted: Quoted, on: date) -> int:
+    """Return what paying a reference on a day would settle, in centimes; 0 where nothing is due."""
+    match quoted:
+        case InvoiceState():
+            return _due_minor(quoted, on)
+        case BundleState(withdrawn=True):
+            return 0
+        case BundleState():
+            return sum(_due_minor(each, on) for each in quoted.invoices)
+
+
+def _due_minor(invoice: InvoiceState, on: date) -> int:
+    claims = [
+        Claim(key, invoice.payments[key].paid_on, sum(parts.values()))
+        for key, parts in invoice.held.items()
+    ]
+    return balance(invoice.bill, claims, invoice.rates, on).due_minor
+
+
 @dataclass(slots=True)
 class Allocated:
     """What a payment pays more, or less, of a part of an invoice: a row to be written."""

@@ -24,6 +24,26 @@ class Statement(StrEnum):
     REVERSED = "reversed"
 
 
+class Terms(StrEnum):
+    """Whether the money is held already, or is taken only if we say so: then it may be declined."""
+
+    HELD = "held"
+    """The provider has it, so it is booked whatever it is for."""
+    UP_TO_DUE = "up_to_due"
+    """Not taken yet: declined unless the reference is known and asks for at least so much."""
+    ALL_DUE = "all_due"
+    """Not taken yet: declined unless it is what the reference asks for, to the centime."""
+
+
+class Refusal(StrEnum):
+    """Why money that is not taken yet is declined."""
+
+    UNKNOWN_REFERENCE = "unknown_reference"
+    NOTHING_DUE = "nothing_due"
+    MORE_THAN_DUE = "more_than_due"
+    LESS_THAN_DUE = "less_than_due"
+
+
 @dataclass(frozen=True, slots=True)
 class PaymentReport:
     """A payment as a provider states it, with an amount that can be booked."""
@@ -47,6 +67,7 @@ class PaymentReport:
     agent_id: str | None = None
     terminal_id: str | None = None
     fee_minor: int | None = None
+    terms: Terms = Terms.HELD
     attempt_id: str | None = None
     """Our own id of the attempt by which the payer was sent to the provider, if it says one."""
 

@@ -1,6 +1,8 @@
 """The border: each provider's dialect in a module of its own, behind small protocols.
 
-A new kind is one module here and one line in `registry.KINDS`.
+A new kind is one module here and one line in `registry.KINDS`. It is a WebhookProvider, whose
+deliveries are stored and acted on later, or a `calls.AnsweringProvider`, whose sender waits; one
+that makes pages to pay on is a PageProvider besides.
 """
 
 from __future__ import annotations
@@ -19,13 +21,39 @@ class PageFailed(ProviderAway):
     """It failed at the provider, which will say so again to the same wish: make another one."""
 
 
-class WebhookProvider(Protocol):
-    """What a provider whose deliveries we take must be able to do. Nothing optional."""
+@runtime_checkable
+class Provider(Protocol):
+    """What every provider must be able to do."""
 
     @property
     def name(self) -> str:
-        """The segment of its address: `POST /webhooks/{name}`."""
+        """The segment of its address, as in `/webhooks/{name}`."""
         ...
+
+    def parse(
+        self, body: bytes, *, delivery_id: str, received_at: datetime, path: str = ""
+    ) -> Report:
+        """Return what an authentic, readable delivery says about money. Raises nothing for it.
+
+        `path` is of a call whose sender waits: what of its address says something.
+        """
+        ...
+
+    def unsafe_in_production(self) -> Sequence[str]:
+        """Return what of its settings is good for trying out only, as ends of «provider X: …».
+
+        A secret that a sandbox made or that was published, a test key, a stand-in server: whatever
+        would let a stranger state payments, or would take play money for real. Never the secret.
+        """
+        ...
+
+
+@runtime_checkable
+class WebhookProvider(Provider, Protocol):
+    """What a provider must be able to do whose deliveries are stored, acknowledged, acted on later.
+
+    Who waits for an answer is a gateway.providers.calls.AnsweringProvider instead.
+    """
 
     def authenticate(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> str:
         """Return the provider's id for this delivery.
@@ -34,22 +62,6 @@ class WebhookProvider(Protocol):
 
         Raises:
             BadSignature: Not authentic. Nothing that a stranger can send raises anything else.
-        """
-        ...
-
-    def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
-        """Return what an authenticated, readable body says about money. Raises nothing for it."""
-        ...
-
-
-class ConfiguredProvider(WebhookProvider, Protocol):
-    """What a kind of the providers file must be able to do besides."""
-
-    def unsafe_in_production(self) -> Sequence[str]:
-        """Return what of its settings is good for trying out only, as ends of «provider X: …».
-
-        A secret that a sandbox made or that was published, a test key, a stand-in server: whatever
-        would let a stranger state payments, or would take play money for real. Never the secret.
         """
         ...
 
@@ -77,6 +89,10 @@ class MadePage:
 
     session_id: str
     url: str
+    token: str | None = None
+    """By which an unsigned callback will show that it is about this page."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """What the payer's browser must post there; none: the address is all."""
 
 
 class PageState(StrEnum):
@@ -100,7 +116,7 @@ class Answer:
 
 
 @runtime_checkable
-class PageProvider(WebhookProvider, Protocol):
+class PageProvider(Provider, Protocol):
     """What a provider that makes pages to pay on must be able to do besides.
 
     Each call goes over the network, within seconds, and is made inside no transaction.

@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import os
 import re
 import secrets
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from gateway.errors import Unusable
-from gateway.providers import ConfiguredProvider, WebhookProvider
-from gateway.providers.standard_webhooks import (
-    SANDBOX_MARK,
-    StandardWebhooks,
-    StandardWebhooksSettings,
-)
+from gateway.providers import Provider
+from gateway.providers.standard_webhooks import SANDBOX_MARK
 from gateway.secretfiles import read_or_make
 from gateway.settings import Settings, in_plain_words
 
-Providers = Mapping[str, WebhookProvider]
-Configured = Mapping[str, ConfiguredProvider]
-Maker = Callable[[str, dict[str, Any], bool], ConfiguredProvider]
-"""Makes a provider of its name, its settings, and whether real money is meant."""
+Providers = Mapping[str, Provider]
 
-
-def _standard_webhooks(name: str, values: dict[str, Any], live: bool) -> ConfiguredProvider:  # noqa: ARG001
-    return StandardWebhooks(name, StandardWebhooksSettings.model_validate(values))
-
-
-def _stripe(name: str, values: dict[str, Any], live: bool) -> ConfiguredProvider:
-    # Half a second to import: for those only who have it.
-    from gateway.providers.stripe import Stripe, StripeSettings
-    from gateway.providers.stripe_pages import StripePages
-
-    settings = StripeSettings.model_validate(values)
-    return (StripePages if settings.api_key else Stripe)(name, settings, live=live)
-
-
-KINDS: Final[Mapping[str, Maker]] = {
-    "standard-webhooks": _standard_webhooks,
-    "stripe": _stripe,
+KINDS: Final[Mapping[str, str]] = {
+    "standard-webhooks": "gateway.providers.standard_webhooks",
+    "stripe": "gateway.providers.stripe_pages",
 }
+"""The module of each kind: its `make(name, values, live=…)` returns a provider of these settings,
+and raises pydantic's ValidationError or Unusable for what it cannot use. It is imported when a
+provider of the kind is switched on."""
 
-_FROM_ENVIRONMENT: Final = ("secrets", "api_key")
+_FROM_ENVIRONMENT: Final = ("secrets", "api_key", "api_keys", "store_key")
 """Settings that a variable may hold instead: its name is given as `…_env`."""
+
+_LISTS: Final = ("secrets", "api_keys")
 
 # One for each way to pay, so that a first trial has all of them.
 SANDBOX_PROVIDERS: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
@@ -55,7 +40,7 @@ SANDBOX_PROVIDERS: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
 
 
-def load_providers(settings: Settings) -> Configured:
+def load_providers(settings: Settings) -> Providers:
     """Return the providers by name. The sandbox makes its own file, with fresh secrets, once.
 
     Raises:
@@ -75,7 +60,7 @@ def load_providers(settings: Settings) -> Configured:
     return read_providers(text, path.name, live=settings.mode == "production")
 
 
-def unsafe_in_production(providers: Configured) -> list[str]:
+def unsafe_in_production(providers: Providers) -> list[str]:
     """Return what of the providers is good for trying out only: a sentence for each reason."""
     named: dict[str, list[str]] = {}
     for name in providers:
@@ -84,7 +69,7 @@ def unsafe_in_production(providers: Configured) -> list[str]:
     return [f"Provider {', '.join(names)}: {reason}." for reason, names in named.items()]
 
 
-def read_providers(text: str, where: str, *, live: bool = False) -> Configured:
+def read_providers(text: str, where: str, *, live: bool = False) -> Providers:
     """Return the providers that a TOML text describes.
 
     Args:
@@ -107,7 +92,7 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Configured:
         )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unusable(f"{where}: write each provider as a [[provider]] table.")
-    found: dict[str, ConfiguredProvider] = {}
+    found: dict[str, Provider] = {}
     owners: dict[str, str] = {}
     for at, entry in enumerate(entries, start=1):
         name = entry.get("name")
@@ -146,21 +131,21 @@ def _values(name: str, entry: dict[str, Any], where: str) -> dict[str, Any]:
             secret = os.environ.get(str(variable))
             if not secret:
                 raise Unusable(f"{where}, provider {name}: the variable {variable} is not set.")
-            kept = _listed(values.get(setting)) if setting == "secrets" else None
+            kept = _listed(values.get(setting)) if setting in _LISTS else None
             values[setting] = secret.strip() if kept is None else [*kept, *secret.split()]
     return values
 
 
-def _make(
-    name: str, kind: object, values: dict[str, Any], where: str, *, live: bool
-) -> ConfiguredProvider:
-    maker = KINDS.get(kind) if isinstance(kind, str) else None
-    if maker is None:
+def _make(name: str, kind: object, values: dict[str, Any], where: str, *, live: bool) -> Provider:
+    module = KINDS.get(kind) if isinstance(kind, str) else None
+    if module is None:
         raise Unusable(
             f"{where}, provider {name}: its kind is not one of {', '.join(sorted(KINDS))}."
         )
     try:
-        return maker(name, values, live)
+        provider = importlib.import_module(module).make(name, values, live=live)
+        assert isinstance(provider, Provider)
+        return provider
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])

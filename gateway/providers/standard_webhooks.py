@@ -58,6 +58,11 @@ class StandardWebhooksSettings(BaseModel):
     """`whpk_` and base64 of the 32 bytes of an Ed25519 public key."""
 
 
+def make(name: str, values: Mapping[str, Any], *, live: bool) -> StandardWebhooks:  # noqa: ARG001
+    """Return a provider of these settings (see `registry.KINDS`)."""
+    return StandardWebhooks(name, StandardWebhooksSettings.model_validate(values))
+
+
 class StandardWebhooks:
     """A provider that speaks Standard Webhooks."""
 
@@ -121,7 +126,14 @@ class StandardWebhooks:
             found.append("a secret is that of a published example")
         return found
 
-    def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
+    def parse(
+        self,
+        body: bytes,
+        *,
+        delivery_id: str,
+        received_at: datetime,
+        path: str = "",  # noqa: ARG002
+    ) -> Report:
         """Read our own event (the providers file's documentation describes it)."""
         source = f"delivery:{self._name}/{delivery_id}"
         try:

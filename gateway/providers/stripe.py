@@ -133,7 +133,14 @@ class Stripe:
 
     # -- what it says -----------------------------------------------------------------------------
 
-    def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
+    def parse(
+        self,
+        body: bytes,
+        *,
+        delivery_id: str,
+        received_at: datetime,
+        path: str = "",  # noqa: ARG002
+    ) -> Report:
         """Return what an event says about money (docs/formats.md lists the types)."""
         source = f"delivery:{self._name}/{delivery_id}"
         try:

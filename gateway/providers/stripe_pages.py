@@ -74,6 +74,12 @@ class KeyInUse(ProviderAway):
     """Somebody else, by a second click, is asking the same at this moment."""
 
 
+def make(name: str, values: Mapping[str, Any], *, live: bool) -> Stripe:
+    """Return a provider of these settings (see `registry.KINDS`): with a key it makes pages too."""
+    settings = StripeSettings.model_validate(values)
+    return (StripePages if settings.api_key else Stripe)(name, settings, live=live)
+
+
 class StripePages(Stripe):
     """Stripe with a key to ask it by."""
 

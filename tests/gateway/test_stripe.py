@@ -37,6 +37,7 @@ from tests.factories import (
     NOON,
     a_delivery,
     a_desk,
+    an_answerer,
     balances,
     broken_promises,
     record,
@@ -46,7 +47,7 @@ from tests.factories import (
 )
 from webhooks.inbox import drain
 from webhooks.intake import Intake
-from webhooks.routes import webhook_route
+from webhooks.routes import webhook_routes
 
 GOLDEN: Final = json.loads(
     (Path(__file__).parent.parent / "golden" / "stripe.json").read_text("utf-8")
@@ -216,8 +217,9 @@ def test_golden_deliveries_are_answered_as_they_should(database: str) -> None:
 
     async def answers() -> dict[str, int]:
         intake = Intake(database, nobody_rings)
-        route = webhook_route({"stripe": a_stripe()}, intake, lambda: moment[0])
-        transport = httpx.ASGITransport(Starlette(routes=[route]))
+        answerer = an_answerer(lambda: moment[0])
+        routes = webhook_routes({"stripe": a_stripe()}, intake, answerer)
+        transport = httpx.ASGITransport(Starlette(routes=routes))
         await intake.start()
         found = {}
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:

@@ -53,10 +53,20 @@ class Faulty:
     def authenticate(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> str:
         return self._honest.authenticate(headers, body, now=now)
 
-    def parse(self, body: bytes, *, delivery_id: str, received_at: datetime) -> Report:
+    def parse(
+        self,
+        body: bytes,
+        *,
+        delivery_id: str,
+        received_at: datetime,
+        path: str = "",  # noqa: ARG002
+    ) -> Report:
         if self._poison in body:
             return self._fault()
         return self._honest.parse(body, delivery_id=delivery_id, received_at=received_at)
+
+    def unsafe_in_production(self) -> list[str]:
+        return []
 
 
 def raises(error: Exception) -> Callable[[], Report]:

@@ -26,6 +26,7 @@ from tests.factories import (
     NOON,
     SECRET,
     a_provider,
+    an_answerer,
     an_event,
     broken_promises,
     rows_of,
@@ -37,7 +38,7 @@ from tests.factories import (
 from webhooks import intake as intake_module
 from webhooks.inbox import Desk, drain
 from webhooks.intake import Intake
-from webhooks.routes import BODY_BYTES_MAX, webhook_route
+from webhooks.routes import BODY_BYTES_MAX, webhook_routes
 
 _T = TypeVar("_T")
 Client = httpx.AsyncClient
@@ -91,7 +92,7 @@ def talking_to_intake(database_url: str, talk: Callable[[Client], Awaitable[_T]]
 
     async def run() -> _T:
         intake = Intake(database_url, nobody_rings)
-        route = webhook_route({"cashplus": a_provider()}, intake, lambda: NOON)
+        routes = webhook_routes({"cashplus": a_provider()}, intake, an_answerer())
 
         @asynccontextmanager
         async def lifespan() -> AsyncIterator[None]:
@@ -99,7 +100,7 @@ def talking_to_intake(database_url: str, talk: Callable[[Client], Awaitable[_T]]
             yield
             await intake.stop()
 
-        async with client_of(Starlette(routes=[route]), lifespan()) as client:
+        async with client_of(Starlette(routes=routes), lifespan()) as client:
             return await talk(client)
 
     return asyncio.run(run())

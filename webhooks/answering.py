@@ -1,0 +1,313 @@
+"""Answer calls whose sender waits: decide, book, keep call and answer, in one transaction.
+
+Whatever breaks off before the commit leaves nothing, and the sender tries again; whatever is sent
+again after it gets the answer that was kept. A delivery that differs from the first under its id is
+kept beside it, and the inbox says what follows (webhooks.inbox).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlmodel import Session
+
+from gateway.books.seals import BooksKey
+from gateway.clock import Clock
+from gateway.collection.payment_batch import lock_provider
+from gateway.collection.payments import record_reports
+from gateway.collection.reports import PaymentReport, Refusal, Terms, Unbookable
+from gateway.db import execute, snapshot, transaction
+from gateway.models import PaymentStatus
+from gateway.providers.calls import (
+    AnsweringProvider,
+    AnswerNow,
+    Call,
+    Heed,
+    Heeded,
+    Recall,
+    Recalled,
+    Reply,
+    ShowBills,
+    ShowPayments,
+    Taken,
+    TakePayment,
+    Verdict,
+)
+from webhooks.callbacks import owe
+from webhooks.showing import bills, payment, payments
+
+TRIES_MAX: Final = 3
+"""Of one call: who books beside us may have to be let by first."""
+
+_T = TypeVar("_T")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """What answering calls needs, put together once by the process that serves."""
+
+    key: Callable[[], BooksKey]
+    """Of the books; asked for when first needed, since calls that only look do without."""
+    clock: Clock
+    validity_months: int
+    """How long after its due day a reference can be paid by."""
+    count_refused: Callable[[str], None]
+    """Told of each call that was not authentic, by the provider's name."""
+
+
+def answer(answerer: Answerer, provider: AnsweringProvider, call: Call) -> Reply:
+    """Return what the sender of a call is told. Opens its own transactions.
+
+    Raises nothing for what a stranger can send. While the database is away, or where this code is
+    at fault, the sender is told to come again (`say_trouble`), and nothing is kept.
+    """
+    want = provider.read(call)
+    try:
+        match want:
+            case AnswerNow(reply, refused):
+                if refused:
+                    answerer.count_refused(provider.name)
+                return reply
+            case ShowBills():
+                now, months = answerer.clock(), answerer.validity_months
+                shown = _again(lambda: bills(want, now=now, validity_months=months))
+                return provider.say(want, shown)
+            case ShowPayments():
+                return provider.say(want, _again(lambda: payments(provider.name, want)))
+            case Recall():
+                return provider.say(want, Recalled(_again(lambda: _recall(provider.name, want))))
+            case Heed():
+                return _again(lambda: _heed(answerer, provider, want, call))
+            case TakePayment():
+                return _again(lambda: _take(answerer, provider, want, call))
+    except OperationalError as error:
+        log.error("call_unanswered", provider=provider.name, reason=type(error).__name__)
+    except Exception as error:
+        log.error("call_unanswered", provider=provider.name, exc_info=error)
+    return provider.say_trouble()
+
+
+def _again(work: Callable[[], _T]) -> _T:
+    """Do some work, again where another transaction had to be let by."""
+    for left in reversed(range(TRIES_MAX)):
+        try:
+            return work()
+        except DBAPIError as error:
+            if left == 0 or getattr(error.orig, "sqlstate", None) not in {"40P01", "40001"}:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+# -- payments -------------------------------------------------------------------------------------
+
+
+def _take(answerer: Answerer, provider: AnsweringProvider, want: TakePayment, call: Call) -> Reply:
+    now = answerer.clock()
+    with transaction() as session:
+        # The provider first, as in every transaction that books: see payment_batch.
+        lock_provider(session, provider.name)
+        delivery, known = _keep(session, provider.name, want.delivery_id, call, now)
+        if delivery is None:
+            return provider.say_again(known, same=_note_variant(session, provider.name, want, call))
+        outcome = _decided(session, provider.name, want, answerer, now)
+        execute(
+            session,
+            "UPDATE webhook_delivery SET outcome = :outcome, processed_at = :now WHERE id = :id",
+            {"outcome": outcome, "now": now, "id": delivery},
+        )
+        taken = _taken(session, provider.name, want.report, outcome)
+        reply = provider.say(want, taken)
+        _keep_answer(session, delivery, taken.ticket, reply, now)
+        if want.callback_url is not None:
+            callback = provider.say_later(want, taken, now=now)
+            owe(session, provider.name, delivery, want.callback_url, callback, now=now)
+        return reply
+
+
+def _keep(
+    session: Session, provider: str, delivery_id: str, call: Call, now: datetime
+) -> tuple[int | None, Reply]:
+    """Keep a delivery; return its key, or None and what was answered to the first of its id."""
+    stored = execute(
+        session,
+        "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256, received_at, path,"
+        " state, outcome) VALUES (:provider, :delivery_id, :body, :sha256, :at, :path, 'done', '')"
+        " ON CONFLICT (provider, delivery_id) DO NOTHING RETURNING id",
+        {
+            "provider": provider,
+            "delivery_id": delivery_id,
+            "body": call.body,
+            "sha256": hashlib.sha256(call.body).digest(),
+            "at": now,
+            "path": call.path,
+        },
+    ).scalar_one_or_none()
+    if stored is not None:
+        return int(stored), Reply(500, b"")
+    first = _answered(
+        session, "d.provider = :provider AND d.delivery_id = :named", provider, delivery_id
+    )
+    assert first is not None, "a delivery of a sender who waits was kept without its answer"
+    return None, first
+
+
+def _note_variant(session: Session, provider: str, want: TakePayment, call: Call) -> bool:
+    """Keep a body that differs from the first under its id, and say whether it is the same."""
+    sha256 = hashlib.sha256(call.body).digest()
+    same = execute(
+        session,
+        "SELECT body_sha256 = :sha256 AND path = :path FROM webhook_delivery"
+        " WHERE provider = :provider AND delivery_id = :named",
+        {"sha256": sha256, "path": call.path, "provider": provider, "named": want.delivery_id},
+    ).scalar_one()
+    if not same:
+        execute(
+            session,
+            "INSERT INTO webhook_variant (provider, delivery_id, body, body_sha256, readable,"
+            " received_at) VALUES (:provider, :named, :body, :sha256, true, :at)"
+            " ON CONFLICT (provider, delivery_id, body_sha256) DO NOTHING",
+            {
+                "provider": provider,
+                "named": want.delivery_id,
+                "body": call.body,
+                "sha256": sha256,
+                "at": call.received_at,
+            },
+        )
+    return bool(same)
+
+
+def _decided(
+    session: Session, provider: str, want: TakePayment, answerer: Answerer, now: datetime
+) -> str:
+    report = want.report
+    if isinstance(report, PaymentReport) and want.page_id and report.terms is Terms.ALL_DUE:
+        asked = _asked(session, provider, want.page_id)
+        if asked is not None:
+            attempt_id, amount_minor = asked
+            if report.amount_minor != amount_minor:
+                more = report.amount_minor > amount_minor
+                return f"declined_{Refusal.MORE_THAN_DUE if more else Refusal.LESS_THAN_DUE}"
+            # What is due may have grown by a month since: what the page asked for is welcome.
+            report = replace(report, terms=Terms.UP_TO_DUE, attempt_id=attempt_id)
+    if isinstance(report, Unbookable) and want.declinable:
+        return f"declined_{report.code}"
+    return record_reports(session, [report], key=answerer.key(), now=now)[0]
+
+
+def _asked(session: Session, provider: str, page_id: str) -> tuple[str, int] | None:
+    """Return the attempt of a page and what it asked for."""
+    row = execute(
+        session,
+        "SELECT id, amount_minor FROM payment_attempt"
+        " WHERE provider = :provider AND session_id = :page",
+        {"provider": provider, "page": page_id},
+    ).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+_VERDICTS: Final = {
+    "booked": Verdict.BOOKED,
+    "conflicting": Verdict.CONFLICTING,
+    "quarantined": Verdict.QUARANTINED,
+}
+
+
+def _taken(
+    session: Session, provider: str, report: PaymentReport | Unbookable, outcome: str
+) -> Taken:
+    ticket = secrets.token_hex(16)
+    ticket = "-".join((ticket[:8], ticket[8:12], ticket[12:16], ticket[16:20], ticket[20:]))
+    named = report.provider_payment_id
+    known = payment(session, provider, named) if named else None
+    if outcome.startswith("declined_"):
+        why = outcome.removeprefix("declined_")
+        refusal = Refusal(why) if why in set(Refusal) else None
+        return Taken(Verdict.DECLINED, ticket, refusal, known)
+    verdict = _VERDICTS.get(outcome, Verdict.NOTED)
+    if verdict is Verdict.NOTED and known is not None:
+        # Said again under another delivery id: what stands is what counts.
+        booked = known.status is PaymentStatus.BOOKED
+        verdict = Verdict.BOOKED if booked else Verdict.NOTED
+    return Taken(verdict, ticket, None, known)
+
+
+def _keep_answer(session: Session, delivery: int, ticket: str, reply: Reply, now: datetime) -> None:
+    execute(
+        session,
+        "INSERT INTO webhook_answer (delivery_pk, ticket, status, media_type, body, answered_at)"
+        " VALUES (:delivery, :ticket, :status, :media_type, :body, :now)",
+        {
+            "delivery": delivery,
+            "ticket": ticket,
+            "status": reply.status,
+            "media_type": reply.media_type,
+            "body": reply.body,
+            "now": now,
+        },
+    )
+
+
+def _recall(provider: str, want: Recall) -> Reply | None:
+    with snapshot() as session:
+        if want.ticket:
+            return _answered(
+                session, "d.provider = :provider AND a.ticket = :named", provider, want.ticket
+            )
+        by_id = "d.provider = :provider AND d.delivery_id = :named"
+        return _answered(session, by_id, provider, want.delivery_id)
+
+
+def _answered(session: Session, where: str, provider: str, named: str) -> Reply | None:
+    row = execute(
+        session,
+        "SELECT a.status, a.body, a.media_type FROM webhook_answer a"
+        " JOIN webhook_delivery d ON d.id = a.delivery_pk"
+        f" WHERE d.provider = :provider AND {where}",
+        {"provider": provider, "named": named},
+    ).one_or_none()
+    return None if row is None else Reply(row[0], bytes(row[1]), row[2])
+
+
+# -- hints ----------------------------------------------------------------------------------------
+
+
+def _heed(answerer: Answerer, provider: AnsweringProvider, want: Heed, call: Call) -> Reply:
+    """Have us ask about the attempt that a hint is about, at once; it proves nothing by itself."""
+    now = answerer.clock()
+    token = hashlib.sha256(want.token.encode("utf-8", "surrogatepass")).digest()
+    with transaction() as session:
+        known = execute(
+            session,
+            "UPDATE payment_attempt SET ask_at = least(ask_at, clock_timestamp())"
+            " WHERE provider = :provider AND token_sha256 = :token RETURNING id",
+            {"provider": provider.name, "token": token},
+        ).all()
+        if known:
+            execute(
+                session,
+                "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256,"
+                " received_at, path, state, outcome, processed_at) VALUES (:provider, :named,"
+                " :body, :sha256, :now, :path, 'done', 'heeded', :now)"
+                " ON CONFLICT (provider, delivery_id) DO NOTHING",
+                {
+                    "provider": provider.name,
+                    "named": want.delivery_id,
+                    "body": call.body,
+                    "sha256": hashlib.sha256(call.body).digest(),
+                    "now": now,
+                    "path": call.path,
+                },
+            )
+    if not known:
+        answerer.count_refused(provider.name)
+    return provider.say(want, Heeded(bool(known)))

@@ -1,0 +1,133 @@
+"""What senders who wait are shown: bills by reference or person, and their own payments."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlmodel import Session
+
+from gateway.billing.bundle_presentment import BundlePresentment, present_bundle
+from gateway.billing.presentment import Presentment, Standing, present, present_many
+from gateway.db import execute, snapshot
+from gateway.models import Channel, PaymentStatus
+from gateway.providers.calls import (
+    Bill,
+    Bills,
+    KnownPayment,
+    KnownPayments,
+    ShowBills,
+    ShowPayments,
+)
+from gateway.references import read_reference
+
+
+def bills(want: ShowBills, *, now: datetime, validity_months: int) -> Bills:
+    """Return what is due by a reference, or of a person: what is unpaid, the oldest first."""
+    months = validity_months
+    with snapshot() as session:
+        if not want.cnss_number:
+            reference = read_reference(want.reference_given)
+            found = reference and (
+                present(session, reference, now=now, validity_months=months)
+                or present_bundle(session, reference, now=now, validity_months=months)
+            )
+            return Bills((_bill(found),), 1) if found else Bills((), 0, known=False)
+        person = execute(session, _PERSON, {"number": want.cnss_number}).scalar_one_or_none()
+        if person is None:
+            return Bills((), 0, known=False)
+        of_person = "contributor_id = :person AND cancelled_at IS NULL AND paid_minor < owed_minor"
+        which = {"person": person, "limit": want.limit, "offset": want.offset}
+        chosen = f"SELECT id FROM invoice WHERE {of_person} ORDER BY due_on, id"
+        ids = f"id IN ({chosen} LIMIT :limit OFFSET :offset)"
+        found_bills = [_bill(each) for each in present_many(session, ids, which, now, months)]
+        count = f"SELECT count(*) FROM invoice WHERE {of_person}"
+        available = execute(session, count, {"person": person}).scalar_one()
+    ordered = sorted(found_bills, key=lambda bill: (bill.due_on, bill.reference))
+    return Bills(tuple(ordered), int(available))
+
+
+_PERSON: Final = "SELECT coalesce(merged_into_id, id) FROM contributor WHERE cnss_number = :number"
+
+
+def _bill(found: Presentment | BundlePresentment) -> Bill:
+    cancelled = found.standing is Standing.CANCELLED
+    if isinstance(found, Presentment):
+        return Bill(
+            reference=found.reference,
+            period=found.period,
+            total_minor=found.total_minor,
+            paid_minor=found.paid_minor,
+            due_minor=found.due_minor,
+            due_on=found.due_on,
+            issued_at=found.issued_at,
+            cancelled=cancelled,
+        )
+    return Bill(
+        reference=found.reference,
+        period="",
+        total_minor=found.paid_minor + found.due_minor,
+        paid_minor=found.paid_minor,
+        due_minor=found.due_minor,
+        due_on=found.due_on,
+        issued_at=found.made_at,
+        cancelled=cancelled,
+    )
+
+
+_PAYMENTS: Final = """
+    SELECT p.provider_payment_id, coalesce(i.reference, b.reference) AS reference, p.status,
+        p.amount_minor, p.channel, p.paid_at, p.recorded_at, p.booked_at, r.number
+    FROM payment p LEFT JOIN invoice i ON i.id = p.invoice_id
+    LEFT JOIN bundle b ON b.id = p.bundle_id
+    LEFT JOIN receipt r ON r.payment_id = p.id
+    WHERE p.provider = :provider
+"""
+
+
+def payment(session: Session, provider: str, named: str) -> KnownPayment | None:
+    """Return a provider's payment as it stands. The caller owns the transaction."""
+    query = f"{_PAYMENTS} AND p.provider_payment_id = :named"
+    row = execute(session, query, {"provider": provider, "named": named}).mappings().first()
+    return None if row is None else _known(row)
+
+
+def payments(provider: str, want: ShowPayments) -> KnownPayments:
+    """Return what a provider told us of payments for a reference, in the order in which it did."""
+    reference = read_reference(want.reference_given)
+    if reference is None:
+        return KnownPayments((), 0, known=False)
+    asked: dict[str, Any] = {"provider": provider, "reference": reference}
+    about = "AND (i.reference = :reference OR b.reference = :reference)"
+    with snapshot() as session:
+        exists = execute(session, _EXISTS, asked).scalar_one_or_none()
+        rows = execute(
+            session,
+            f"{_PAYMENTS} {about} ORDER BY p.id LIMIT :limit OFFSET :offset",
+            {**asked, "limit": want.limit, "offset": want.offset},
+        ).mappings()
+        known = tuple(_known(row) for row in rows)
+        count = execute(
+            session, f"SELECT count(*) FROM ({_PAYMENTS} {about}) AS p", asked
+        ).scalar_one()
+    return KnownPayments(known, int(count), known=exists is not None)
+
+
+_EXISTS: Final = (
+    "SELECT true FROM invoice WHERE reference = :reference"
+    " UNION SELECT true FROM bundle WHERE reference = :reference"
+)
+
+
+def _known(row: Any) -> KnownPayment:
+    return KnownPayment(
+        provider_payment_id=row["provider_payment_id"],
+        reference=row["reference"],
+        status=PaymentStatus(row["status"]),
+        amount_minor=row["amount_minor"],
+        channel=None if row["channel"] is None else Channel(row["channel"]),
+        paid_at=row["paid_at"],
+        recorded_at=row["recorded_at"],
+        booked_at=row["booked_at"],
+        receipt_number=row["number"],
+    )

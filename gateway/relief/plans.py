@@ -48,8 +48,6 @@ from gateway.models import BundleKind, EventType, LineKind, Plan, PlanInstalment
 from gateway.money import format_amount
 from gateway.people.activities import lock_people
 from gateway.relief.reliefs import (
-    AGAIN,
-    BATCH,
     CAME_BACK,
     NewRelief,
     Reviewed,
@@ -66,6 +64,7 @@ from gateway.relief.reliefs import (
     why_remitted,
     write_reliefs,
 )
+from gateway.relief.review import Change, Judge, changes_of, review
 
 RULE: Final = "instalments"
 """The rule's name in the campaigns file, kept with the file's version on each plan."""
@@ -414,9 +413,7 @@ def plan_ends(session: Session, person: int, *, on: date) -> Ends:
         person: The surviving file.
         on: The day.
     """
-    where = f"plan.contributor_id IN {FILES}"
-    rows = _to_judge(session, where, {"person": person, "size": BATCH}, on)
-    changes = _changes(session, rows, on) if rows else []
+    changes = changes_of(session, _JUDGE, f"IN {FILES}", {"person": person}, on)
     return Ends(
         {change.row["id"]: change.broken_on for change in changes},
         {
@@ -428,100 +425,35 @@ def plan_ends(session: Session, person: int, *, on: date) -> Ends:
 
 
 def review_plans(session: Session, *, key: BooksKey, now: datetime, after: int = 0) -> Reviewed:
-    """Judge the next plans by date, and write down which are kept or broken, and since when.
-
-    Plans that ended not long ago are judged again: a payment made in time may come late. Any
-    number of times; the days do not depend on when this runs.
-
-    Args:
-        session: Whose transaction it is; nothing but its commit should follow.
-        key: Of the books.
-        now: The business clock.
-        after: `next_after` of the step before.
-    """
-    on = day_of(now)
-    rows = _to_judge(session, "plan.id > :after", {"after": after, "size": BATCH}, on)
-    following = rows[-1]["id"] if len(rows) == BATCH else None
-    people = sorted({change.row["person"] for change in _changes(session, rows, on)})
-    if not people:
-        return Reviewed(following, len(rows), 0, 0, 0)
-    lock_people(session, people)
-    hold_people(session, people)
-    # Read again, now that nobody else moves their money or judges them.
-    ids = [row["id"] for row in rows if row["person"] in set(people)]
-    fresh = _to_judge(session, "plan.id = ANY(:ids)", {"ids": ids, "size": len(ids)}, on)
-    changes = _changes(session, fresh, on)
-    _write(session, changes, people, key=key, now=now)
-    outcomes = [change.state.standing for change in changes]
-    kept = outcomes.count(PlanStanding.KEPT)
-    broken = outcomes.count(PlanStanding.BROKEN)
-    return Reviewed(following, len(rows), kept, broken, len(outcomes) - kept - broken)
+    """Judge the next plans by date (see gateway.relief.review)."""
+    return review(session, _JUDGE, key=key, now=now, after=after)
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A plan whose end is not as it is written down, and how it stands."""
-
-    row: Any
-    state: PlanState
-
-    @property
-    def kept_on(self) -> date | None:
-        return self.state.since if self.state.standing is PlanStanding.KEPT else None
-
-    @property
-    def broken_on(self) -> date | None:
-        return self.state.since if self.state.standing is PlanStanding.BROKEN else None
-
-
-def _to_judge(
-    session: Session, where: str, parameters: Mapping[str, Any], on: date
-) -> Sequence[Any]:
-    """Return plans that stand or ended not long ago, or are kept and something of them is due."""
-    return (
-        execute(
-            session,
-            f"{_PLANS} WHERE {where} AND {_JUDGED} ORDER BY plan.id LIMIT :size",
-            {**parameters, "since": on - AGAIN},
-        )
-        .mappings()
-        .all()
-    )
-
-
-def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
-    """Return the plans whose end is not as it is written down.
-
-    One that ended stands again only if nothing has taken its place.
-    """
+def _changes(session: Session, rows: Sequence[Any], on: date) -> list[Change[PlanState]]:
+    """Return the plans whose end is not as it is written down."""
     facts = _facts(session, rows)
     found = []
     for row in rows:
         try:
             rule = campaigns().plan_rule(row["made_on"])
-            change = _Change(row, state_of(facts[row["id"]], rule, on))
+            change = Change(row, state_of(facts[row["id"]], rule, on))
         except Unusable as error:
             log.warning("not_judged", plan=row["id"], reason=str(error))
             continue
-        same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
-        stands = change.kept_on is None and change.broken_on is None
-        revived = stands or (row["broken_on"] is not None and change.broken_on is None)
-        if not same and not (revived and row["replaced"]):
+        if change.is_news:
             found.append(change)
     return found
 
 
 def _write(
     session: Session,
-    changes: Sequence[_Change],
+    changes: Sequence[Change[PlanState]],
     people: Sequence[int],
     *,
     key: BooksKey,
     now: datetime,
 ) -> None:
     """Write down how plans and the remissions that rest on them ended, and what follows."""
-    if not changes:
-        return
     ids = [change.row["id"] for change in changes]
     invoices = relieved(session, plans=ids, remissions=())
     before = remitted_by_invoice(session, invoices, now=now)
@@ -571,7 +503,7 @@ def _told_standing(reference: str, months: int, amount_minor: int, *, again: boo
     return Happening(EventType.PLAN_MADE, data)
 
 
-def _told_ended(change: _Change) -> list[Happening]:
+def _told_ended(change: Change[PlanState]) -> list[Happening]:
     """Return what is told of a plan that ended or stands again, and of its remission."""
     row, state = change.row, change.state
     reference, remission = row["reference"], row["remission_id"]
@@ -641,3 +573,6 @@ _PLANS: Final = """
         WHERE item.bundle_id = plan.bundle_id
     ) spread
 """
+
+
+_JUDGE: Final = Judge("plan", _PLANS, _JUDGED, _changes, _write)

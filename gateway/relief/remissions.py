@@ -37,7 +37,6 @@ from gateway.money import format_amount
 from gateway.people.activities import lock_people
 from gateway.relief.plans import FILES, plan_ends
 from gateway.relief.reliefs import (
-    AGAIN,
     BATCH,
     CAME_BACK,
     NewRelief,
@@ -55,6 +54,7 @@ from gateway.relief.reliefs import (
     why_remitted,
     write_reliefs,
 )
+from gateway.relief.review import Change, Judge, changes_of, review
 
 log = structlog.get_logger(__name__)
 
@@ -309,10 +309,8 @@ def _states(session: Session, person: int, on: date) -> dict[int, RemissionState
     return states
 
 
-def _changes_of(session: Session, person: int, on: date) -> list[_Change]:
-    where = f"remission.contributor_id IN {FILES}"
-    rows = _to_judge(session, where, {"person": person, "size": BATCH}, on)
-    return _changes(session, rows, on) if rows else []
+def _changes_of(session: Session, person: int, on: date) -> list[Change[RemissionState]]:
+    return changes_of(session, _JUDGE, f"IN {FILES}", {"person": person}, on)
 
 
 def _view(row: Any, state: RemissionState | None, remitted: Mapping[int, int]) -> RemissionView:
@@ -346,72 +344,17 @@ def _view(row: Any, state: RemissionState | None, remitted: Mapping[int, int]) -
 def review_remissions(
     session: Session, *, key: BooksKey, now: datetime, after: int = 0
 ) -> Reviewed:
-    """Judge the next remissions by date, and write down which are kept or broken, and since when.
+    """Judge the next remissions without a plan by date (see gateway.relief.review).
 
-    Those that ended not long ago are judged again, and those with something due on what they
-    relieved: a payment may come late, and may be taken back. Any number of times; the days do not
-    depend on when this runs.
-
-    Args:
-        session: Whose transaction it is; nothing but its commit should follow.
-        key: Of the books.
-        now: The business clock.
-        after: `next_after` of the step before.
+    Kept ones with something due on what they relieved are judged too: they may be lost again.
     """
-    on = day_of(now)
-    rows = _to_judge(session, "remission.id > :after", {"after": after, "size": BATCH}, on)
-    following = rows[-1]["id"] if len(rows) == BATCH else None
-    people = sorted({change.row["person"] for change in _changes(session, rows, on)})
-    if not people:
-        return Reviewed(following, len(rows), 0, 0, 0)
-    lock_people(session, people)
-    hold_people(session, people)
-    # Read again, now that nobody else moves their money or judges them.
-    ids = [row["id"] for row in rows if row["person"] in set(people)]
-    fresh = _to_judge(session, "remission.id = ANY(:ids)", {"ids": ids, "size": len(ids)}, on)
-    changes = _changes(session, fresh, on)
-    _write(session, changes, people, key=key, now=now)
-    outcomes = [change.state.standing for change in changes]
-    kept, broken = outcomes.count(RemissionStanding.KEPT), outcomes.count(RemissionStanding.BROKEN)
-    return Reviewed(following, len(rows), kept, broken, len(outcomes) - kept - broken)
+    return review(session, _JUDGE, key=key, now=now, after=after)
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A remission whose end is not as it is written down, and how it stands."""
-
-    row: Any
-    state: RemissionState
-
-    @property
-    def kept_on(self) -> date | None:
-        return self.state.since if self.state.standing is RemissionStanding.KEPT else None
-
-    @property
-    def broken_on(self) -> date | None:
-        return self.state.since if self.state.standing is RemissionStanding.BROKEN else None
-
-
-def _to_judge(
-    session: Session, where: str, parameters: Mapping[str, Any], on: date
-) -> Sequence[Any]:
-    """Return remissions without a plan that stand or ended not long ago, or may be lost again."""
-    return (
-        execute(
-            session,
-            f"{_REMISSIONS} WHERE {where} AND {_JUDGED} ORDER BY remission.id LIMIT :size",
-            {**parameters, "since": on - AGAIN},
-        )
-        .mappings()
-        .all()
-    )
-
-
-def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
+def _changes(session: Session, rows: Sequence[Any], on: date) -> list[Change[RemissionState]]:
     """Return the remissions whose end is not as it is written down.
 
-    One of a campaign that the file does not have any more is left as it is, and so is a broken one
-    whose place another has taken.
+    One of a campaign that the file does not have any more is left as it is.
     """
     known = {each.code: each for each in campaigns().campaign}
     found = []
@@ -427,25 +370,21 @@ def _changes(session: Session, rows: Sequence[Any], on: date) -> list[_Change]:
             except Unusable as error:
                 log.warning("not_judged", remission=row["id"], reason=str(error))
                 continue
-            change = _Change(row, state)
-            same = (change.kept_on, change.broken_on) == (row["kept_on"], row["broken_on"])
-            again = row["broken_on"] is not None and change.broken_on is None
-            if not same and not (again and row["replaced"]):
+            change = Change(row, state)
+            if change.is_news:
                 found.append(change)
     return found
 
 
 def _write(
     session: Session,
-    changes: Sequence[_Change],
+    changes: Sequence[Change[RemissionState]],
     people: Sequence[int],
     *,
     key: BooksKey,
     now: datetime,
 ) -> None:
     """Write down how remissions ended, and what follows for invoices and money."""
-    if not changes:
-        return
     ids = [change.row["id"] for change in changes]
     invoices = relieved(session, plans=(), remissions=ids)
     before = remitted_by_invoice(session, invoices, now=now)
@@ -471,7 +410,7 @@ def _write(
     tell(session, [*adjusted(session, before, after), *_told(changes)], now=now)
 
 
-def _told(changes: Iterable[_Change]) -> Iterable[Happening]:
+def _told(changes: Iterable[Change[RemissionState]]) -> Iterable[Happening]:
     for change in changes:
         row, state = change.row, change.state
         if state.since is None:
@@ -549,3 +488,6 @@ _VIEWS: Final = f"""
     WHERE remission.contributor_id IN {FILES}
     ORDER BY remission.id
 """
+
+
+_JUDGE: Final = Judge("remission", _REMISSIONS, _JUDGED, _changes, _write)

@@ -333,7 +333,7 @@ def test_the_commands_make_show_review_and_grant(wasl: Wasl) -> None:
 def test_the_worker_reviews_all_of_them(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from gateway.tasks import review_reliefs
 
-    monkeypatch.setattr("gateway.relief.plans.BATCH", 1)
+    monkeypatch.setattr("gateway.relief.review.BATCH", 1)
     made = []
     for _ in range(2):
         person, _ = owing(*AUTUMN)

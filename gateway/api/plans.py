@@ -27,7 +27,8 @@ from gateway.api.schemas import (
 )
 from gateway.clock import day_of
 from gateway.db import execute, snapshot
-from gateway.dues.campaigns import MONTHS_MAX, Because, campaigns
+from gateway.dues.campaigns import MONTHS_MAX, campaigns
+from gateway.dues.conditions import Because
 from gateway.dues.instalments import InstalmentState, PlanStanding
 from gateway.errors import Unusable
 from gateway.money import CURRENCY, format_amount

@@ -14,14 +14,8 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from gateway.dues.balances import Relief, without_credits
-from gateway.dues.campaigns import (
-    Because,
-    Debt,
-    PlanRule,
-    PlanSchedule,
-    day_in_month,
-    missed_on,
-)
+from gateway.dues.campaigns import PlanRule, PlanSchedule
+from gateway.dues.conditions import Because, Debt, day_in_month, missed_on
 from gateway.errors import Unusable
 from gateway.models import Component
 from gateway.money import format_amount

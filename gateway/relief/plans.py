@@ -22,16 +22,8 @@ from gateway.clock import day_of
 from gateway.collection.placing import hold_people
 from gateway.db import execute, insert_all
 from gateway.dues.balances import Relief
-from gateway.dues.campaigns import (
-    Because,
-    Campaigns,
-    Debt,
-    Grant,
-    PlanPenalty,
-    campaigns,
-    code_of,
-    with_plan,
-)
+from gateway.dues.campaigns import Campaigns, PlanPenalty, campaigns, code_of
+from gateway.dues.conditions import Because, Debt, Grant, with_plan
 from gateway.dues.instalments import (
     Instalment,
     PlanFacts,

@@ -23,7 +23,8 @@ from gateway.collection.booking import PAID_AT_AGE_MAX
 from gateway.collection.placing import carry_credit, settle_invoices
 from gateway.db import execute, insert_all
 from gateway.dues.balances import Bill, Rates, Relief, without_credits
-from gateway.dues.campaigns import Because, Debt, Offer, code_of
+from gateway.dues.campaigns import Offer, code_of
+from gateway.dues.conditions import Because, Debt
 from gateway.dues.periods import parse_period
 from gateway.dues.principal import DueLine
 from gateway.dues.tariff import tariff

@@ -19,14 +19,12 @@ from gateway.books.seals import BooksKey
 from gateway.clock import INSTITUTION_ZONE, day_of
 from gateway.collection.placing import hold_people
 from gateway.db import execute, insert_all
-from gateway.dues.campaigns import (
+from gateway.dues.campaigns import Campaign, campaigns, code_of
+from gateway.dues.conditions import (
     Because,
-    Campaign,
     Grant,
     RemissionStanding,
     RemissionState,
-    campaigns,
-    code_of,
     earned,
     state_of,
 )

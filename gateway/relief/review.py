@@ -17,7 +17,7 @@ from gateway.books.seals import BooksKey
 from gateway.clock import day_of
 from gateway.collection.placing import hold_people
 from gateway.db import execute
-from gateway.dues.campaigns import Because
+from gateway.dues.conditions import Because
 from gateway.people.activities import lock_people
 from gateway.relief.reliefs import AGAIN, BATCH, Reviewed
 

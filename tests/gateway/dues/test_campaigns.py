@@ -12,17 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dues.balances import Bill, Claim, Note, Relief
-from gateway.dues.campaigns import (
+from gateway.dues.campaigns import Campaign, Condition, campaigns, read_campaigns
+from gateway.dues.conditions import (
     Because,
-    Campaign,
-    Condition,
     Debt,
     RemissionStanding,
     RemissionState,
-    campaigns,
+    about,
     earned,
     month_end,
-    read_campaigns,
     state_of,
     unpaid_months,
     with_plan,
@@ -180,7 +178,7 @@ def regular(first: str = "2024-02-10", *, missed: str | None = None, late: str =
 
 def test_twelve_regular_months_cancel_the_old_debts_for_good() -> None:
     debts = regular()
-    assert unpaid_months(loi_41().about(debts), date(2024, 1, 1)) == 4
+    assert unpaid_months(about(loi_41(), debts), date(2024, 1, 1)) == 4
     assert earned(loi_41(), debts, date(2024, 2, 9)) is None
     grant = earned(loi_41(), debts, date(2024, 2, 10))
     assert grant is not None

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dues.balances import Note, Relief
-from gateway.dues.campaigns import Because, Debt, campaigns
+from gateway.dues.campaigns import campaigns
+from gateway.dues.conditions import Because, Debt
 from gateway.dues.instalments import (
     Instalment,
     InstalmentState,

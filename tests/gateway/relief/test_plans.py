@@ -12,7 +12,7 @@ import pytest
 from gateway import cli, db, process
 from gateway.billing.owing import read_owing
 from gateway.db import execute, snapshot, transaction
-from gateway.dues.campaigns import Because
+from gateway.dues.conditions import Because
 from gateway.dues.instalments import InstalmentState, PlanStanding
 from gateway.errors import Unusable
 from gateway.models import ReturnKind, ReturnState

@@ -44,7 +44,9 @@ from gateway.db import execute, snapshot
 from gateway.dues.tariff import tariff
 from gateway.money import format_amount
 from gateway.people import contributors as register
-from gateway.people.contributors import Enrolled, WrongPerson
+from gateway.people import reading
+from gateway.people.contributors import Enrolled
+from gateway.people.reading import WrongPerson
 from gateway.registers.phones import read_phone
 from gateway.registers.places import read_place
 
@@ -402,7 +404,7 @@ def _kept(session: Session, contributor_id: int, now: datetime) -> KeptContribut
 
 def _said(row: Any) -> Contributor:
     base = row["category_base_minor"]
-    same = (*register.COLUMNS, "changed_at")
+    same = (*reading.COLUMNS, "changed_at")
     return Contributor(
         id=str(row["id"]),
         category=row["category_code"],
@@ -418,7 +420,7 @@ def _values(body: Body) -> dict[str, str]:
     given = body.model_dump(mode="json", exclude_unset=True)
     values = {name: "" if value is None else str(value).strip() for name, value in given.items()}
     if isinstance(body, NewContributor):
-        values = {column: values.get(column, "") for column in register.COLUMNS}
+        values = {column: values.get(column, "") for column in reading.COLUMNS}
     return values
 
 

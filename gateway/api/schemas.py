@@ -15,7 +15,7 @@ from gateway.clock import INSTITUTION_ZONE
 from gateway.csvfiles import read_day
 from gateway.dues.tariff import tariff
 from gateway.money import CURRENCY
-from gateway.people.contributors import TEXT_MAX
+from gateway.people.reading import TEXT_MAX
 
 _FIRST_YEAR: Final = 1900
 _LAST_YEAR: Final = 9000

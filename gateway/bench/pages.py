@@ -38,7 +38,7 @@ from gateway.papers.notice import PAGES_MAX, notice_data
 from gateway.papers.printers import print_all
 from gateway.papers.printing import order
 from gateway.papers.writing import Occasion
-from gateway.people.contributors import import_contributors
+from gateway.people.imports import import_contributors
 from gateway.services import running_services
 from gateway.settings import settings
 from gateway.simulators.register import COLUMNS, register

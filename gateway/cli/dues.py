@@ -34,7 +34,7 @@ def contributors_import(file: Path, as_json: bool) -> None:
     """Enrol people from a CSV file; the same file again changes nothing."""
     with database(), counting("Reading contributors") as progress:
         from gateway.dues.tariff import tariff
-        from gateway.people.contributors import import_contributors
+        from gateway.people.imports import import_contributors
 
         result = import_contributors(file, tariff(), now=now(), progress=progress)
     # Beside the answer, whose form others hold on to.

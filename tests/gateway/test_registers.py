@@ -14,7 +14,8 @@ from gateway.api.access import recognise
 from gateway.db import execute, transaction
 from gateway.dues.tariff import tariff
 from gateway.models import Role
-from gateway.people.contributors import WARNINGS_MAX, EnrolmentResult, Wrong, import_contributors
+from gateway.people.imports import WARNINGS_MAX, EnrolmentResult, import_contributors
+from gateway.people.reading import Wrong
 from gateway.registers.numbers import cin_is_usual, cnss_number_checks, read_ice, read_rib
 from gateway.registers.phones import phone_is_possible, read_phone
 from gateway.registers.places import as_region, chambers, read_place

@@ -27,7 +27,8 @@ from gateway.books.ledger import SEAL_TASK
 from gateway.collection.payment_batch import RECEIPTS_TASK
 from gateway.db import transaction
 from gateway.dues.tariff import tariff
-from gateway.people.contributors import COLUMNS, import_contributors
+from gateway.people.imports import import_contributors
+from gateway.people.reading import COLUMNS
 from gateway.services import Services
 from gateway.settings import settings
 from tests.conftest import TEMPLATE, address_of

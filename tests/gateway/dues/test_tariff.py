@@ -15,7 +15,7 @@ from gateway.dues.principal import DueLine, principal
 from gateway.dues.tariff import Tariff, read_tariff, tariff
 from gateway.errors import Unusable
 from gateway.figures import _Places
-from gateway.people.contributors import COLUMNS, WrongPerson, read_person
+from gateway.people.reading import COLUMNS, WrongPerson, read_person
 
 FILES = resources.files("gateway")
 SHIPPED = FILES.joinpath("tariff.toml").read_text("utf-8")

@@ -17,7 +17,8 @@ from gateway.people.activities import (
     record_change,
     withdraw_activity,
 )
-from gateway.people.contributors import WrongPerson, change
+from gateway.people.contributors import change
+from gateway.people.reading import WrongPerson
 from tests.factories import NOON, a_contributor
 from tests.gateway.people.test_contributors import GOOD, HEADER, load
 

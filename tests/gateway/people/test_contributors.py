@@ -10,7 +10,8 @@ import pytest
 from gateway.db import execute, transaction
 from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
-from gateway.people.contributors import change, import_contributors
+from gateway.people.contributors import change
+from gateway.people.imports import import_contributors
 from tests.factories import NOON
 
 HEADER = "cnss_number,family_name,given_name,category,category_base,registered_on,left_on,phone,cin"

@@ -18,7 +18,8 @@ import psycopg
 from sqlmodel import Session
 
 from gateway import process
-from gateway.billing.issuing import IssueResult, issue_invoices
+from gateway.billing.issuing import issue_invoices
+from gateway.billing.orders import IssueResult
 from gateway.books import ledger
 from gateway.checks import Broken, books_checks, run_checks
 from gateway.collection.payments import record_reports

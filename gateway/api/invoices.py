@@ -33,7 +33,8 @@ from gateway.api.schemas import (
     refuse_reversed,
 )
 from gateway.billing.invoices import cancel_invoice
-from gateway.billing.issuing import assess_person, carry, issue_one
+from gateway.billing.issuing import carry, issue_one
+from gateway.billing.owed import assess_person
 from gateway.billing.presentment import Presentment, Standing, present_ids
 from gateway.clock import day_of
 from gateway.db import execute, snapshot

@@ -25,7 +25,8 @@ from sqlalchemy.engine import make_url
 
 from gateway import db, migrate
 from gateway.bench.measure import Measured, Progress, interleaved, per_second
-from gateway.billing.issuing import WORKERS, Issuer, order_issue, work_off
+from gateway.billing.issuing import WORKERS, Issuer, work_off
+from gateway.billing.orders import order_issue
 from gateway.books.seals import books_key
 from gateway.clock import INSTITUTION_ZONE
 from gateway.db import execute, transaction

@@ -16,16 +16,15 @@ those who lack it now, and the next order tries them again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import starmap
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-import sqlalchemy as sa
 import structlog
 from psycopg.errors import DeadlockDetected, UniqueViolation
 from sqlalchemy.exc import DBAPIError
@@ -33,41 +32,27 @@ from sqlmodel import Session
 
 from gateway.billing.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Billed, Rows, Terms
 from gateway.billing.invoice_seals import Sealer, sealer_of
+from gateway.billing.orders import IssueResult, Order, order_issue, progress_of, refuse_far
+from gateway.billing.owed import NAMED_MAX, LeftOut, Owed, find_left_out, find_owed
 from gateway.billing.rules import keep_rules, why_of
+from gateway.billing.scope import BILLED, Scope, overlapping, take_turns
 from gateway.books.seals import BooksKey
-from gateway.clock import day_of
 from gateway.collection.placing import carry_credit
 from gateway.db import copy_blocks, execute, transaction
 from gateway.dues.assessment import (
     Assessed,
-    Assessor,
-    PersonFacts,
-    everything_done,
-    quarter_of,
 )
-from gateway.dues.periods import Period, parse_period, period_of
-from gateway.dues.principal import DueLine, NotOwed
-from gateway.dues.tariff import Tariff, keep_categories
+from gateway.dues.periods import Period, parse_period
+from gateway.dues.tariff import Tariff
 from gateway.errors import Unusable
 from gateway.events import Happening, take_the_end_of_the_feed
-from gateway.figures import in_force
-from gateway.models import Periodicity
-from gateway.money import format_amount
-from gateway.people.activities import read_people
 from gateway.references import format_reference, nth_references
-
-AHEAD_DAYS_MAX: Final = 366
-CHUNK: Final = 10_000
-"""People to a transaction: enough to be fast, and others wait for the end of the feed only for a
-fraction of a second."""
 
 WORKERS: Final = 2
 """Spans that the command has in work at once: one is decided and packed while the other is
 written."""
 
 TRIES_MAX: Final = 5
-NAMED_MAX: Final = 20
-"""Of people who cannot be billed, so many are named; the others are counted."""
 
 
 Progress = Callable[[int, int], None]
@@ -75,251 +60,10 @@ Progress = Callable[[int, int], None]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A person of whom cannot be told what they owe, and why."""
-
-    contributor_id: int
-    reason: str
-    """What to mend, in a sentence without the person's figures."""
-
-
-@dataclass(frozen=True, slots=True)
-class IssueResult:
-    """What an order issued since we joined it; one that was cut short is continued by the next."""
-
-    issued: int
-    already: int
-    """Owed for the period, and its days billed before."""
-    total_minor: int
-    """Sum of what was issued, in centimes."""
-    left_out: int = 0
-    """How many may owe the period, are not billed, and cannot be priced."""
-    first_left_out: tuple[LeftOut, ...] = ()
-    """The first of them, by their ids."""
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "issued": self.issued,
-            "already": self.already,
-            "total": format_amount(self.total_minor),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A run that was begun or joined."""
-
-    run_id: int
-    owing: int
-    """How many people its spans hold that may owe the period."""
-    before: IssueResult
-    """What had been done of it by others, or in another life."""
-    joined: bool
-    """Whether some of its spans were done by then."""
-
-
 # -- the order ------------------------------------------------------------------------------------
 
 
-def order_issue(
-    session: Session, tariff: Tariff, period: Period, *, category: str | None, now: datetime
-) -> Order:
-    """Order a period's invoices of one category, or of all that are owed by such periods.
-
-    An order of the same that is not finished is joined, and people enrolled since are added. The
-    caller owns the transaction. Workers look for open orders every few seconds.
-
-    Raises:
-        Unusable: The tariff has no such category, the period is not of its kind, or it lies more
-            than a year ahead.
-    """
-    refuse_far(period, now)
-    if category is not None and tariff.of(category).periodicity is not period.periodicity:
-        every = tariff.of(category).periodicity
-        raise Unusable(f"{category} is owed by the {every}, which {period.code} is not.")
-    keep_categories(session, tariff)
-    scope = _Scope.of(session, tariff, period, category)
-    run_id = _open_run(session, period, category, now)
-    before, done, left = _done(session, run_id)
-    if done and not left:
-        # It only lacks the word that it is finished.
-        execute(session, "UPDATE issue_run SET finished_at = :now WHERE id = :id", _at(run_id, now))
-        run_id = _open_run(session, period, category, now)
-        before, done = IssueResult(0, 0, 0), 0
-    _cut(session, run_id, scope)
-    owing = execute(
-        session,
-        f"WITH {_SPECIAL} SELECT count(*) FROM contributor c WHERE {_PEOPLE}",
-        {**scope.parameters, "first": 0, "last": _ID_MAX},
-    ).scalar_one()
-    return Order(run_id, owing, before, joined=done > 0)
-
-
-def refuse_far(period: Period, now: datetime) -> None:
-    """Stop where a period lies too far ahead.
-
-    Raises:
-        Unusable: It lies more than a year ahead.
-    """
-    if (period.starts_on - day_of(now)).days > AHEAD_DAYS_MAX:
-        raise Unusable(f"{period.code} lies more than a year ahead: issue it when it is nearer.")
-
-
-def _open_run(session: Session, period: Period, category: str | None, now: datetime) -> int:
-    """Return the run of this period and category that is not finished, locked; made if need be."""
-    asked = {"period": period.code, "category": category, "now": now}
-    execute(
-        session,
-        "INSERT INTO issue_run (period, category_code, ordered_at)"
-        " VALUES (:period, :category, :now) ON CONFLICT DO NOTHING",
-        asked,
-    )
-    found: int | None = execute(
-        session,
-        "SELECT id FROM issue_run WHERE period = :period"
-        " AND category_code IS NOT DISTINCT FROM :category AND finished_at IS NULL FOR UPDATE",
-        asked,
-    ).scalar_one_or_none()
-    # Another may have finished it in between: then there is room for ours.
-    return _open_run(session, period, category, now) if found is None else found
-
-
-def _done(session: Session, run_id: int) -> tuple[IssueResult, int, int]:
-    """Return what was issued of a run, how many of its spans are done, and how many are left."""
-    issued, already, total_minor, done, left = execute(
-        session,
-        "SELECT coalesce(sum(issued), 0), coalesce(sum(already), 0),"
-        " coalesce(sum(total_minor), 0)::bigint, count(done_at),"
-        " count(*) FILTER (WHERE done_at IS NULL)"
-        " FROM issue_chunk WHERE run_id = :id",
-        {"id": run_id},
-    ).one()
-    return IssueResult(issued, already, total_minor), done, left
-
-
-def _cut(session: Session, run_id: int, scope: _Scope) -> None:
-    """Cut those who may owe, beyond the spans that the run has, into spans of CHUNK people."""
-    position, after = execute(
-        session,
-        "SELECT coalesce(max(position), 0), coalesce(max(last_id), 0) FROM issue_chunk"
-        " WHERE run_id = :id",
-        {"id": run_id},
-    ).one()
-    execute(
-        session,
-        f"""
-        WITH {_SPECIAL}, people AS (
-            SELECT c.id, row_number() OVER (ORDER BY c.id) AS number FROM contributor c
-            WHERE {_PEOPLE}
-        ), ends AS (
-            SELECT id FROM people WHERE number % :size = 0 UNION SELECT max(id) FROM people
-        )
-        INSERT INTO issue_chunk (run_id, position, first_id, last_id)
-        SELECT :run_id, :position + row_number() OVER (ORDER BY id),
-            coalesce(lag(id) OVER (ORDER BY id), :after) + 1, id
-        FROM ends WHERE id IS NOT NULL
-        """,
-        {
-            **scope.parameters,
-            "first": after + 1,
-            "last": _ID_MAX,
-            "size": CHUNK,
-            "run_id": run_id,
-            "position": position,
-            "after": after,
-        },
-    )
-
-
-_ID_MAX: Final = 2**63 - 1
-
-
-def _at(run_id: int, now: datetime) -> dict[str, Any]:
-    return {"id": run_id, "now": now}
-
-
 # -- whom it is about -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """What a run asks for, and how SQL is told."""
-
-    period: Period
-    quarter: Period
-    codes: tuple[str, ...]
-    """Categories that the tariff has; of an order of one that is gone, none."""
-    gone: tuple[str, ...]
-    """Categories of this kind that the tariff has no more. Whoever is in one cannot be priced."""
-    billing: tuple[str, ...]
-    """Periods whose invoices bar one of this period."""
-
-    @classmethod
-    def of(cls, session: Session, tariff: Tariff, period: Period, category: str | None) -> _Scope:
-        """Return what a run of a category, or of all, asks for.
-
-        An order may be older than the tariff: of a category that is gone, or is owed by other
-        periods now, it is worked off all the same.
-        """
-        known = {c.code: c.periodicity for c in tariff.category}
-        rows = execute(
-            session,
-            "SELECT code FROM category WHERE periodicity = :every ORDER BY code",
-            {"every": period.periodicity},
-        )
-        codes = [code for code, every in known.items() if every is period.periodicity]
-        gone = [code for code in rows.scalars() if code not in known]
-        if category is not None:
-            codes = [code for code in codes if code == category]
-            gone = [code for code in gone if code == category]
-        billing = (period.code, *_overlapping(period))
-        return cls(period, quarter_of(period), tuple(codes), tuple(gone), billing)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {
-            "categories": [*self.codes, *self.gone],
-            "period": self.period.code,
-            "starts_on": self.period.starts_on,
-            "ends_on": self.period.ends_on,
-            "quarter_starts_on": self.quarter.starts_on,
-            "quarter_ends_on": self.quarter.ends_on,
-            "billing": list(self.billing),
-        }
-
-
-def _overlapping(period: Period) -> list[str]:
-    """Return the periods of the other kind that hold days of this one."""
-    if period.periodicity is Periodicity.MONTH:
-        return [period_of(period.starts_on, Periodicity.QUARTER).code]
-    year, first = period.starts_on.year, period.starts_on.month
-    return [f"{year}-{month:02}" for month in range(first, first + 3)]
-
-
-# Who did something else in the quarter, or has more than one file.
-_SPECIAL: Final = """special AS MATERIALIZED (
-    SELECT contributor_id AS id FROM activity
-    WHERE contributor_id BETWEEN :first AND :last AND withdrawn_at IS NULL
-        AND since <= :quarter_ends_on AND (until IS NULL OR until >= :quarter_starts_on)
-    UNION
-    SELECT merged_into_id FROM contributor WHERE merged_into_id BETWEEN :first AND :last
-)"""
-
-_PEOPLE: Final = """c.id BETWEEN :first AND :last AND c.merged_into_id IS NULL AND (
-    c.category_code = ANY(:categories) AND c.registered_on <= :ends_on
-        AND (c.left_on IS NULL OR c.left_on >= :starts_on)
-    OR c.id IN (SELECT id FROM special)
-)"""
-
-_IS_SPECIAL: Final = """(coalesce(c.category_since > :quarter_starts_on, false)
-    OR c.id IN (SELECT id FROM special))"""
-
-# One of the period itself bars another for ever, cancelled or not; one of the other kind as long as
-# anything is charged on it: a re-assessment may have credited all of it.
-_BILLED: Final = """period = ANY(:billing) AND (period = :period OR cancelled_at IS NULL
-    AND amount_minor + coalesce((SELECT sum(n.amount_minor) FROM invoice_note n
-        WHERE n.invoice_id = invoice.id AND n.kind = 'adjustment'), 0) > 0)"""
 
 
 # -- the work -------------------------------------------------------------------------------------
@@ -368,7 +112,7 @@ def issue_invoices(
         work_off(order, issuer, progress=progress, workers=workers)
         with transaction() as session:
             finish(session, order.run_id, now=clock())
-            done, _, _ = _done(session, order.run_id)
+            done, _, _ = progress_of(session, order.run_id)
         already = done.already + order.before.issued - issued
         issued += done.issued - order.before.issued
         total_minor += done.total_minor - order.before.total_minor
@@ -440,7 +184,7 @@ def finish(session: Session, run_id: int, *, now: datetime) -> None:
         session,
         "UPDATE issue_run SET finished_at = :now WHERE id = :id AND finished_at IS NULL AND NOT"
         " EXISTS (SELECT FROM issue_chunk WHERE run_id = :id AND done_at IS NULL)",
-        _at(run_id, now),
+        {"id": run_id, "now": now},
     )
 
 
@@ -509,9 +253,9 @@ class Issuer:
     def _run(self, session: Session, claimed: _Claimed) -> Ran:
         now = self._clock()
         period = parse_period(claimed.period)
-        _take_turns(session, period)
-        scope = _Scope.of(session, self._tariff, period, claimed.category)
-        owed = _owed(session, self._tariff, scope, claimed.first_id, claimed.last_id)
+        take_turns(session, period)
+        scope = Scope.of(session, self._tariff, period, claimed.category)
+        owed = find_owed(session, self._tariff, scope, claimed.first_id, claimed.last_id)
         if owed.people:
             if self._sealed and self._sealer is None:
                 self._sealer = sealer_of(session, self._key)
@@ -561,260 +305,7 @@ def _claim(session: Session, run_id: int | None, *, skip: bool) -> _Claimed | No
     return None if row is None else _Claimed(*row)
 
 
-def _take_turns(session: Session, period: Period) -> None:
-    """Let months and quarters be issued one after the other, each kind by as many as like.
-
-    A person who changes from one kind to the other at this moment could else be billed by both:
-    neither would see the other's invoice. The two modes bar each other and not themselves; the
-    table is one that nobody writes.
-    """
-    mode = "ROW EXCLUSIVE" if period.periodicity is Periodicity.MONTH else "SHARE"
-    execute(session, f"LOCK TABLE reference_key IN {mode} MODE")
-
-
 # -- who owes what --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Owed:
-    """Those of a span who are to be billed."""
-
-    people: list[tuple[int, int]] = field(default_factory=list)
-    """Contributor, and the place of what is owed in `lines`."""
-    lines: list[tuple[str, DueLine]] = field(default_factory=list)
-    """By category; each once, though many bases owe it."""
-    already: int = 0
-    left_out: list[LeftOut] = field(default_factory=list)
-    _places: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
-
-    def place(self, category: str, line: DueLine) -> int:
-        """Return the place of what is owed, which is kept if it is new."""
-        key = (category, line.rule, line.source, line.amount_minor)
-        if key not in self._places:
-            self._places[key] = len(self.lines)
-            self.lines.append((category, line))
-        return self._places[key]
-
-
-def _owed(
-    session: Session,
-    tariff: Tariff,
-    scope: _Scope,
-    first_id: int,
-    last_id: int,
-    only: Sequence[int] | None = None,
-) -> _Owed:
-    """Return who of a span of ids, or only of these in it, owes the period and is not billed for
-    any day of it, and who cannot be priced.
-
-    The decision is the pure functions', once for each base, so that the issue and a quote can
-    never disagree.
-    """
-    # A compiled plan takes longer to make than the whole query to run.
-    execute(session, "SET LOCAL jit = off")
-    rows = execute(
-        session,
-        # OFFSET keeps the search for an invoice what it is written as, one look into the index for
-        # each person: a join of the two would read all invoices there are for each span.
-        f"""
-        WITH {_SPECIAL}
-        SELECT c.id, c.category_code, c.category_base_minor, {_IS_SPECIAL},
-            EXISTS (SELECT FROM invoice WHERE contributor_id = c.id AND {_BILLED} OFFSET 0)
-        FROM contributor c WHERE {_PEOPLE} {"" if only is None else "AND c.id = ANY(:only)"}
-        ORDER BY c.id
-        """,
-        {**scope.parameters, "first": first_id, "last": last_id, "only": only},
-    ).all()
-    owed, assessor, special = _Owed(), Assessor(tariff), []
-    prices = _Prices(tariff, assessor, scope, owed)
-    flat = prices.flat
-    for person, category, base, is_special, is_billed in rows:
-        if is_special:
-            special.append(person)
-            continue
-        try:
-            place = flat[category] if category in flat else prices.place_for(category, base)
-        except Unusable as error:
-            if is_billed:
-                owed.already += 1
-            else:
-                owed.left_out.append(LeftOut(person, str(error)))
-            continue
-        if place is None:
-            continue
-        if is_billed:
-            owed.already += 1
-        else:
-            owed.people.append((person, place))
-    if special:
-        _add_special(session, assessor, scope, special, owed)
-    return owed
-
-
-def find_left_out(
-    session: Session, tariff: Tariff, period: Period, *, category: str | None
-) -> tuple[int, tuple[LeftOut, ...]]:
-    """Return how many may owe a period, are not billed and cannot be priced, and the first of them.
-
-    Asked of all as they are now, whoever did the spans. Each base is priced once; only people with
-    one that cannot be, and who did several things, are looked at one by one. Changes nothing.
-    """
-    scope = _Scope.of(session, tariff, period, category)
-    execute(session, "SET LOCAL jit = off")
-    everybody = {**scope.parameters, "first": 0, "last": _ID_MAX}
-    bases = session.connection().execute(
-        sa.text(
-            f"WITH {_SPECIAL} SELECT DISTINCT category_code, category_base_minor"
-            f" FROM contributor c WHERE {_PEOPLE} AND category_code = ANY(:categories)"
-        ),
-        everybody,
-        execution_options={"yield_per": CHUNK},
-    )
-    prices = _Prices(tariff, Assessor(tariff), scope, _Owed())
-    refused = [(code, base) for code, base in bases if not prices.can_be_told(code, base)]
-    asked = {
-        "codes": [code for code, _ in refused],
-        "bases": [-1 if base is None else base for _, base in refused],
-        "size": CHUNK,
-    }
-    left_out: list[LeftOut] = []
-    count, after = 0, 0
-    while True:
-        ids = execute(
-            session,
-            f"""
-            WITH {_SPECIAL} SELECT c.id FROM contributor c WHERE {_PEOPLE} AND ({_IS_SPECIAL}
-                OR (c.category_code, coalesce(c.category_base_minor, -1)) IN (SELECT code, base
-                    FROM unnest(CAST(:codes AS text[]), CAST(:bases AS bigint[])) AS r (code, base))
-            ) AND NOT EXISTS (
-                SELECT FROM invoice WHERE contributor_id = c.id AND {_BILLED} OFFSET 0)
-            ORDER BY c.id LIMIT :size
-            """,
-            {**everybody, **asked, "first": after + 1},
-        ).scalars()
-        found = list(ids)
-        if not found:
-            return count, tuple(left_out)
-        owed = _owed(session, tariff, scope, found[0], found[-1], found)
-        count += len(owed.left_out)
-        owed.left_out.sort(key=lambda each: each.contributor_id)
-        left_out += owed.left_out[: NAMED_MAX - len(left_out)]
-        after = found[-1]
-
-
-class _Prices:
-    """What each category and base owes for the period, asked once for each band.
-
-    People have as many bases as there are people, and all of a band owe the same.
-    """
-
-    def __init__(self, tariff: Tariff, assessor: Assessor, scope: _Scope, owed: _Owed) -> None:
-        self._assessor = assessor
-        self._period = scope.period
-        self._owed = owed
-        self._scales = {
-            category.code: in_force(category.scale, scope.period.starts_on)
-            for category in map(tariff.of, scope.codes)
-            if category.scale and category.first_period.starts_on <= scope.period.starts_on
-        }
-        self._gone = frozenset(scope.gone)
-        self._places: dict[tuple[str, int], int | None] = {}
-        self.flat: dict[str, int | None] = {}
-        """The places of categories that owe the same whatever the base, once they were asked."""
-
-    def place_for(self, category: str, base_minor: int | None) -> int | None:
-        """Return the place of what is owed; None if it is nothing.
-
-        Raises:
-            Unusable: A base is needed and absent, or outside every band, or the tariff has no such
-                category.
-        """
-        if category in self._gone:
-            raise Unusable(f"The tariff has no category {category!r} any more.")
-        place = self._place(category, base_minor)
-        if category not in self._scales:
-            self.flat[category] = place
-        return place
-
-    def can_be_told(self, category: str, base_minor: int | None) -> bool:
-        """Say whether a category and base can be priced, if only at nothing."""
-        try:
-            self.place_for(category, base_minor)
-        except Unusable:
-            return False
-        return True
-
-    def _place(self, category: str, base_minor: int | None) -> int | None:
-        scale = self._scales.get(category)
-        band = scale.band_of(base_minor) if scale and base_minor is not None else None
-        # The last band has no edge, others one above 0; what has no band must not be taken for it.
-        key = (category, -1 if band is None else band.edge or 0)
-        if key in self._places:
-            return self._places[key]
-        line = self._assessor.price(category, base_minor, self._period)
-        place = self._owed.place(category, line) if isinstance(line, DueLine) else None
-        self._places[key] = place
-        return place
-
-
-def _add_special(
-    session: Session, assessor: Assessor, scope: _Scope, people: Sequence[int], owed: _Owed
-) -> None:
-    """Assess people one by one, and add those who owe the period in the scope's categories."""
-    found = read_people(session, people)
-    owners = {file: person for person, one in found.items() for file in one.files}
-    billed = execute(
-        session,
-        f"SELECT contributor_id FROM invoice WHERE contributor_id = ANY(:files) AND {_BILLED}",
-        {**scope.parameters, "files": list(owners)},
-    )
-    barred = {owners[file] for file in billed.scalars()}
-    asked = {*scope.codes, *scope.gone}
-    for person in people:
-        files = list(found[person].files.values())
-        try:
-            assessed = assessor.period(files, scope.period)
-        except Unusable as error:
-            if _did_any(files, asked, scope.period):
-                if person in barred:
-                    owed.already += 1
-                else:
-                    owed.left_out.append(LeftOut(person, str(error)))
-            continue
-        if not isinstance(assessed, Assessed) or assessed.category not in scope.codes:
-            continue
-        if person in barred:
-            owed.already += 1
-        else:
-            owed.people.append((person, owed.place(assessed.category, assessed.line)))
-
-
-def _did_any(files: Sequence[PersonFacts], categories: Set[str], period: Period) -> bool:
-    """Say whether a person did something of these categories in a period."""
-    return any(
-        did.category in categories
-        and did.since <= period.ends_on
-        and (did.until is None or did.until >= period.starts_on)
-        for did in everything_done(files)
-    )
-
-
-def assess_person(
-    session: Session, tariff: Tariff, contributor_id: int, period: Period
-) -> Assessed | NotOwed:
-    """Return what a person owes for a period by all that is known of them, or why nothing.
-
-    Keeps re-assessments and merges of files waiting until the caller's transaction ends: one in
-    between would see no invoice to put right, and `issue_one` would bill what was true before.
-
-    Raises:
-        Unusable: There is no such person, or a base cannot be priced.
-    """
-    _take_turns(session, period)
-    person = read_people(session, [contributor_id]).get(contributor_id)
-    if person is None:
-        raise Unusable("No such contributor, or the file of one who has another that stands.")
-    return Assessor(tariff).period(list(person.files.values()), period)
 
 
 # -- what is written ------------------------------------------------------------------------------
@@ -843,12 +334,12 @@ def issue_one(
     """
     refuse_far(period, now)
     sealer = sealer_of(session, key)
-    _take_turns(session, period)
-    billing = [period.code, *_overlapping(period)]
+    take_turns(session, period)
+    billing = [period.code, *overlapping(period)]
     other = execute(
         session,
         "SELECT period, reference FROM invoice WHERE contributor_id IN ("
-        f"SELECT id FROM contributor WHERE id = :id OR merged_into_id = :id) AND {_BILLED}"
+        f"SELECT id FROM contributor WHERE id = :id OR merged_into_id = :id) AND {BILLED}"
         " ORDER BY period = :period DESC, due_on LIMIT 1",
         {"id": contributor_id, "billing": billing, "period": period.code},
     ).one_or_none()
@@ -859,7 +350,7 @@ def issue_one(
             f"Days of {period.code} are billed already by the invoice of {other.period}"
             f" ({format_reference(other.reference)}): nobody is billed twice for a day."
         )
-    owed = _Owed()
+    owed = Owed()
     owed.people.append((contributor_id, owed.place(assessed.category, assessed.line)))
     try:
         with session.begin_nested():
@@ -872,7 +363,7 @@ def issue_one(
 
 
 def _bill(
-    session: Session, tariff: Tariff, period: Period, owed: _Owed, now: datetime
+    session: Session, tariff: Tariff, period: Period, owed: Owed, now: datetime
 ) -> tuple[Iterator[Billed], list[Terms]]:
     """Return the invoices of those who owe, drawn as they are taken, and the terms they are on."""
     rules = keep_rules(session, [line for _, line in owed.lines])

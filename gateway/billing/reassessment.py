@@ -21,8 +21,8 @@ from sqlmodel import Session
 from gateway.billing.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Rows, Terms
 from gateway.billing.invoice_rows import Billed as ToIssue
 from gateway.billing.invoice_seals import sealer_of
-from gateway.billing.issuing import AHEAD_DAYS_MAX
 from gateway.billing.notes import NewNote, as_note, regularisation_due_on, write_notes
+from gateway.billing.orders import AHEAD_DAYS_MAX
 from gateway.billing.rules import keep_rules, why_of
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock, day_of

@@ -467,11 +467,11 @@ ISSUER: Final = """
 import os, signal, sys
 import sqlalchemy as sa
 from gateway import db, process
-from gateway.billing import issuing
+from gateway.billing import issuing, orders
 from gateway.dues.periods import parse_period
 from gateway.dues.tariff import tariff
 
-issuing.CHUNK = 30
+orders.CHUNK = 30
 process.connect_database()
 when, left = sys.argv[1], int(sys.argv[2])
 

@@ -12,17 +12,10 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from gateway import process, tasks
-from gateway.billing import issuing
-from gateway.billing.issuing import (
-    Issuer,
-    IssueResult,
-    LeftOut,
-    assess_person,
-    issue_invoices,
-    issue_one,
-    issue_some,
-    order_issue,
-)
+from gateway.billing import issuing, orders
+from gateway.billing.issuing import Issuer, issue_invoices, issue_one, issue_some
+from gateway.billing.orders import IssueResult, order_issue
+from gateway.billing.owed import LeftOut, assess_person
 from gateway.billing.reassessment import reassess
 from gateway.cli import wasl
 from gateway.cli.shared import Refused
@@ -53,7 +46,7 @@ SCALES = ("cpu", "accounts-real", "auto-entrepreneur")
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(issuing, "CHUNK", 7)
+    monkeypatch.setattr(orders, "CHUNK", 7)
 
 
 def issue_november(

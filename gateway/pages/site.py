@@ -41,7 +41,17 @@ ASKED_AGAIN: Final = "private, no-cache"
 """For empty forms: going back is instant, and coming again brings the present version."""
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 
-MACHINES: Final = ("/webhooks", "/v1", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
+MACHINES: Final = (
+    "/webhooks",
+    "/gsma",
+    "/bills",
+    "/v1",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+)
 """Where the caller is a program: errors there are not for people's eyes."""
 
 _NO_BREAK: Final = "\u00a0"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -14,6 +16,8 @@ from fastapi.responses import JSONResponse
 from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import process, tracing, worker
 from gateway.api import docs, openapi, problems
@@ -21,6 +25,7 @@ from gateway.api import route as api
 from gateway.api.routes import router as api_router
 from gateway.db import transaction
 from gateway.errors import Unusable
+from gateway.holders import HOLDERS
 from gateway.http import health
 from gateway.http.metrics import (
     Measured,
@@ -36,13 +41,17 @@ from gateway.pages import site
 from gateway.receipts import signer_of
 from gateway.settings import settings
 from webhooks.answering import Answerer
+from webhooks.api import router as deliveries_router
 from webhooks.intake import Intake
-from webhooks.routes import webhook_routes
+from webhooks.routes import Deliveries, deliveries, webhook_routes
 
 log = structlog.get_logger(__name__)
 
 STATEMENT_SECONDS_MAX: Final = 5
 """Of one statement for a page. Pages share some threads: a lock must not hold all of them."""
+
+GARBAGE: Final = (20_000, 20, 100)
+"""How much is made before the collector looks for rings: requests leave hardly any."""
 
 # FastAPI would send addresses with their queries, and the texts of errors: references, in short.
 _NO_TRACES_OF_ITS_OWN: Final[TelemetryConfig] = {
@@ -57,7 +66,26 @@ async def _ring_inbox() -> None:
     await asyncio.to_thread(worker.ring, worker.DRAIN_INBOX)
 
 
-def create_app() -> FastAPI:
+class Wasl(FastAPI):
+    """The application, with addresses that are answered before it: nothing of it is in their way.
+
+    What stands between is as it is elsewhere: counted, traced, and a bug is answered as a bug.
+    """
+
+    bare: Mapping[str, ASGIApp] = MappingProxyType({})
+    """What answers POST, by path."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            known = self.bare.get(scope["path"])
+            if known is not None:
+                await known(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def create_app() -> Wasl:
     """Return the application of this process, by its environment."""
     process.connect_database(statement_seconds_max=STATEMENT_SECONDS_MAX)
     database_url = settings().database_url
@@ -72,12 +100,13 @@ def create_app() -> FastAPI:
         # What was imported lives as long as the process: the collector need not walk it again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GARBAGE)
         yield
         await intake.stop()
         if traces is not None:
             await asyncio.to_thread(traces.stop)
 
-    app = FastAPI(
+    app = Wasl(
         title="Wasl",
         lifespan=lifespan,
         telemetry=_NO_TRACES_OF_ITS_OWN,
@@ -86,7 +115,8 @@ def create_app() -> FastAPI:
     )
     registry = new_registry()
     registry.register(Readings(process.providers(), lambda: intake.refused))
-    app.add_middleware(Measured, requests=Requests(registry))
+    requests = Requests(registry)
+    app.add_middleware(Measured, requests=requests)
     if traces is not None:
         app.add_middleware(tracing.Traced, tracing=traces, template_of=template_of)
     # Outermost: its headers also stand on what the others and the router answer.
@@ -99,8 +129,15 @@ def create_app() -> FastAPI:
         institution().validity.months,
         intake.count_refused,
     )
-    app.router.routes.extend(webhook_routes(process.providers(), intake, answerer))
+    routes = webhook_routes(process.providers(), intake, answerer)
+    app.router.routes.extend(routes)
+    app.bare = {
+        f"/webhooks/{name}": _traced(_InFront(taken, routes[0], requests), traces)
+        for name, taken in deliveries(process.providers(), intake, answerer.clock).items()
+    }
+    app.state.holders = HOLDERS
     app.include_router(api_router)
+    app.include_router(deliveries_router)
     app.router.routes.extend(api.leftover())
     app.include_router(docs.router)
     # Last: its `/{reference}` takes every address of one part that nothing else has taken.
@@ -110,6 +147,34 @@ def create_app() -> FastAPI:
     app.add_exception_handler(Exception, _bug)
     openapi.describe(app)
     return app
+
+
+def _traced(app: ASGIApp, traces: tracing.Tracing | None) -> ASGIApp:
+    return app if traces is None else tracing.Traced(app, traces, template_of)
+
+
+class _InFront:
+    """Deliveries that are taken in before the application, counted as if by a route of it."""
+
+    def __init__(self, taken: Deliveries, route: Route, requests: Requests) -> None:
+        self._taken = taken
+        self._route = route
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one. What the middlewares do for others is done here, without their wrapping."""
+        began, status = time.perf_counter(), 500
+        scope["route"] = self._route
+        try:
+            try:
+                answer = await self._taken.take(scope, receive)
+                status = answer.status_code
+            except Exception as error:  # noqa: BLE001 - answered as the application does a bug
+                answer = await _bug(Request(scope), error)
+            await answer(scope, receive, send)
+        finally:
+            seconds = time.perf_counter() - began
+            self._requests.count("POST", self._route.path, status, seconds)
 
 
 def _first_receipt_key() -> None:

@@ -12,9 +12,13 @@ from typing import Any, Final
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Engine, make_url
 from sqlmodel import Field, Session, SQLModel
+
+from gateway.packing import BigInts, Texts
 
 SQLModel.metadata.naming_convention = {
     "pk": "%(table_name)s_pkey",
@@ -41,6 +45,26 @@ _PATIENCE: Final = {
 }
 
 _engine: Engine | None = None
+
+
+class _BigIntsDumper(Dumper):
+    format = Format.BINARY
+    oid = psycopg.adapters.types["int8"].array_oid
+
+    def dump(self, obj: BigInts) -> bytes:
+        return obj.packed
+
+
+class _TextsDumper(Dumper):
+    format = Format.BINARY
+    oid = psycopg.adapters.types["text"].array_oid
+
+    def dump(self, obj: Texts) -> bytes:
+        return obj.packed
+
+
+psycopg.adapters.register_dumper(BigInts, _BigIntsDumper)
+psycopg.adapters.register_dumper(Texts, _TextsDumper)
 
 
 def sqlalchemy_url(database_url: str) -> sa.URL:
@@ -186,11 +210,18 @@ def copy_blocks(session: Session, copy: str, blocks: Iterable[bytes]) -> None:
 
     The server takes in one block while the next is being made.
     """
-    connection = session.connection().connection.driver_connection
+    within = session.connection()
+    connection = within.connection.driver_connection
     assert isinstance(connection, psycopg.Connection)
-    with connection.cursor() as cursor, cursor.copy(copy) as stream:
-        for block in blocks:
-            stream.write(block)
+    try:
+        with connection.cursor() as cursor, cursor.copy(copy) as stream:
+            for block in blocks:
+                stream.write(block)
+    except psycopg.Error as error:
+        # Whoever asks what went wrong asks it the same way of any statement.
+        raise sa.exc.DBAPIError.instance(
+            copy, None, error, psycopg.Error, hide_parameters=True, dialect=within.dialect
+        ) from error
 
 
 def insert_all(

@@ -7,15 +7,16 @@ order, and whoever has read up to one has missed nothing before it. Gaps mean no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.db import execute
+from gateway.db import copy_blocks, execute
 from gateway.models import EventType
+from gateway.packing import bigint, blocks, columns, instant, jsonb, word
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +34,27 @@ def tell(session: Session, happenings: Sequence[Happening], *, now: datetime) ->
     if not happenings:
         return
     take_the_end_of_the_feed(session)
-    rows = [
-        {
-            "type": each.type.value,
-            "invoice_id": each.invoice_id,
-            "payment_id": each.payment_id,
-            "data": dict(each.data),
-        }
-        for each in happenings
-    ]
-    # One text for all rows: an array for each column took three times as long.
-    execute(
-        session,
-        """
-        INSERT INTO event (type, invoice_id, payment_id, data, happened_at)
-        SELECT type, invoice_id, payment_id, data, :now
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb))
-            AS told (type text, invoice_id bigint, payment_id bigint, data jsonb)
-        """,
-        {"rows": json.dumps(rows), "now": now},
-    )
+    copy_blocks(session, _COPY, blocks(_rows(happenings, now)))
+
+
+_COPY: Final = (
+    "COPY event (type, invoice_id, payment_id, data, happened_at) FROM STDIN (FORMAT BINARY)"
+)
+
+
+def _rows(happenings: Sequence[Happening], now: datetime) -> Iterator[bytes]:
+    start, happened_at = columns(5), instant(now)
+    for each in happenings:
+        yield b"".join(
+            (
+                start,
+                word(each.type.value),
+                bigint(each.invoice_id),
+                bigint(each.payment_id),
+                jsonb(json.dumps(dict(each.data))),
+                happened_at,
+            )
+        )
 
 
 def take_the_end_of_the_feed(session: Session) -> None:

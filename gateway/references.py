@@ -43,6 +43,8 @@ def normalise_reference(text: str) -> str | None:
     resemble, and so are superscripts and line breaks: two numbers are not one. The result has the
     right shape; `is_reference` says whether it verifies.
     """
+    if len(text) == 12 and text.isascii() and text.isdecimal():
+        return text
     if len(text) > 64 or "\n" in text or "\r" in text:
         return None
     kept = [c for c in text if not (c.isspace() or c in _BIDI or c in _SEPARATORS)]

@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import startup
+from gateway.bodies import WHOLE
 from gateway.errors import Unusable
 from gateway.logs import configure_logs
 from gateway.services import tell
@@ -32,6 +33,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = True
+    _has_begun = False
+    """Whether a part of a head is there."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,7 +48,6 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _wait_for_a_head(self) -> None:
-        self._wait_no_more()
         self._deadline = self.loop.call_later(HEAD_SECONDS_MAX, self._too_late)
 
     def _wait_no_more(self) -> None:
@@ -62,25 +64,30 @@ class BoundedHttp(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+        if self._in_head and (self._has_begun or self._head_bytes):
+            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+            elif self._deadline is None:
+                # Most heads come whole; only for the others is there a deadline to be kept.
+                self._wait_for_a_head()
 
     def on_message_begin(self) -> None:
         """Begin to count a head."""
-        self._head_bytes, self._in_head = 0, True
-        self._wait_for_a_head()
+        self._head_bytes, self._in_head, self._has_begun = 0, True, True
+        self._wait_no_more()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Stop counting: a body has its own bounds."""
-        self._in_head = False
+        self._in_head = self._has_begun = False
         self._wait_no_more()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Whatever comes next is the next head."""
         self._head_bytes, self._in_head = 0, True
+        self.scope["extensions"] = {WHOLE: {}}
         super().on_message_complete()
 
 

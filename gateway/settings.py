@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     campaigns: Path | None = None
     """The file of remission campaigns and of the rule of plans; unset means the one shipped."""
 
+    retention: Path | None = None
+    """The file of how long what names people is kept; unset means the one that is shipped."""
+
     trusted_proxies: str = ""
     """Addresses, by commas, whose `X-Forwarded-For` names the client; `none`: nobody's does."""
 

@@ -24,6 +24,7 @@ from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
 from gateway.institution import institution
 from gateway.providers.registry import load_providers, unsafe_in_production
+from gateway.retention import retention
 from gateway.services import refuse_in_production, tell
 from gateway.settings import Settings, readable_settings
 from gateway.settings import settings as read_settings
@@ -128,6 +129,7 @@ def _wrong(settings: Settings, program: Program) -> Iterator[str]:
     yield from _said(institution)
     yield from _said(tariff)
     yield from _said(campaigns)
+    yield from _said(retention)
 
 
 def _missing_services(settings: Settings, program: Program) -> Iterator[str]:

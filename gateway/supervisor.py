@@ -6,19 +6,17 @@ has died, and asks the web process whether it would answer. Nothing here reads t
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from gateway.embedded.home import Home, Lock
 from gateway.embedded.processes import (
@@ -26,15 +24,16 @@ from gateway.embedded.processes import (
     Service,
     free_port,
     is_free,
-    kill_group,
-    started_ticks,
     wait_until,
 )
+from gateway.embedded.upstate import State, local_url
 from gateway.errors import Unavailable, Unusable
-from gateway.secretfiles import write_privately
+from gateway.providers.sandbox import STAND_INS, stand_ins
 from gateway.services import EmbeddedServices, refuse_in_production, require_answers, tell
 from gateway.settings import Settings
 
+WORKER_PROCESSES: Final = 2
+"""That do the worker's tasks: two drain the inbox at once, each the deliveries of a provider."""
 PAUSE_SECONDS_MIN: Final = 0.2
 PAUSE_SECONDS_MAX: Final = 5.0
 STEADY_SECONDS: Final = 10.0
@@ -56,6 +55,8 @@ class Child:
 
     name: str
     argv: Sequence[str]
+    needed: bool = True
+    """Whether there is no Wasl without it: one that is not needed is left out where it fails."""
 
 
 def up(settings: Settings, port: int) -> int:
@@ -69,7 +70,11 @@ def up(settings: Settings, port: int) -> int:
         Unusable: Another `up` or a long command has this home, or the port is taken.
         Unavailable: A service or a program cannot be started.
     """
-    return supervise(settings, port, children=product, prepare=_migrate)
+
+    def children(home: Home, port: int) -> list[Child]:
+        return [*product(home, port), *played(settings)]
+
+    return supervise(settings, port, children=children, prepare=_migrate)
 
 
 def supervise(
@@ -101,7 +106,7 @@ def supervise(
         )
     try:
         with _stop_signals() as stop:
-            state.bury_former()
+            state.bury_former(STOP_SECONDS_MAX)
             state.write([])
             return _run(settings, port, home, state, stop, children, prepare)
     finally:
@@ -121,7 +126,7 @@ def product(home: Home, port: int) -> list[Child]:
                 *celery,
                 "worker",
                 "--concurrency",
-                "2",
+                str(WORKER_PROCESSES),
                 *quiet,
                 "--without-gossip",
                 "--without-mingle",
@@ -134,6 +139,27 @@ def product(home: Home, port: int) -> list[Child]:
     ]
 
 
+def played(settings: Settings) -> list[Child]:
+    """Return the programs that play providers in a sandbox: what a payer's page there leads to.
+
+    Only those of the sandbox's own providers file, which says where they are. One whose port is
+    taken is left out: all else works without it.
+    """
+    if settings.mode == "production" or settings.providers is not None:
+        return []
+    found = []
+    journals = settings.home / STAND_INS
+    for stand_in in stand_ins(settings.providers_file, journals).values():
+        if is_free(stand_in.port):
+            found.append(Child(stand_in.name, stand_in.argv, needed=False))
+        else:
+            tell(
+                f"Port {stand_in.port} is taken, so {stand_in.name} is left out: nobody can pay by"
+                " its pages."
+            )
+    return found
+
+
 @dataclass
 class Stop:
     """How often we were told to stop. The second time hurries."""
@@ -144,74 +170,22 @@ class Stop:
         return self.asked > 1
 
 
-@dataclass
-class State:
-    """`run/up.json`: which process is what, for people, tests and the next `up`."""
-
-    home: Home
-    port: int | None = None
-    processes: dict[str, int] = field(default_factory=dict)
-
-    def write(self, services: Sequence[Service]) -> None:
-        """Replace the file by what runs now."""
-        pids = {service.name: service.pid for service in services if service.pid is not None}
-        started = {name: ticks for name, pid in pids.items() if (ticks := started_ticks(pid))}
-        said = {
-            "pid": os.getpid(),
-            "port": self.port,
-            "base_url": _local_url(self.port) if self.port else None,
-            "pids": pids,
-            # With the process id it names one process and no later one.
-            "started": started,
-        }
-        write_privately(self._path, json.dumps(said, indent=2) + "\n")
-
-    def former_owner(self) -> int | None:
-        """Return the process that wrote the file, while it lives."""
-        pid = self._read().get("pid")
-        # One that was killed wrote it, where the present one has not come to write yet.
-        return pid if isinstance(pid, int) and started_ticks(pid) else None
-
-    def bury_former(self) -> None:
-        """Wait for the programs of an `up` that was killed; end those that do not end.
-
-        The kernel asked them to stop when it died. One that still runs holds the port.
-        """
-        said = self._read()
-        former = {
-            pid: ticks
-            for name, pid in said.get("pids", {}).items()
-            if (ticks := said.get("started", {}).get(name))
-        }
-
-        def remaining() -> list[int]:
-            return [pid for pid, ticks in former.items() if started_ticks(pid) == ticks]
-
-        if not wait_until(lambda: not remaining(), STOP_SECONDS_MAX):
-            for pid in remaining():
-                kill_group(pid)
-
-    def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-    @property
-    def _path(self) -> Path:
-        return self.home.run / "up.json"
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            said: dict[str, Any] = json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            return {}
-        return said
-
-
 class Keeper:
     """Keeps processes running: what dies is started again, after a pause that grows."""
 
-    def __init__(self, changed: Callable[[Sequence[Service]], None]) -> None:
-        """Begin with none. `changed` is called with all of them whenever one starts or dies."""
+    def __init__(
+        self,
+        changed: Callable[[Sequence[Service]], None],
+        dispensable: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            changed: Called with all of them whenever one starts or dies.
+            dispensable: Returns the names of those that are given up where they keep dying.
+        """
         self.ready = False
+        self._dispensable = dispensable
         self._kept: list[_Kept] = []
         self._changed = changed
 
@@ -245,7 +219,7 @@ class Keeper:
                 for ever what was never seen to work.
         """
         now = time.monotonic()
-        for kept in self._kept:
+        for kept in list(self._kept):
             if kept.due_at is None and not kept.service.is_alive():
                 self._note_death(kept, now)
             elif kept.due_at is not None and now >= kept.due_at:
@@ -254,6 +228,11 @@ class Keeper:
     def _note_death(self, kept: _Kept, now: float) -> None:
         kept.deaths += 1
         if not self.ready and kept.deaths >= DEATHS_BEFORE_READY_MAX:
+            if kept.service.name in self._dispensable():
+                tell(f"{kept.service.name} keeps ending and is left out (see {kept.service.log}).")
+                self._kept.remove(kept)
+                self._changed(self.services)
+                return
             raise Unavailable(
                 f"{kept.service.name} ended {kept.deaths} times before Wasl was ready: see"
                 f" {kept.service.log}."
@@ -300,7 +279,8 @@ def _run(
     if port and not is_free(port):
         raise Unusable(f"Port {port} is taken on this machine: give another with --port.")
     state.port = port or free_port()
-    keeper = Keeper(state.write)
+    dispensable: set[str] = set()
+    keeper = Keeper(state.write, lambda: dispensable)
     programs: list[Service] = []
     with _embedded(settings, home, stop) as embedded:
         if stop.asked:
@@ -310,6 +290,8 @@ def _run(
         keeper.adopt(embedded.members if embedded else [])
         environment = _environment(settings, state.port, embedded)
         prepare(environment["WASL_DATABASE_URL"])
+        chosen = children(home, state.port)
+        dispensable |= {child.name for child in chosen if not child.needed}
         programs += [
             Process(
                 child.name,
@@ -318,7 +300,7 @@ def _run(
                 death_signal=signal.SIGTERM,
                 environment=environment,
             )
-            for child in children(home, state.port)
+            for child in chosen
         ]
         try:
             keeper.start(programs)
@@ -339,12 +321,10 @@ def _keep(keeper: Keeper, port: int, stop: Stop) -> None:
             keeper.ready = _would_answer(port)
             next_probe = now + PROBE_PAUSE_SECONDS
             if keeper.ready:
-                sys.stdout.write(f"ready {_local_url(port)}\n")
+                sys.stdout.write(f"ready {local_url(port)}\n")
                 sys.stdout.flush()
             elif now >= next_notice:
-                tell(
-                    f"Not ready after {now - began:.0f} s; still trying {_local_url(port)}/readyz."
-                )
+                tell(f"Not ready after {now - began:.0f} s; still trying {local_url(port)}/readyz.")
                 next_notice = now + READY_NOTICE_SECONDS
         time.sleep(LOOK_SECONDS)
 
@@ -412,7 +392,7 @@ def _environment(
     postgres = embedded.postgres if embedded else None
     valkey = embedded.valkey if embedded else None
     if "base_url" not in settings.model_fields_set:
-        environment["WASL_BASE_URL"] = _local_url(port)
+        environment["WASL_BASE_URL"] = local_url(port)
     for variable, given, service in (
         ("WASL_DATABASE_URL", settings.database_url, postgres),
         ("WASL_REDIS_URL", settings.redis_url, valkey),
@@ -429,10 +409,6 @@ def _migrate(database_url: str) -> None:
     from gateway.migrate import upgrade
 
     upgrade(database_url)
-
-
-def _local_url(port: int) -> str:
-    return f"http://127.0.0.1:{port}"
 
 
 def _would_answer(port: int) -> bool:

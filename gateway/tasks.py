@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gateway import outbox, process, receipts
 from gateway.billing import issuing, reassessment
 from gateway.books import ledger
-from gateway.collection import attempts
+from gateway.collection import inquiries
 from gateway.db import transaction
 from gateway.dues.tariff import tariff
 from gateway.institution import institution
@@ -100,7 +100,7 @@ def issue_chunks() -> None:
 def ask_providers() -> None:
     """Ask what became of payers who were sent to pay, where no delivery has told."""
     process.connect_database()
-    attempts.ask_due(
+    inquiries.ask_due(
         process.providers(),
         key=process.signing_key(),
         clock=process.business_clock(),

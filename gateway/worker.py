@@ -6,6 +6,7 @@ in the database. Losing Redis loses nothing; the schedule rings again.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from typing import Any, Final
@@ -31,6 +32,7 @@ BELL_EXPIRES_SECONDS: Final = 60
 SOCKET_SECONDS: Final = 5
 
 DRAIN_INBOX: Final = "webhooks.drain_inbox"
+MASK_BODIES: Final = "webhooks.mask_bodies"
 DRAIN_OUTBOX: Final = "gateway.drain_outbox"
 SEAL_BOOKS: Final = "gateway.seal_books"
 ISSUE_RECEIPTS: Final = "gateway.issue_receipts"
@@ -40,6 +42,8 @@ ASK_PROVIDERS: Final = "gateway.ask_providers"
 FORGET_ANSWERS: Final = "gateway.forget_answers"
 REASSESS: Final = "gateway.reassess"
 REVIEW_RELIEFS: Final = "gateway.review_reliefs"
+SEND_CALLBACKS: Final = "webhooks.send_callbacks"
+ERASE_DUE: Final = "gateway.erase_due"
 
 
 def _broker() -> str | None:
@@ -53,7 +57,7 @@ def _broker() -> str | None:
 
 app = Celery("wasl", broker=_broker())
 app.conf.update(
-    include=["gateway.tasks", "gateway.api.tasks", "webhooks.tasks"],
+    include=["gateway.tasks", "gateway.api.tasks", "gateway.holders", "webhooks.tasks"],
     # No task's return value is read, so there is no result backend to fill, expire or lose.
     task_ignore_result=True,
     # Acknowledge after the work: a task that dies with its worker is rung again by the schedule,
@@ -88,7 +92,10 @@ app.conf.update(
         "forget-answers": {"task": FORGET_ANSWERS, "schedule": 3600.0},
         "reassess": {"task": REASSESS, "schedule": 10.0},
         "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
+        "mask-bodies": {"task": MASK_BODIES, "schedule": 3600.0},
         "review-reliefs": {"task": REVIEW_RELIEFS, "schedule": 600.0},
+        "send-callbacks": {"task": SEND_CALLBACKS, "schedule": 2.0},
+        "erase-due": {"task": ERASE_DUE, "schedule": 6 * 3600.0},
     },
     beat_max_loop_interval=1.0,
 )
@@ -129,6 +136,13 @@ def _require(program: startup.Program) -> None:
         sys.exit(2)
 
 
+def collect_seldom() -> None:
+    """Have this process look for garbage less often: what a batch makes, it lets go by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1_000)
+
+
 _traced: list[tracing.Tracing] = []
 
 
@@ -138,6 +152,11 @@ def _trace(**_: Any) -> None:
     begun = tracing.start("worker")
     if begun is not None:
         _traced.append(begun)
+
+
+@worker_process_init.connect
+def _collect_seldom(**_: Any) -> None:
+    collect_seldom()
 
 
 @worker_process_shutdown.connect

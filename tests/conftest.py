@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from gateway import db, migrate, process
 from gateway.institution import institution
+from gateway.retention import retention
 from gateway.services import Services, running_services
 from gateway.settings import Settings, settings
 
@@ -90,6 +91,7 @@ def _forget() -> None:
         process.providers,
         process.receipt_keys,
         institution,
+        retention,
         process.business_clock,
     ):
         once.cache_clear()

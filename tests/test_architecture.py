@@ -127,12 +127,16 @@ def test_import_contracts_name_every_module_of_the_gateway() -> None:
     }
     roots = {
         "gateway.app",
+        "gateway.bench",
         "gateway.cli",
         "gateway.demo",
+        "gateway.holders",
+        "gateway.holders",
         "gateway.migrate",
         "gateway.migrations",
         "gateway.serve",
         "gateway.simulators",
+        "gateway.soak",
         "gateway.supervisor",
     }
     placed = by_name["The gateway knows neither the inbox nor reconciliation"]["source_modules"]

@@ -20,9 +20,10 @@ from sqlmodel import Session
 
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock
+from gateway.collection.inquiries import heed
 from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
-from gateway.collection.reports import PaymentReport, Refusal, Terms, Unbookable
+from gateway.collection.reports import PaymentReport, Refusal, Report, Terms, Unbookable
 from gateway.db import execute, snapshot, transaction
 from gateway.models import PaymentStatus
 from gateway.providers.calls import (
@@ -84,7 +85,7 @@ def answer(answerer: Answerer, provider: AnsweringProvider, call: Call) -> Reply
             case ShowPayments():
                 return provider.say(want, _again(lambda: payments(provider.name, want)))
             case Recall():
-                return provider.say(want, Recalled(_again(lambda: _recall(provider.name, want))))
+                return provider.say(want, _again(lambda: _recall(provider.name, want)))
             case Heed():
                 return _again(lambda: _heed(answerer, provider, want, call))
             case TakePayment():
@@ -115,9 +116,9 @@ def _take(answerer: Answerer, provider: AnsweringProvider, want: TakePayment, ca
     with transaction() as session:
         # The provider first, as in every transaction that books: see payment_batch.
         lock_provider(session, provider.name)
-        delivery, known = _keep(session, provider.name, want.delivery_id, call, now)
+        delivery, known = _keep(session, provider.name, want, call, now)
         if delivery is None:
-            return provider.say_again(known, same=_note_variant(session, provider.name, want, call))
+            return provider.say_again(known, same=_note_variant(session, provider, want, call))
         outcome = _decided(session, provider.name, want, answerer, now)
         execute(
             session,
@@ -134,7 +135,7 @@ def _take(answerer: Answerer, provider: AnsweringProvider, want: TakePayment, ca
 
 
 def _keep(
-    session: Session, provider: str, delivery_id: str, call: Call, now: datetime
+    session: Session, provider: str, want: TakePayment, call: Call, now: datetime
 ) -> tuple[int | None, Reply]:
     """Keep a delivery; return its key, or None and what was answered to the first of its id."""
     stored = execute(
@@ -144,46 +145,67 @@ def _keep(
         " ON CONFLICT (provider, delivery_id) DO NOTHING RETURNING id",
         {
             "provider": provider,
-            "delivery_id": delivery_id,
+            "delivery_id": want.delivery_id,
             "body": call.body,
             "sha256": hashlib.sha256(call.body).digest(),
             "at": now,
-            "path": call.path,
+            "path": _path(want, call),
         },
     ).scalar_one_or_none()
     if stored is not None:
         return int(stored), Reply(500, b"")
     first = _answered(
-        session, "d.provider = :provider AND d.delivery_id = :named", provider, delivery_id
+        session, "d.provider = :provider AND d.delivery_id = :named", provider, want.delivery_id
     )
-    assert first is not None, "a delivery of a sender who waits was kept without its answer"
-    return None, first
+    assert first.reply is not None, "a delivery of a sender who waits was kept without its answer"
+    return None, first.reply
 
 
-def _note_variant(session: Session, provider: str, want: TakePayment, call: Call) -> bool:
-    """Keep a body that differs from the first under its id, and say whether it is the same."""
-    sha256 = hashlib.sha256(call.body).digest()
-    same = execute(
+def _path(want: TakePayment, call: Call) -> str:
+    return call.path if want.path is None else want.path
+
+
+def _note_variant(
+    session: Session, provider: AnsweringProvider, want: TakePayment, call: Call
+) -> bool:
+    """Keep a body that differs from the first under its id; return whether it says the same."""
+    first = execute(
         session,
-        "SELECT body_sha256 = :sha256 AND path = :path FROM webhook_delivery"
+        "SELECT body, path, body_sha256 FROM webhook_delivery"
         " WHERE provider = :provider AND delivery_id = :named",
-        {"sha256": sha256, "path": call.path, "provider": provider, "named": want.delivery_id},
-    ).scalar_one()
-    if not same:
-        execute(
-            session,
-            "INSERT INTO webhook_variant (provider, delivery_id, body, body_sha256, readable,"
-            " received_at) VALUES (:provider, :named, :body, :sha256, true, :at)"
-            " ON CONFLICT (provider, delivery_id, body_sha256) DO NOTHING",
-            {
-                "provider": provider,
-                "named": want.delivery_id,
-                "body": call.body,
-                "sha256": sha256,
-                "at": call.received_at,
-            },
-        )
-    return bool(same)
+        {"provider": provider.name, "named": want.delivery_id},
+    ).one()
+    sha256, path = hashlib.sha256(call.body).digest(), first.path or ""
+    if bytes(first.body_sha256) == sha256 and path == _path(want, call):
+        return True
+    execute(
+        session,
+        "INSERT INTO webhook_variant (provider, delivery_id, body, body_sha256, readable,"
+        " received_at, path) VALUES (:provider, :named, :body, :sha256, true, :at, :path)"
+        " ON CONFLICT (provider, delivery_id, body_sha256) DO NOTHING",
+        {
+            "provider": provider.name,
+            "named": want.delivery_id,
+            "body": call.body,
+            "sha256": sha256,
+            "at": call.received_at,
+            "path": _path(want, call),
+        },
+    )
+    # Some write a new nonce or time whenever they send again: what counts is the money.
+    said = provider.parse(
+        bytes(first.body), delivery_id=want.delivery_id, received_at=call.received_at, path=path
+    )
+    return _money(said) == _money(want.report)
+
+
+def _money(report: Report) -> object:
+    if not isinstance(report, PaymentReport):
+        return report
+    return (
+        *(report.key, report.statement, report.reference_given),
+        *(report.amount_minor, report.currency),
+    )
 
 
 def _decided(
@@ -193,7 +215,10 @@ def _decided(
     if isinstance(report, PaymentReport) and want.page_id and report.terms is Terms.ALL_DUE:
         asked = _asked(session, provider, want.page_id)
         if asked is not None:
-            attempt_id, amount_minor = asked
+            attempt_id, amount_minor, paid_by = asked
+            if paid_by not in {None, report.provider_payment_id}:
+                # A page takes one payment, even where that one was given back since.
+                return f"declined_{Refusal.NOTHING_DUE}"
             if report.amount_minor != amount_minor:
                 more = report.amount_minor > amount_minor
                 return f"declined_{Refusal.MORE_THAN_DUE if more else Refusal.LESS_THAN_DUE}"
@@ -204,15 +229,15 @@ def _decided(
     return record_reports(session, [report], key=answerer.key(), now=now)[0]
 
 
-def _asked(session: Session, provider: str, page_id: str) -> tuple[str, int] | None:
-    """Return the attempt of a page and what it asked for."""
+def _asked(session: Session, provider: str, page_id: str) -> tuple[str, int, str | None] | None:
+    """Return the attempt of a page, what it asked for, and the payment that came by it."""
     row = execute(
         session,
-        "SELECT id, amount_minor FROM payment_attempt"
+        "SELECT id, amount_minor, provider_payment_id FROM payment_attempt"
         " WHERE provider = :provider AND session_id = :page",
         {"provider": provider, "page": page_id},
     ).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return None if row is None else (row[0], row[1], row[2])
 
 
 _VERDICTS: Final = {
@@ -257,7 +282,7 @@ def _keep_answer(session: Session, delivery: int, ticket: str, reply: Reply, now
     )
 
 
-def _recall(provider: str, want: Recall) -> Reply | None:
+def _recall(provider: str, want: Recall) -> Recalled:
     with snapshot() as session:
         if want.ticket:
             return _answered(
@@ -267,15 +292,20 @@ def _recall(provider: str, want: Recall) -> Reply | None:
         return _answered(session, by_id, provider, want.delivery_id)
 
 
-def _answered(session: Session, where: str, provider: str, named: str) -> Reply | None:
+def _answered(session: Session, where: str, provider: str, named: str) -> Recalled:
     row = execute(
         session,
-        "SELECT a.status, a.body, a.media_type FROM webhook_answer a"
+        "SELECT a.status, a.body, a.media_type, c.body, d.path FROM webhook_answer a"
         " JOIN webhook_delivery d ON d.id = a.delivery_pk"
+        " LEFT JOIN provider_callback c ON c.delivery_pk = d.id"
         f" WHERE d.provider = :provider AND {where}",
         {"provider": provider, "named": named},
     ).one_or_none()
-    return None if row is None else Reply(row[0], bytes(row[1]), row[2])
+    if row is None:
+        return Recalled(None)
+    status, body, media_type, later, path = row
+    said = Reply(status, bytes(body), media_type)
+    return Recalled(said, None if later is None else bytes(later), path or "")
 
 
 # -- hints ----------------------------------------------------------------------------------------
@@ -284,14 +314,8 @@ def _answered(session: Session, where: str, provider: str, named: str) -> Reply 
 def _heed(answerer: Answerer, provider: AnsweringProvider, want: Heed, call: Call) -> Reply:
     """Have us ask about the attempt that a hint is about, at once; it proves nothing by itself."""
     now = answerer.clock()
-    token = hashlib.sha256(want.token.encode("utf-8", "surrogatepass")).digest()
     with transaction() as session:
-        known = execute(
-            session,
-            "UPDATE payment_attempt SET ask_at = least(ask_at, clock_timestamp())"
-            " WHERE provider = :provider AND token_sha256 = :token RETURNING id",
-            {"provider": provider.name, "token": token},
-        ).all()
+        known = heed(session, provider.name, want.token)
         if known:
             execute(
                 session,
@@ -310,4 +334,4 @@ def _heed(answerer: Answerer, provider: AnsweringProvider, want: Heed, call: Cal
             )
     if not known:
         answerer.count_refused(provider.name)
-    return provider.say(want, Heeded(bool(known)))
+    return provider.say(want, Heeded(known))

@@ -10,9 +10,21 @@ CHECKS: Final = (
     sql_check(
         "a delivery's bytes are those that came",
         """
-        SELECT 'webhook_delivery ' || id FROM webhook_delivery WHERE sha256(body) <> body_sha256
+        SELECT 'webhook_delivery ' || id FROM webhook_delivery
+            WHERE sha256(body) <> body_sha256 AND masked_at IS NULL
         UNION ALL
-        SELECT 'webhook_variant ' || id FROM webhook_variant WHERE sha256(body) <> body_sha256
+        SELECT 'webhook_variant ' || id FROM webhook_variant
+            WHERE sha256(body) <> body_sha256 AND masked_at IS NULL
+        """,
+    ),
+    sql_check(
+        "what was not acted on is as it came",
+        """
+        SELECT 'webhook_delivery ' || id FROM webhook_delivery
+            WHERE state <> 'done' AND masked_at IS NOT NULL
+        UNION ALL
+        SELECT 'webhook_variant ' || id FROM webhook_variant
+            WHERE processed_at IS NULL AND masked_at IS NOT NULL
         """,
     ),
     sql_check(
@@ -27,11 +39,14 @@ CHECKS: Final = (
         """,
     ),
     sql_check(
-        "every parked delivery has an exception",
+        "a delivery is parked as long as an exception says so, and no longer",
         """
-        SELECT 'webhook_delivery ' || id FROM webhook_delivery d WHERE state = 'parked'
-            AND NOT EXISTS (SELECT FROM coded_exception e WHERE e.code = 'parked_delivery'
-                AND e.subject = 'delivery:' || d.provider || '/' || d.delivery_id)
+        SELECT coalesce('webhook_delivery ' || d.id, 'coded_exception ' || e.id)
+        FROM (SELECT * FROM webhook_delivery WHERE state = 'parked') d
+        FULL JOIN (SELECT * FROM coded_exception
+            WHERE code = 'parked_delivery' AND resolved_at IS NULL) e
+            ON e.subject = 'delivery:' || d.provider || '/' || d.delivery_id
+        WHERE d.id IS NULL OR e.id IS NULL
         """,
     ),
 )

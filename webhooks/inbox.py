@@ -1,19 +1,19 @@
 """The inbox is the queue: claim deliveries, act on them, mark them done, in one transaction.
 
-A delivery that fails never holds up its neighbours: the batch is rolled back and done one by one,
-the bad one is tried again later and, after ATTEMPTS_MAX, parked with its reason.
+A delivery that fails never holds up its neighbours: the batch is rolled back and done in ever
+smaller parts, the bad one is tried again later and, after ATTEMPTS_MAX, parked with its reason.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlmodel import Session
 
 from gateway.books.seals import BooksKey
@@ -29,18 +29,19 @@ from gateway.collection.reports import (
     Unbookable,
 )
 from gateway.db import execute, transaction
-from gateway.errors import Unusable
 from gateway.events import tell
 from gateway.exception_queue import Finding, open_exceptions, opened_events
-from gateway.logs import masked
 from gateway.models import ExceptionCode
 from gateway.money import format_amount
+from gateway.packing import bigints, texts
 from gateway.providers.registry import Providers
 from gateway.references import normalise_reference
+from webhooks.failing import may_be_the_deliverys, said
 
-BATCH_SIZE: Final = 500
+BATCH_SIZE: Final = 1_000
+SMALLER: Final = 10
+"""A batch that failed is done in so many parts, and so on down to single deliveries."""
 ATTEMPTS_MAX: Final = 6
-ERROR_TEXT_MAX: Final = 300
 
 log = structlog.get_logger(__name__)
 
@@ -66,21 +67,29 @@ class Desk:
     clock: Clock
 
 
-def drain(desk: Desk, *, batches_max: int) -> int:
-    """Act on what waits, up to so many batches; return how many deliveries were done.
+def drain(desk: Desk, *, batches_max: int, seconds: float = float("inf")) -> int:
+    """Act on what waits, up to so many batches a provider; return how many deliveries were done.
 
     Opens its own transactions. Any number may drain at once: a provider's deliveries are acted on
     by one at a time and in the order they were stored, save those that failed and are put off.
     Deliveries of a provider that is switched off wait until it is switched on again.
+
+    Args:
+        desk: What it needs.
+        batches_max: So many batches of each provider at most.
+        seconds: After so many no other batch is begun.
 
     Raises:
         DBAPIError: The database is away, or does not do its work: nothing is held against a
             delivery for that.
         Unusable: These are not the books of this home.
     """
-    done = 0
+    done, until = 0, time.monotonic() + seconds
     for _ in range(batches_max):
-        did = sum(_drain_provider(desk, name) for name in _providers_waiting(desk))
+        did = 0
+        for name in _providers_waiting(desk):
+            if time.monotonic() < until:
+                did += _drain_provider(desk, name, BATCH_SIZE).done
         did += _drain_variants(desk)
         if did == 0:
             break
@@ -93,89 +102,95 @@ def _providers_waiting(desk: Desk) -> list[str]:
         return list(
             execute(
                 session,
-                "SELECT DISTINCT provider FROM webhook_delivery WHERE state = 'waiting'"
-                " AND coalesce(retry_at, '-infinity') <= clock_timestamp()"
-                " AND provider = ANY(:known) ORDER BY provider",
-                {"known": list(desk.providers)},
+                "SELECT known FROM unnest(CAST(:known AS text[])) AS known WHERE 1 = (SELECT 1"
+                f" {_NEXT.format(provider='known')} LIMIT 1) ORDER BY known",
+                {"known": texts(desk.providers)},
             ).scalars()
         )
 
 
-def _drain_provider(desk: Desk, provider: str) -> int:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What became of the deliveries that a batch took."""
+
+    taken: int
+    done: int
+    """The others are put off, or parked."""
+
+
+def _drain_provider(desk: Desk, provider: str, size: int) -> _Batch:
+    claimed: list[Delivery] = []
     try:
         with transaction() as session:
-            return _act(session, desk, _claim(session, provider, BATCH_SIZE))
+            claimed = _claim(session, provider, size)
+            _act(session, desk, claimed)
+        return _Batch(len(claimed), len(claimed))
     except Exception as error:
-        if not _may_be_the_deliverys(error):
+        if not may_be_the_deliverys(error):
             raise
-        log.warning("batch_failed", provider=provider, error=type(error).__name__)
-        return _drain_one_by_one(desk, provider)
-
-
-def _drain_one_by_one(desk: Desk, provider: str) -> int:
-    done = 0
-    for _ in range(BATCH_SIZE):
-        with transaction() as session:
-            claimed = _claim(session, provider, 1)
-            at = claimed[0] if claimed else None
-        if at is None:
-            break
-        try:
+        if len(claimed) == 1:
             with transaction() as session:
-                did = _act(session, desk, _claim(session, provider, 1, only=at.id))
-        except Exception as error:
-            if not _may_be_the_deliverys(error):
-                raise
-            with transaction() as session:
-                _put_off(session, at, error, desk)
-            continue
-        if did == 0:
+                _put_off(session, claimed[0], error, desk)
+            return _Batch(1, 0)
+        log.warning("batch_failed", provider=provider, size=size, error=type(error).__name__)
+    return _drain_in_parts(desk, provider, len(claimed))
+
+
+def _drain_in_parts(desk: Desk, provider: str, size: int) -> _Batch:
+    """Do as many deliveries, fewer at once, so that those that fail are found in a few steps."""
+    part = -(-size // SMALLER)
+    taken = done = 0
+    while taken < size:
+        did = _drain_provider(desk, provider, min(part, size - taken))
+        if did.taken == 0:
             break
-        done += did
-    return done
+        taken, done = taken + did.taken, done + did.done
+    return _Batch(taken, done)
 
 
-def _may_be_the_deliverys(error: Exception) -> bool:
-    """Say whether what a delivery holds may have caused an error: then it is tried by itself."""
-    if isinstance(error, DBAPIError):
-        return isinstance(error, DataError | IntegrityError)
-    return not isinstance(error, Unusable)
+# Only the index of what waits gives this order. Any other way to it leads past all that was done,
+# or past all that waits, and the figures that a plan is made by are of before the rush.
+_NEXT: Final = (
+    "FROM webhook_delivery WHERE provider BETWEEN {provider} AND {provider} AND state = 'waiting'"
+    " AND (retry_at IS NULL OR retry_at <= clock_timestamp()) ORDER BY provider, id"
+)
 
 
-def _claim(session: Session, provider: str, size: int, only: int | None = None) -> list[Delivery]:
+def _claim(session: Session, provider: str, size: int) -> list[Delivery]:
     """Lock the next deliveries of a provider; none if another is at them."""
     if not lock_provider(session, provider, wait=False):
         return []
+    # The number stands in the statement: a plan for any number would be one for many.
     rows = execute(
         session,
-        "SELECT id, provider, delivery_id, body, received_at, attempts FROM webhook_delivery"
-        " WHERE provider = :provider AND state = 'waiting' AND id = coalesce(:only, id)"
-        " AND coalesce(retry_at, '-infinity') <= clock_timestamp()"
-        " ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED",
-        {"provider": provider, "size": size, "only": only},
+        "SELECT id, provider, delivery_id, body, received_at, attempts"
+        f" {_NEXT.format(provider=':provider')} LIMIT {size:d} FOR UPDATE SKIP LOCKED",
+        {"provider": provider},
     )
     return [Delivery(*row) for row in rows]
 
 
-def _act(session: Session, desk: Desk, deliveries: Sequence[Delivery]) -> int:
+def _act(session: Session, desk: Desk, deliveries: Sequence[Delivery]) -> None:
     """Book what deliveries say and mark them done. The caller owns the transaction."""
     if not deliveries:
-        return 0
+        return
     reports = [
         _parse(desk.providers, d.provider, d.delivery_id, d.body, d.received_at) for d in deliveries
     ]
     now = desk.clock()
-    outcomes = record_reports(session, reports, key=desk.key, now=now)
-    execute(
-        session,
-        """
-        UPDATE webhook_delivery SET state = 'done', outcome = o.outcome, processed_at = :now
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[])) AS o (id, outcome)
-        WHERE webhook_delivery.id = o.id
-        """,
-        {"now": now, "ids": [d.id for d in deliveries], "outcomes": outcomes},
-    )
-    return len(deliveries)
+
+    def mark_done(outcomes: Sequence[str]) -> None:
+        execute(
+            session,
+            """
+            UPDATE webhook_delivery SET state = 'done', outcome = o.outcome, processed_at = :now
+            FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[])) AS o (id, outcome)
+            WHERE webhook_delivery.id = o.id
+            """,
+            {"now": now, "ids": bigints([d.id for d in deliveries]), "outcomes": texts(outcomes)},
+        )
+
+    record_reports(session, reports, key=desk.key, now=now, decided=mark_done)
 
 
 def _parse(
@@ -194,7 +209,7 @@ def _parse(
 def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk) -> None:
     """Try again later, further and further apart; in the end park it for a person."""
     attempts = delivery.attempts + 1
-    reason = _said(error)
+    reason = said(error)
     parked = attempts >= ATTEMPTS_MAX
     execute(
         session,
@@ -222,17 +237,6 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
         tell(session, opened_events(open_exceptions(session, [finding], now=now)), now=now)
 
 
-def _said(error: Exception) -> str:
-    """Return the kind of an error and its first line, as a text that the database can hold.
-
-    What a database says further down may quote values; what it quotes may be no text at all, or a
-    person's number.
-    """
-    first = str(error).partition("\n")[0].encode("ascii", "backslashreplace").decode()
-    printable = first.replace("\x00", "\\x00")
-    return masked(f"{type(error).__name__}: {printable}")[:ERROR_TEXT_MAX]
-
-
 def _drain_variants(desk: Desk) -> int:
     """Open exceptions for bodies that differ from the first, or could not be read."""
     with transaction() as session:
@@ -241,7 +245,7 @@ def _drain_variants(desk: Desk) -> int:
                 session,
                 """
             SELECT v.id, v.provider, v.delivery_id, v.body, v.readable, v.received_at,
-                d.body AS first, d.path, v.body_sha256
+                v.path, d.body AS first, d.path AS first_path, v.body_sha256
             FROM webhook_variant v LEFT JOIN webhook_delivery d USING (provider, delivery_id)
             WHERE v.processed_at IS NULL ORDER BY v.id LIMIT :size FOR UPDATE OF v SKIP LOCKED
             """,
@@ -268,10 +272,8 @@ def _variant_finding(providers: Providers, row: dict[str, Any]) -> Finding | Non
         detail = {"bytes": len(row["body"]), "sha256": bytes(row["body_sha256"]).hex()}
         return Finding(ExceptionCode.UNREADABLE_DELIVERY, subject, detail)
     ours, theirs = (
-        _money(
-            providers, row["provider"], row["delivery_id"], body, row["received_at"], row["path"]
-        )
-        for body in (row["first"], row["body"])
+        _money(providers, row["provider"], row["delivery_id"], body, row["received_at"], path)
+        for body, path in ((row["first"], row["first_path"]), (row["body"], row["path"]))
     )
     differs = sorted(
         what for what in ours.keys() | theirs.keys() if ours.get(what) != theirs.get(what)
@@ -297,7 +299,7 @@ def _money(
     try:
         report = _parse(providers, provider, delivery_id, body, received_at, path)
     except Exception as error:  # noqa: BLE001 - a body that its dialect chokes on has neighbours
-        return {"sha256": hashlib.sha256(body).hexdigest(), "error": _said(error)}
+        return {"sha256": hashlib.sha256(body).hexdigest(), "error": said(error)}
     match report:
         case PaymentReport():
             return {

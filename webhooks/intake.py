@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import structlog
@@ -29,7 +27,7 @@ WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 
 STORE_SECONDS_MAX: Final = 8.0
 RETRY_SECONDS: Final = 0.2
-BELL_SECONDS: Final = 0.05
+BELL_SECONDS: Final = 0.2
 REFUSED_LOG_SECONDS: Final = 60.0
 
 log = structlog.get_logger(__name__)
@@ -39,8 +37,7 @@ class StoreUnavailable(Exception):
     """The database did not confirm in time. The sender is told to try again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An authentic delivery, byte for byte."""
 
     provider: str
@@ -48,26 +45,25 @@ class Arrival:
     body: bytes
     readable: bool
     received_at: datetime
-    body_sha256: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "body_sha256", hashlib.sha256(self.body).digest())
 
 
 # A first body that can be read stands under its delivery id; one that differs, or that cannot be
 # read, is kept beside it. The second statement sees what other flushers committed meanwhile.
 _STORE_FIRST: Final = """
     INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256, received_at)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])
-    ON CONFLICT (provider, delivery_id) DO NOTHING RETURNING 1
+    SELECT provider, delivery_id, body, sha256(body), received_at
+    FROM unnest($1::text[], $2::text[], $3::bytea[], $4::timestamptz[])
+        AS a (provider, delivery_id, body, received_at)
+    ON CONFLICT (provider, delivery_id) DO NOTHING
 """
 _STORE_VARIANTS: Final = """
     INSERT INTO webhook_variant
         (provider, delivery_id, body, body_sha256, received_at, readable)
-    SELECT a.* FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[],
-        $6::boolean[]) AS a (provider, delivery_id, body, body_sha256, received_at, readable)
+    SELECT a.provider, a.delivery_id, a.body, sha256(a.body), a.received_at, a.readable
+    FROM unnest($1::text[], $2::text[], $3::bytea[], $4::timestamptz[], $5::boolean[])
+        AS a (provider, delivery_id, body, received_at, readable)
     LEFT JOIN webhook_delivery d USING (provider, delivery_id)
-    WHERE NOT a.readable OR d.body_sha256 <> a.body_sha256
+    WHERE NOT a.readable OR d.body_sha256 <> sha256(a.body)
     ON CONFLICT (provider, delivery_id, body_sha256) DO NOTHING
 """
 
@@ -218,10 +214,17 @@ class Intake:
         raise TimeoutError
 
     async def _write(self, arrivals: list[Arrival]) -> None:
+        """Write them; each statement is a transaction, and both are done before anybody is told.
+
+        Should the second one fail, what the first stored is the same again at the next try.
+        """
         readable = [a for a in arrivals if a.readable]
-        async with (await self._connections()).acquire() as connection, connection.transaction():
-            stored = await connection.fetch(_STORE_FIRST, *_columns(readable)) if readable else []
-            if len(stored) < len(arrivals):
+        async with (await self._connections()).acquire() as connection:
+            stored = 0
+            if readable:
+                said = await connection.execute(_STORE_FIRST, *_columns(readable))
+                stored = int(said.rpartition(" ")[2])
+            if stored < len(arrivals):
                 flags = [a.readable for a in arrivals]
                 await connection.execute(_STORE_VARIANTS, *_columns(arrivals), flags)
 
@@ -262,7 +265,6 @@ def _columns(arrivals: list[Arrival]) -> list[list[Any]]:
         [a.provider for a in arrivals],
         [a.delivery_id for a in arrivals],
         [a.body for a in arrivals],
-        [a.body_sha256 for a in arrivals],
         [a.received_at for a in arrivals],
     ]
 

@@ -77,6 +77,8 @@ class WebhookVariant(SQLModel, table=True):
     readable: bool
     received_at: datetime = instant()
     processed_at: datetime | None = instant(nullable=True)
+    path: str | None
+    """As of a delivery."""
     masked_at: datetime | None = instant(nullable=True)
     """As of a delivery."""
 

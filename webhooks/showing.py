@@ -36,13 +36,18 @@ def bills(want: ShowBills, *, now: datetime, validity_months: int) -> Bills:
         person = execute(session, _PERSON, {"number": want.cnss_number}).scalar_one_or_none()
         if person is None:
             return Bills((), 0, known=False)
-        of_person = "contributor_id = :person AND cancelled_at IS NULL AND paid_minor < owed_minor"
-        which = {"person": person, "limit": want.limit, "offset": want.offset}
+        of_person = (
+            "contributor_id = :person AND cancelled_at IS NULL AND paid_minor < owed_minor"
+            " AND issued_at >= coalesce(:since, CAST('-infinity' AS timestamptz))"
+            " AND issued_at <= coalesce(:until, CAST('infinity' AS timestamptz))"
+        )
+        asked = {"person": person, "since": want.since, "until": want.until}
+        which = {**asked, "limit": want.limit, "offset": want.offset}
         chosen = f"SELECT id FROM invoice WHERE {of_person} ORDER BY due_on, id"
         ids = f"id IN ({chosen} LIMIT :limit OFFSET :offset)"
         found_bills = [_bill(each) for each in present_many(session, ids, which, now, months)]
         count = f"SELECT count(*) FROM invoice WHERE {of_person}"
-        available = execute(session, count, {"person": person}).scalar_one()
+        available = execute(session, count, asked).scalar_one()
     ordered = sorted(found_bills, key=lambda bill: (bill.due_on, bill.reference))
     return Bills(tuple(ordered), int(available))
 
@@ -97,8 +102,17 @@ def payments(provider: str, want: ShowPayments) -> KnownPayments:
     reference = read_reference(want.reference_given)
     if reference is None:
         return KnownPayments((), 0, known=False)
-    asked: dict[str, Any] = {"provider": provider, "reference": reference}
-    about = "AND (i.reference = :reference OR b.reference = :reference)"
+    asked: dict[str, Any] = {
+        "provider": provider,
+        "reference": reference,
+        "since": want.since,
+        "until": want.until,
+    }
+    about = (
+        "AND (i.reference = :reference OR b.reference = :reference)"
+        " AND p.recorded_at >= coalesce(:since, CAST('-infinity' AS timestamptz))"
+        " AND p.recorded_at <= coalesce(:until, CAST('infinity' AS timestamptz))"
+    )
     with snapshot() as session:
         exists = execute(session, _EXISTS, asked).scalar_one_or_none()
         rows = execute(

@@ -6,11 +6,22 @@ from functools import cache
 from typing import Final
 
 from gateway import process
+from gateway.retention import retention
+from gateway.settings import settings
 from gateway.tasks import drain_outbox
-from gateway.worker import DRAIN_INBOX, app
+from gateway.worker import DRAIN_INBOX, MASK_BODIES, SEND_CALLBACKS, app
+from webhooks.callbacks import send_due
 from webhooks.inbox import Desk, drain
+from webhooks.replay import drain_replays
+from webhooks.retention import Sweeps
 
 BATCHES_MAX: Final = 20
+DRAIN_SECONDS: Final = 20
+"""After which no other batch is begun: the schedule rings again, and other work comes between."""
+REPLAYED_BATCHES_MAX: Final = 5
+"""Of a provider: what just came is acted on in between."""
+MASK_SECONDS: Final = 20
+"""After which no other bodies are masked in one run."""
 
 
 @cache
@@ -22,6 +33,26 @@ def desk() -> Desk:
 
 @app.task(name=DRAIN_INBOX)
 def drain_inbox() -> None:
-    """Act on what waits in the inbox, then send what that asked for."""
-    if drain(desk(), batches_max=BATCHES_MAX):
+    """Act on what waits in the inbox, on what is to be replayed; then send what that asked for."""
+    did = drain(desk(), batches_max=BATCHES_MAX, seconds=DRAIN_SECONDS)
+    did += drain_replays(desk(), batches_max=REPLAYED_BATCHES_MAX)
+    if did:
         drain_outbox()
+
+
+_sweeps: Final = Sweeps()
+
+
+@app.task(name=MASK_BODIES)
+def mask_bodies() -> None:
+    """Mask what is personal in bodies that were kept long enough. Any number of times."""
+    process.connect_database()
+    now = process.business_clock()()
+    _sweeps.mask_old(retention().bodies.before(now), now=now, seconds=MASK_SECONDS)
+
+
+@app.task(name=SEND_CALLBACKS)
+def send_callbacks() -> None:
+    """Send what we owe senders who did not wait. Any number of times: one run at a time sends."""
+    process.connect_database()
+    send_due(clock=process.business_clock(), sandbox=settings().mode == "sandbox")

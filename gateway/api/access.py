@@ -42,12 +42,19 @@ class Right(StrEnum):
     READ_BUNDLES = "bundles:read"
     MAKE_BUNDLES = "bundles:write"
     """One reference to pay several invoices by."""
+    READ_DELIVERIES = "deliveries:read"
+    REPLAY_DELIVERIES = "deliveries:replay"
+    READ_BODIES = "bodies:read"
+    """What a delivery says, without what is personal in it."""
     READ_SERVICE = "service:read"
+    READ_EXTRACTS = "extracts:read"
+    """All that is held about a person."""
+    ERASE = "contributors:erase"
     READ_KEYS = "keys:read"
     BE_KNOWN = "me:read"
 
 
-_FINANCE: Final = frozenset(Right) - {Right.READ_KEYS}
+_FINANCE: Final = frozenset(Right) - {Right.READ_KEYS, Right.ERASE}
 
 MAY: Final[Mapping[Role, frozenset[Right]]] = {
     Role.ADMIN: frozenset(Right),
@@ -60,6 +67,9 @@ MAY: Final[Mapping[Role, frozenset[Right]]] = {
         Right.ATTEST,
         Right.RESOLVE_EXCEPTIONS,
         Right.MAKE_BUNDLES,
+        Right.REPLAY_DELIVERIES,
+        Right.READ_BODIES,
+        Right.READ_EXTRACTS,
     },
     Role.SUPERVISOR: frozenset(
         {

@@ -118,6 +118,7 @@ _KEPT: Final[dict[str, Any]] = {
     "category_since": None,
     "merged_into": None,
     "changed_at": "2026-11-18T11:06:40Z",
+    "erased_at": None,
 }
 
 
@@ -152,6 +153,10 @@ class Contributor(Said):
         description="The file of the same person that stands, where this one does not."
     )
     changed_at: datetime
+    erased_at: datetime | None = Field(
+        description="When what names the person was erased: names are empty since, numbers null,"
+        " and `cnss_number` is a placeholder."
+    )
 
 
 class Warned(Said):
@@ -404,7 +409,7 @@ def _kept(session: Session, contributor_id: int, now: datetime) -> KeptContribut
 
 def _said(row: Any) -> Contributor:
     base = row["category_base_minor"]
-    same = (*reading.COLUMNS, "changed_at")
+    same = (*reading.COLUMNS, "changed_at", "erased_at")
     return Contributor(
         id=str(row["id"]),
         category=row["category_code"],

@@ -97,6 +97,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         404, "No such bundle", "There is none with this reference that the key may see."
     ),
     "exception_not_found": Kind(404, "No such exception", "There is none with this id."),
+    "delivery_not_found": Kind(
+        404, "No such delivery", "Nothing came from this provider under this delivery id."
+    ),
+    "replay_not_found": Kind(404, "No such replay", "There is none with this id."),
     "reference_not_found": Kind(
         404,
         "Nothing to pay has this reference",
@@ -149,6 +153,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Such a plan cannot be made",
         "`detail` says why: nothing is late, a plan stands already, or the rule does not allow it.",
     ),
+    "not_erasable": Kind(
+        409,
+        "The person's data may not be erased yet",
+        "`detail` says what is open, or the earliest day.",
+    ),
     "exception_resolved": Kind(
         409, "The exception is resolved already", "Read it: it says why, and by whom."
     ),
@@ -160,7 +169,17 @@ KINDS: Final[Mapping[str, Kind]] = {
     "delivery_parked": Kind(
         409,
         "The delivery is still parked",
-        "What it says is in no book: whoever runs this has it acted on first.",
+        "What it says is in no book: have it replayed once the cause is mended.",
+    ),
+    "delivery_unreadable": Kind(
+        409,
+        "Nothing of the delivery can be read",
+        "There is nothing to act on: ask the provider what it meant, and to deliver again.",
+    ),
+    "replay_too_wide": Kind(
+        409,
+        "The filter chooses by nothing, or too many deliveries",
+        "Choose fewer: by provider, state, outcome or days.",
     ),
     "body_too_large": Kind(413, "The body is too large", "Send at most 64 KiB."),
     "not_json": Kind(

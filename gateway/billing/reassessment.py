@@ -255,15 +255,18 @@ def merge_files(
     lock_people(session, [keep_id, other_id])
     found = execute(
         session,
-        "SELECT id, merged_into_id FROM contributor WHERE id = ANY(:ids)",
+        "SELECT id, merged_into_id, erased_at FROM contributor WHERE id = ANY(:ids)",
         {"ids": [keep_id, other_id]},
-    )
+    ).all()
     merged_into = {row.id: row.merged_into_id for row in found}
+    erased = {row.id for row in found if row.erased_at is not None}
     for at in (keep_id, other_id):
         if at not in merged_into:
             raise Unusable(f"There is no contributor {at}.")
         if merged_into[at] is not None:
             raise Unusable(f"File {at} was merged into file {merged_into[at]} already: use that.")
+        if at in erased:
+            raise Unusable(f"The data in file {at} were erased: whose it was is not known.")
     hold_people(session, [keep_id, other_id])
     execute(
         session,
@@ -304,6 +307,7 @@ class _Wanted:
 def _plans(
     session: Session, people: Mapping[int, Person], tariff: Tariff, now: datetime
 ) -> list[Reassessed]:
+    people = {at: person for at, person in people.items() if not person.is_erased}
     billed = _read_billed(session, people)
     assessor = Assessor(tariff)
     wanted: list[_Wanted] = []

@@ -81,7 +81,8 @@ SPECIAL: Final = """special AS MATERIALIZED (
 )"""
 
 
-PEOPLE: Final = """c.id BETWEEN :first AND :last AND c.merged_into_id IS NULL AND (
+PEOPLE: Final = """c.id BETWEEN :first AND :last AND c.merged_into_id IS NULL
+    AND c.erased_at IS NULL AND (
     c.category_code = ANY(:categories) AND c.registered_on <= :ends_on
         AND (c.left_on IS NULL OR c.left_on >= :starts_on)
     OR c.id IN (SELECT id FROM special)

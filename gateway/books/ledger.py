@@ -7,10 +7,10 @@ posting transaction is a batch, linked to the one before by SHA-256 and signed (
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -19,9 +19,9 @@ from sqlmodel import Session
 from gateway import outbox
 from gateway.books.accounts import Posting
 from gateway.books.seals import BooksKey, Head, HeadsFile, SignedHead, as_signed_head
-from gateway.db import execute, insert_all
+from gateway.db import copy_blocks, execute
 from gateway.errors import TransferMismatch, Unusable
-from gateway.models import LedgerTransfer
+from gateway.packing import NULL, bigint, blocks, columns, instant, text, texts
 
 GENESIS: Final = bytes(32)
 SEAL_TASK: Final = "gateway.seal_books"
@@ -68,32 +68,31 @@ def post(session: Session, postings: Sequence[Posting], *, key: BooksKey, now: d
     first_id = (previous.last_transfer_id if previous else 0) + 1
     ids = _ids_by_name(session, [p.reverses for p in fresh if p.reverses])
     ids.update((p.name, first_id + at) for at, p in enumerate(fresh))
-    rows: list[dict[str, Any]] = [
-        {
-            "id": ids[p.name],
-            "batch_id": batch_id,
-            "name": p.name,
-            "debit_account_id": accounts[p.debit],
-            "credit_account_id": accounts[p.credit],
-            "amount_minor": p.amount_minor,
-            "payment_id": p.payment_id,
-            "invoice_id": p.invoice_id,
-            "reverses_id": ids[p.reverses] if p.reverses else None,
-            "posted_at": now,
-        }
-        for p in fresh
-    ]
-    hashed = [
-        transfer_line(row, debit=p.debit, credit=p.credit)
-        for row, p in zip(rows, fresh, strict=True)
-    ]
+    posted_at = _written(now)
     head = Head(
         batch_id=batch_id,
         total_count=first_id + len(fresh) - 1,
         total_minor=(previous.total_minor if previous else 0) + sum(p.amount_minor for p in fresh),
-        hash=batch_hash(previous.hash if previous else GENESIS, hashed),
+        hash=batch_hash(
+            previous.hash if previous else GENESIS,
+            [
+                _line(
+                    ids[p.name],
+                    p.name,
+                    p.debit,
+                    p.credit,
+                    p.amount_minor,
+                    p.payment_id,
+                    p.invoice_id,
+                    ids[p.reverses] if p.reverses else None,
+                    posted_at,
+                )
+                for p in fresh
+            ],
+        ),
     )
-    _append(session, key.sign(head), previous.hash if previous else GENESIS, first_id, rows, now)
+    _append(session, key.sign(head), previous.hash if previous else GENESIS, first_id, now)
+    copy_blocks(session, _COPY, blocks(_rows(fresh, ids, accounts, batch_id, now)))
     outbox.enqueue(session, SEAL_TASK, now=now)
     return len(fresh)
 
@@ -161,30 +160,47 @@ def seal(session: Session, file: HeadsFile, key: BooksKey) -> int:
 
 def transfer_line(row: Mapping[str, Any], *, debit: str, credit: str) -> bytes:
     """Return the bytes of one transfer that the chain hashes: all that the row says."""
-    posted_at: datetime = row["posted_at"]
-    return json.dumps(
-        [
-            row["id"],
-            row["name"],
-            debit,
-            credit,
-            row["amount_minor"],
-            row["payment_id"],
-            row["invoice_id"],
-            row["reverses_id"],
-            posted_at.astimezone(UTC).isoformat(timespec="microseconds"),
-        ],
-        ensure_ascii=True,
-        separators=(",", ":"),
+    return _line(
+        row["id"],
+        row["name"],
+        debit,
+        credit,
+        row["amount_minor"],
+        row["payment_id"],
+        row["invoice_id"],
+        row["reverses_id"],
+        _written(row["posted_at"]),
+    )
+
+
+def _line(
+    at: int,
+    name: str,
+    debit: str,
+    credit: str,
+    amount_minor: int,
+    payment_id: int | None,
+    invoice_id: int | None,
+    reverses_id: int | None,
+    posted_at: str,
+) -> bytes:
+    """Write a list of JSON in ASCII, without spaces: the same bytes wherever it is written."""
+    payment = "null" if payment_id is None else payment_id
+    invoice = "null" if invoice_id is None else invoice_id
+    reverses = "null" if reverses_id is None else reverses_id
+    return (
+        f"[{at},{quoted(name)},{quoted(debit)},{quoted(credit)},{amount_minor},"
+        f'{payment},{invoice},{reverses},"{posted_at}"]'
     ).encode()
+
+
+def _written(posted_at: datetime) -> str:
+    return posted_at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def batch_hash(previous: bytes, lines: Iterable[bytes]) -> bytes:
     """Return the hash of a batch: of the one before, and of each of its transfers in order."""
-    digest = hashlib.sha256(previous)
-    for line in lines:
-        digest.update(b"\n" + line)
-    return digest.digest()
+    return hashlib.sha256(b"\n".join((previous, *lines))).digest()
 
 
 def _take_the_end_of_the_chain(session: Session) -> None:
@@ -199,7 +215,7 @@ def _not_yet_posted(session: Session, postings: Sequence[Posting]) -> list[Posti
         "SELECT t.name, d.code, c.code, t.amount_minor, t.payment_id FROM ledger_transfer t"
         " JOIN ledger_account d ON d.id = t.debit_account_id"
         " JOIN ledger_account c ON c.id = t.credit_account_id WHERE t.name = ANY(:names)",
-        {"names": names},
+        {"names": texts(names)},
     )
     posted = {name: tuple(content) for name, *content in rows}
     for p in postings:
@@ -248,12 +264,7 @@ def _last_batch(session: Session) -> sa.Row[*tuple[Any, ...]] | None:
 
 
 def _append(
-    session: Session,
-    signed: SignedHead,
-    previous_hash: bytes,
-    first_id: int,
-    rows: Sequence[dict[str, Any]],
-    now: datetime,
+    session: Session, signed: SignedHead, previous_hash: bytes, first_id: int, now: datetime
 ) -> None:
     head = signed.head
     execute(
@@ -273,4 +284,36 @@ def _append(
             "signature": signed.signature,
         },
     )
-    insert_all(session, LedgerTransfer, rows)
+
+
+_COPY: Final = (
+    "COPY ledger_transfer (id, batch_id, name, debit_account_id, credit_account_id, amount_minor,"
+    " payment_id, invoice_id, reverses_id, posted_at) FROM STDIN (FORMAT BINARY)"
+)
+
+
+def _rows(
+    postings: Sequence[Posting],
+    ids: Mapping[str, int],
+    accounts: Mapping[str, int],
+    batch_id: int,
+    now: datetime,
+) -> Iterator[bytes]:
+    start, batch, posted_at = columns(10), bigint(batch_id), instant(now)
+    packed = {code: bigint(at) for code, at in accounts.items()}
+    for p in postings:
+        yield b"".join(
+            (
+                start,
+                bigint(ids[p.name]),
+                batch,
+                text(p.name),
+                packed[p.debit],
+                packed[p.credit],
+                bigint(p.amount_minor),
+                bigint(p.payment_id),
+                bigint(p.invoice_id),
+                bigint(ids[p.reverses]) if p.reverses else NULL,
+                posted_at,
+            )
+        )

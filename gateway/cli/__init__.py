@@ -17,13 +17,16 @@ from gateway.cli import (
     access,
     backups,
     bundles,
+    deliveries,
     dues,
     institution,
     plans,
+    privacy,
     quotes,
     reassessment,
     receipts,
     running,
+    soak,
     standing,
 )
 from gateway.cli.shared import Refused
@@ -40,6 +43,7 @@ for command in (
     running.migrate,
     running.check_settings,
     running.demo,
+    soak.soak,
     running.verify,
     running.bench,
     dues.contributors,
@@ -52,13 +56,18 @@ for command in (
     receipts.receipts,
     institution.records,
     institution.reconcile,
+    deliveries.deliveries,
     backups.backup,
     backups.restore,
     access.keys,
     access.staff,
 ):
     wasl.add_command(command)
-for command in (*reassessment.OF_CONTRIBUTORS, *standing.OF_CONTRIBUTORS):
+for command in (
+    *reassessment.OF_CONTRIBUTORS,
+    *standing.OF_CONTRIBUTORS,
+    *privacy.OF_CONTRIBUTORS,
+):
     dues.contributors.add_command(command)
 for command in reassessment.OF_INVOICES:
     dues.invoices.add_command(command)

@@ -179,3 +179,15 @@ def bench_issue(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
         from gateway.bench.issue import bench_issue as run
 
         report_measured(run(sizes, rounds=rounds, progress=progress), as_json)
+
+
+@bench.command("webhooks")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 99), default=5, show_default=True)
+@json_flag
+def bench_webhooks(seconds: float, rounds: int, as_json: bool) -> None:
+    """Take deliveries in as the web process does, beside pgbench's bare commits of such rows."""
+    with counting("Taking in, in rounds") as progress:
+        from gateway.bench.webhooks import bench_webhooks as run
+
+        report_measured(run(rounds=rounds, seconds=seconds, progress=progress), as_json)

@@ -51,6 +51,7 @@ from gateway.references import normalise_reference, read_reference
 PAID_AT_AGE_MAX: Final = timedelta(days=60)
 CLOCK_SKEW_MAX: Final = timedelta(minutes=5)
 BEFORE_ALL_ELSE: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 _RANK: Final = {
     Statement.PENDING: 0,
@@ -113,7 +114,7 @@ def first_state(report: PaymentReport, *, now: datetime) -> PaymentState:
     return PaymentState(
         report=report,
         status=PaymentStatus.PENDING,
-        stated_at=datetime.min.replace(tzinfo=now.tzinfo),
+        stated_at=_NEVER,
         paid_at=_credible_day(report)[0],
         recorded_at=now,
     )

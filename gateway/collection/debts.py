@@ -8,7 +8,7 @@ nobody waits in a ring; and what pays an invoice is read after it is locked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -24,10 +24,11 @@ from gateway.books.accounts import SUSPENSE
 from gateway.collection.booking import STATED_BY
 from gateway.collection.placements import Allocated, InvoiceState, Key, PaymentState, credit_of
 from gateway.collection.reports import PaymentReport
-from gateway.db import execute, insert_all
+from gateway.db import copy_blocks, execute
 from gateway.dues.balances import Bill, Rates
 from gateway.dues.tariff import tariff
-from gateway.models import Allocation, Channel, Component, PaymentStatus
+from gateway.models import Channel, Component, PaymentStatus
+from gateway.packing import bigint, bigints, blocks, columns, instant, texts, word
 
 
 @dataclass(slots=True)
@@ -153,9 +154,8 @@ def lock_debts(
         payments: Those that are locked already; all are brought to where their money lies.
         whole: Whether to read also what quoted an invoice that nothing pays now.
     """
-    rows = execute(
-        session, _LOCKED, {"references": list(references), "ids": sorted(set(invoice_ids))}
-    ).all()
+    asked = {"references": texts(references), "ids": bigints(sorted(set(invoice_ids)))}
+    rows = execute(session, _LOCKED, asked).all()
     merged = {row[2] for row in rows if row[3] is not None}
     survivors = surviving_files(session, merged)
     # Many are alike, and one that nothing changed never changes.
@@ -168,7 +168,7 @@ def lock_debts(
         invoices[at] = InvoiceState(
             at, reference, person, period, bill, paid, owed, _rates(category)
         )
-    changed = set(execute(session, _CHANGED, {"ids": list(invoices)}).scalars())
+    changed = set(execute(session, _CHANGED, {"ids": bigints(list(invoices))}).scalars())
     if changed:
         for at, bill in read_bills(session, sorted(changed)).items():
             invoices[at].bill = bill
@@ -260,9 +260,6 @@ _PLACED: Final = """
 # -- writing --------------------------------------------------------------------------------------
 
 
-_WRITTEN: Final = {component: component.value for component in Component}
-
-
 def write_debts(
     session: Session,
     invoices: Iterable[InvoiceState],
@@ -273,18 +270,7 @@ def write_debts(
 ) -> None:
     """Write what was allocated, and what the invoices come to then."""
     if allocations:
-        rows = [
-            {
-                "payment_id": payment_ids[each.key],
-                "invoice_id": each.invoice_id,
-                "component": _WRITTEN[each.component],
-                "amount_minor": each.amount_minor,
-                "policy": each.policy,
-                "allocated_at": now,
-            }
-            for each in allocations
-        ]
-        insert_all(session, Allocation, rows)
+        copy_blocks(session, _COPY, blocks(_rows(allocations, payment_ids, now)))
     changed = {each.id: each for each in invoices if not each.bill.cancelled}
     if changed:
         execute(
@@ -300,8 +286,32 @@ def write_debts(
                 IS DISTINCT FROM (p.paid_minor, p.owed_minor)
             """,
             {
-                "ids": list(changed),
-                "paid": [each.paid_minor for each in changed.values()],
-                "owed": [each.owed_minor for each in changed.values()],
+                "ids": bigints(list(changed)),
+                "paid": bigints([each.paid_minor for each in changed.values()]),
+                "owed": bigints([each.owed_minor for each in changed.values()]),
             },
+        )
+
+
+_COPY: Final = (
+    "COPY allocation (payment_id, invoice_id, component, amount_minor, policy, allocated_at)"
+    " FROM STDIN (FORMAT BINARY)"
+)
+
+
+def _rows(
+    allocations: Sequence[Allocated], payment_ids: Mapping[Key, int], now: datetime
+) -> Iterator[bytes]:
+    start, allocated_at = columns(6), instant(now)
+    for each in allocations:
+        yield b"".join(
+            (
+                start,
+                bigint(payment_ids[each.key]),
+                bigint(each.invoice_id),
+                word(each.component.value),
+                bigint(each.amount_minor),
+                word(each.policy),
+                allocated_at,
+            )
         )

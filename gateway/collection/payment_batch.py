@@ -10,7 +10,7 @@ the feed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -45,21 +45,22 @@ from gateway.collection.reports import (
     ReturnReport,
 )
 from gateway.collection.returns import Return
-from gateway.db import execute, insert_all
+from gateway.db import copy_blocks, execute, insert_all
 from gateway.events import Happening
 from gateway.exception_queue import Finding
 from gateway.models import (
     BundleKind,
     ExceptionCode,
-    Payment,
     PaymentReturn,
-    ReceiptDue,
     ReturnKind,
     ReturnState,
 )
+from gateway.packing import bigint, bigints, blocks, columns, instant, text, texts, word
 from gateway.references import read_reference
 
 RECEIPTS_TASK: Final = "gateway.issue_receipts"
+_COPY_RECEIPTS_DUE: Final = "COPY receipt_due (payment_id) FROM STDIN (FORMAT BINARY)"
+_ONE_COLUMN: Final = columns(1)
 
 ReturnKey = tuple[str, ReturnKind, str]
 """Provider, kind, the provider's id of the return."""
@@ -127,7 +128,7 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
         session,
         "JOIN unnest(CAST(:providers AS text[]), CAST(:ids AS text[])) AS k (provider, named)"
         " ON p.provider = k.provider AND p.provider_payment_id = k.named",
-        {"providers": [k[0] for k in keys], "ids": [k[1] for k in keys]},
+        {"providers": texts(k[0] for k in keys), "ids": texts(k[1] for k in keys)},
     )
     given = {read_reference(r.reference_given) for r in reports if isinstance(r, PaymentReport)}
     references = [each for each in given if each]
@@ -178,7 +179,8 @@ def _bundles(
     quoted = {each.bundle_id for each in payments if each.bundle_id is not None}
     if not (references or quoted):
         return []
-    rows = execute(session, _BUNDLES, {"references": list(references), "ids": sorted(quoted)}).all()
+    named = {"references": texts(references), "ids": bigints(sorted(quoted))}
+    rows = execute(session, _BUNDLES, named).all()
     if not rows:
         return []
     owners = {row.contributor_id for row in rows if row.contributor_id is not None}
@@ -227,8 +229,8 @@ def _returns(
             ON r.provider = k.provider AND r.kind = k.kind AND r.return_id = k.named
         """,
         {
-            "providers": [k[0] for k in keys],
-            "ids": [k[1] for k in keys],
+            "providers": texts(k[0] for k in keys),
+            "ids": texts(k[1] for k in keys),
             "of": [r.provider for r in reports],
             "kinds": [r.kind.value for r in reports],
             "named": [r.return_id for r in reports],
@@ -275,11 +277,12 @@ def _write_payments(session: Session, batch: Batch) -> dict[Key, int]:
     """Write new and changed payments; return the ids of all that the batch has to do with."""
     known = batch.debts.payments | batch.payments
     ids = {at: state.id for at, state in known.items() if state.id is not None}
-    fresh = {at: state for at, state in batch.changed.items() if state.id is None}
+    fresh = [(at, state) for at, state in batch.changed.items() if state.id is None]
     if fresh:
-        rows = [_row(state) for state in fresh.values()]
-        inserted = insert_all(session, Payment, rows, "id, provider, provider_payment_id")
-        ids.update({(provider, named): at for at, provider, named in inserted})
+        drawn = execute(session, _IDS, {"many": len(fresh)}).scalars()
+        numbered = [(next_id, state) for next_id, (_, state) in zip(drawn, fresh, strict=True)]
+        ids.update((state.key, next_id) for next_id, state in numbered)
+        copy_blocks(session, _COPY_PAYMENTS, blocks(_packed(numbered)))
     # Without its name: an update that sets a key locks the row against being pointed to.
     changed = [
         {c: value for c, value in _row(s).items() if c not in _IDENTITY} | {"at": s.id}
@@ -292,6 +295,45 @@ def _write_payments(session: Session, batch: Batch) -> dict[Key, int]:
             sa.update(table).where(table.c.id == sa.bindparam("at")), changed
         )
     return ids
+
+
+_IDS: Final = "SELECT nextval('payment_id_seq') FROM generate_series(1, :many)"
+_COPY_PAYMENTS: Final = (
+    "COPY payment (id, provider, provider_payment_id, status, reference_given, invoice_id,"
+    " bundle_id, amount_minor, currency, channel, agent_id, terminal_id, fee_minor, paid_at,"
+    " stated_at, recorded_at, booked_at, returned_minor, source) FROM STDIN (FORMAT BINARY)"
+)
+
+
+def _packed(numbered: Iterable[tuple[int, PaymentState]]) -> Iterator[bytes]:
+    """Yield rows of new payments, as COPY takes them."""
+    start = columns(19)
+    for at, state in numbered:
+        report = state.report
+        yield b"".join(
+            (
+                start,
+                bigint(at),
+                word(report.provider),
+                text(report.provider_payment_id),
+                word(state.status.value),
+                text(report.reference_given),
+                bigint(state.invoice_id),
+                bigint(state.bundle_id),
+                bigint(report.amount_minor),
+                word(report.currency),
+                word(report.channel and report.channel.value),
+                text(report.agent_id),
+                text(report.terminal_id),
+                bigint(report.fee_minor),
+                instant(state.paid_at),
+                instant(state.stated_at),
+                instant(state.recorded_at),
+                instant(state.booked_at),
+                bigint(state.returned_minor),
+                text(report.source),
+            )
+        )
 
 
 _IDENTITY = ("provider", "provider_payment_id", "recorded_at")
@@ -395,5 +437,6 @@ def _write_attempts(session: Session, batch: Batch) -> None:
 def _write_receipts_due(session: Session, payment_ids: list[int], now: datetime) -> None:
     """Put payments in line for their receipts, which are signed later (gateway.receipts)."""
     if payment_ids:
-        insert_all(session, ReceiptDue, [{"payment_id": each} for each in payment_ids])
+        rows = (_ONE_COLUMN + bigint(each) for each in payment_ids)
+        copy_blocks(session, _COPY_RECEIPTS_DUE, blocks(rows))
         outbox.enqueue(session, RECEIPTS_TASK, now=now)

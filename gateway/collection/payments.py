@@ -6,7 +6,7 @@ is the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -58,7 +58,12 @@ from gateway.references import read_reference
 
 
 def record_reports(
-    session: Session, reports: Sequence[Report], *, key: BooksKey, now: datetime
+    session: Session,
+    reports: Sequence[Report],
+    *,
+    key: BooksKey,
+    now: datetime,
+    decided: Callable[[Sequence[str]], None] | None = None,
 ) -> list[str]:
     """Book reports in the order given; return what each came to, one word each.
 
@@ -70,6 +75,14 @@ def record_reports(
 
     The caller owns the transaction. All reports of a provider are booked one after the other,
     whichever process they come to.
+
+    Args:
+        session: Whose transaction it is.
+        reports: What is booked.
+        key: Signs the books.
+        now: The business clock.
+        decided: Told what each came to before the end of the books is taken: from there to the
+            commit nobody else can post, so what else is to be written is written here.
     """
     lock_providers(session, {r.provider for r in reports if not isinstance(r, NotAboutMoney)})
     batch = read(session, reports)
@@ -82,6 +95,8 @@ def record_reports(
         for each in resolve_exceptions(session, code, [subject], because=because, now=now)
     ]
     closed += resolve_used_up(session, batch.used_up, now=now)
+    if decided is not None:
+        decided(outcomes)
     # Written out: `replace` takes three times as long, and there is one for each payment.
     postings = [
         Posting(p.name, p.debit, p.credit, p.amount_minor, ids[at], p.invoice_id, p.reverses)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from sqlmodel import Session
 
 from gateway.books import ledger
 from gateway.db import execute
 
+# What the worker still has to do, or to hear, before the books say all.
+_UNDONE: Final = """
+    SELECT 'deliveries to act on', count(*) FROM webhook_delivery WHERE state = 'waiting'
+    UNION ALL SELECT 'variants to look at', count(*) FROM webhook_variant
+        WHERE processed_at IS NULL
+    UNION ALL SELECT 'pages whose outcome is not known', count(*) FROM payment_attempt
+        WHERE state IN ('made', 'sent')
+    UNION ALL SELECT 'callbacks to send', count(*) FROM provider_callback WHERE state = 'waiting'
+    UNION ALL SELECT 'receipts to sign', count(*) FROM receipt_due
+    UNION ALL SELECT 'tasks to ring for', count(*) FROM outbox_message
+"""
 
-def undone(session: Session) -> int:
-    """Return how many deliveries are stored and not yet acted on."""
-    waiting: int = execute(
-        session,
-        "SELECT (SELECT count(*) FROM webhook_delivery WHERE state = 'waiting')"
-        " + (SELECT count(*) FROM webhook_variant WHERE processed_at IS NULL)",
-    ).scalar_one()
-    return waiting
+
+def undone(session: Session) -> dict[str, int]:
+    """Return how much is stored and not yet acted on, by what it is; nothing that is zero."""
+    return {str(what): int(count) for what, count in execute(session, _UNDONE) if count}
 
 
 def booked_amounts(session: Session) -> dict[tuple[str, str], int]:

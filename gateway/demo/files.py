@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.providers.sandbox import NAMES, STAND_INS
 from gateway.simulators.dealing import CHANNELS
+from gateway.simulators.pages import PAGES
+
+PLAYED = tuple(name for name in CHANNELS if name in NAMES)
+"""The providers of a sandbox's own file, all of which are played."""
 
 
 class Files:
@@ -20,7 +25,9 @@ class Files:
         self.notices = self.root / "notices.csv"
         self.records = self.root / "records.csv"
         self.institution = self.root / "journals" / "institution.jsonl"
-        self.payers = {name: self.root / "journals" / f"{name}.jsonl" for name in CHANNELS}
+        self.payers = {name: self.root / "journals" / f"{name}.jsonl" for name in PLAYED}
+        self.pages = {name: home / STAND_INS / f"{name}.jsonl" for name in PAGES if name in PLAYED}
+        """Of the stand-ins for providers' pages, which `wasl up` runs."""
 
 
 def last_line(log: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from gateway.demo.files import Files, last_line
+from gateway.demo.files import last_line
 from gateway.embedded.processes import Process, free_port
 from gateway.errors import Unavailable
 
@@ -24,13 +24,16 @@ UP_STOP_SECONDS_MAX: Final = 60
 
 
 class Up:
-    """`wasl up`, on one port for the whole demo, started again whenever it ends."""
+    """`wasl up`, on one port all the time, started again whenever it ends."""
 
-    def __init__(self, files: Files, environment: Mapping[str, str], *, continued: bool) -> None:
-        """Choose a port. A continued demo is patient with the remains of the one before it."""
+    def __init__(self, logs: Path, environment: Mapping[str, str], *, continued: bool) -> None:
+        """Choose a port. A continued demo is patient with the remains of the one before it.
+
+        What the environment holds when it is started, now or later, is what it gets.
+        """
         self.port = free_port()
         self._starts_max = UP_STARTS_MAX if continued else UP_FIRST_STARTS_MAX
-        self._log = files.logs / "up.log"
+        self._log = logs / "up.log"
         self._process = Process(
             "wasl up",
             [sys.executable, "-m", "gateway.cli", "up", "--port", str(self.port)],

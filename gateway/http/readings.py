@@ -98,6 +98,11 @@ _LINES: Final = """
     UNION ALL SELECT 'outbox',
         (SELECT count(*) FROM (SELECT FROM outbox_message LIMIT :most) AS capped),
         (SELECT created_at FROM outbox_message ORDER BY id LIMIT 1)
+    UNION ALL SELECT 'replay',
+        (SELECT count(*) FROM (SELECT FROM replayed_delivery
+            WHERE processed_at IS NULL LIMIT :most) AS capped),
+        (SELECT asked_at FROM webhook_replay WHERE id = (SELECT replay_id FROM replayed_delivery
+            WHERE processed_at IS NULL ORDER BY replay_id, delivery_pk LIMIT 1))
     UNION ALL SELECT 'receipt',
         (SELECT count(*) FROM (SELECT FROM receipt_due LIMIT :most) AS capped),
         (SELECT min(booked_at) FROM payment WHERE id = ANY(ARRAY(

@@ -1,7 +1,8 @@
-"""The card part of an invoice's page: where a payer stands with it, and the way to the card page.
+"""Paying from an invoice's page: where a payer stands with it, the way to a provider's page.
 
-No card is ever typed here. Whoever has the reference may begin and give up, as he may pay in any
-other way; there is no session that another site could use, and its forms are refused all the same.
+That is a card page, or the page of a wallet. No card is ever typed here. Whoever has the reference
+may begin and give up, as he may pay in any other way; there is no session that another site could
+use, and its forms are refused all the same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway import process
 from gateway.billing.presentment import Presentment
 from gateway.collection.attempts import (
     NOT_KNOWN,
+    UNDECIDED,
     Attempt,
     Begun,
     Step,
@@ -28,14 +30,17 @@ from gateway.collection.attempts import (
     give_up,
     latest_attempt,
     page_provider,
+    page_providers,
 )
 from gateway.db import snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused
-from gateway.models import AttemptState
+from gateway.models import AttemptState, Channel
 from gateway.pages import site
+from gateway.pages.forms import Body, read_form
 from gateway.pages.lookup import presented
 from gateway.pages.turnstile import Full, Turnstile
 from gateway.papers.notice import PAYABLE
+from gateway.providers.asking import origin_of
 from gateway.settings import settings
 
 REFRESHES_MAX: Final = 8
@@ -48,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 
 class CardState(StrEnum):
-    """Where a payer stands with the card page."""
+    """Where a payer stands with a provider's page."""
 
     NONE = "none"
     BEGUN = "begun"
@@ -61,16 +66,26 @@ class CardState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What an invoice's page shows of paying by card. There is one only where a provider can."""
+    """What an invoice's page shows of paying from here. There is one only where a provider can."""
 
     state: CardState
     attempt: Attempt | None
     refresh: str = ""
     """The `Refresh` header of a page that waits."""
 
+    @property
+    def way(self) -> str:
+        """The provider that the payer was sent to."""
+        return "" if self.attempt is None else self.attempt.provider
+
+    @property
+    def by_wallet(self) -> bool:
+        """Whether he was sent to the page of a wallet."""
+        return _is_wallet(self.way)
+
 
 def card_of(request: Request, found: Presentment) -> Card | None:
-    """Return where the payer of an invoice stands with the card page; None: there is none."""
+    """Return where the payer of an invoice stands with a provider's page; None: there are none."""
     if page_provider(process.providers()) is None:
         return None
     with snapshot() as session:
@@ -79,7 +94,8 @@ def card_of(request: Request, found: Presentment) -> Card | None:
     if attempt is None or attempt.state in {AttemptState.MADE, AttemptState.PAID}:
         return Card(CardState.NONE, attempt)
     if not attempt.is_open:
-        ended = said in {"back", "left", "stopped"} and attempt.closed_because != NOT_KNOWN
+        known = attempt.closed_because not in {NOT_KNOWN, UNDECIDED}
+        ended = said in {"back", "left", "stopped"} and known
         return Card(CardState.ENDED if ended else CardState.NONE, attempt)
     if said != "back":
         return Card(CardState.BEGUN, attempt)
@@ -89,21 +105,38 @@ def card_of(request: Request, found: Presentment) -> Card | None:
 
 
 def lead_out(answer: Response, card: Card | None) -> Response:
-    """Let the forms of a page lead to the provider's, and a page that waits load itself again."""
-    provider = page_provider(process.providers())
-    if card is None or provider is None:
+    """Let the forms of a page lead to providers', and a page that waits load itself again."""
+    if card is None:
         return answer
-    policy = answer.headers["Content-Security-Policy"]
+    origins = dict.fromkeys(p.pages_origin for p in page_providers(process.providers()))
     # Browsers hold a form to this wherever it is sent on to.
-    answer.headers["Content-Security-Policy"] = policy.replace(
-        "form-action 'self'", f"form-action 'self' {provider.pages_origin}"
-    )
+    _let_forms(answer, " ".join(["'self'", *origins]))
     if card.refresh:
         answer.headers["Refresh"] = card.refresh
     return answer
 
 
-def pay(request: Request, found: Presentment) -> Response:
+def _let_forms(answer: Response, where: str) -> None:
+    policy = answer.headers["Content-Security-Policy"]
+    answer.headers["Content-Security-Policy"] = policy.replace(
+        "form-action 'self'", f"form-action {where}"
+    )
+
+
+def pages_by_channel() -> dict[Channel, list[str]]:
+    """Return the providers that make pages, by what a payer pays by there."""
+    found: dict[Channel, list[str]] = {}
+    for provider in page_providers(process.providers()):
+        found.setdefault(provider.channel, []).append(provider.name)
+    return found
+
+
+def chosen_way(posted: Body) -> str:
+    """Return the provider that a form names; what it names otherwise is none of ours."""
+    return "" if posted.is_multipart else read_form(posted).fields.get("way", "")
+
+
+def pay(request: Request, found: Presentment, way: str = "") -> Response:
     """Send the payer to a page that asks for what is due, the same one if it is open already."""
 
     def due_minor(session: Session) -> int:
@@ -121,14 +154,15 @@ def pay(request: Request, found: Presentment) -> Response:
             language=site.address_of(request).language,
             link=settings().payer_link(found.reference),
             clock=process.business_clock(),
+            way=way,
         )
-        return _led(request, found.reference, begun)
+        return _led(request, found.reference, begun, way)
 
-    return _asked(request, found.reference, act)
+    return _asked(request, found.reference, act, way)
 
 
 def stop(request: Request, found: Presentment) -> Response:
-    """Close the card page at the provider, so that nothing can be taken by it any more."""
+    """Close the page at its provider, so that nothing can be taken by it any more."""
 
     if page_provider(process.providers()) is None:
         return site.missing(request)
@@ -138,23 +172,37 @@ def stop(request: Request, found: Presentment) -> Response:
         said = "stopped" if closed else "back"
         return site.redirect(request, f"/{found.reference}", card=said)
 
-    return _asked(request, found.reference, act)
+    with snapshot() as session:
+        attempt = latest_attempt(session, found.reference)
+    return _asked(request, found.reference, act, "" if attempt is None else attempt.provider)
 
 
-def _led(request: Request, reference: str, begun: Begun) -> Response:
+def _led(request: Request, reference: str, begun: Begun, way: str) -> Response:
     if begun.step is Step.TOO_OFTEN:
-        return _problem(request, reference, "card_often", 429)
+        return _problem(request, reference, "often", 429, way)
     if begun.step is Step.NOTHING_DUE:
         return site.redirect(request, f"/{reference}")
     if begun.step is Step.UNKNOWN:
         return site.redirect(request, f"/{reference}", card="back")
+    if begun.fields:
+        # A bank takes its payers by a form that only their own browser can post.
+        form = site.page(
+            request,
+            "lead.html",
+            at=site.address_of(request, f"/{reference}", ()),
+            reference=reference,
+            url=begun.url,
+            fields=begun.fields,
+        )
+        _let_forms(form, origin_of(begun.url))
+        return form
     made = site.answer(request, b"", "text/plain", 303)
     made.headers["Location"] = begun.url
     made.headers["Cache-Control"] = site.NEVER_KEPT
     return made
 
 
-def _asked(request: Request, reference: str, act: Callable[[], Response]) -> Response:
+def _asked(request: Request, reference: str, act: Callable[[], Response], way: str) -> Response:
     """Do what asks the provider, or say why it cannot be done now."""
     if not _is_ours(request):
         at = site.address_of(request, f"/{reference}", ())
@@ -166,22 +214,27 @@ def _asked(request: Request, reference: str, act: Callable[[], Response]) -> Res
         return site.wait_page(request, 10, "busy")
     except ProviderRefused as error:
         log.error("card_refused", reason=str(error))
-        return _problem(request, reference, "card_refused", 503)
+        return _problem(request, reference, "refused", 503, way)
     except ProviderAway as error:
         log.warning("card_away", reason=str(error))
-        return _problem(request, reference, "card_away", 503)
+        return _problem(request, reference, "away", 503, way)
 
 
-def _problem(request: Request, reference: str, what: str, status: int) -> Response:
+def _problem(request: Request, reference: str, what: str, status: int, way: str) -> Response:
     return site.page(
         request,
         "problem.html",
         status=status,
         at=site.address_of(request, f"/{reference}", ()),
         headers={"Retry-After": "60"},
-        what=what,
+        what=f"{'wallet' if _is_wallet(way) else 'card'}_{what}",
         reference=reference,
     )
+
+
+def _is_wallet(way: str) -> bool:
+    provider = page_provider(process.providers(), way)
+    return provider is not None and provider.channel is Channel.WALLET
 
 
 def _is_ours(request: Request) -> bool:

@@ -40,6 +40,9 @@ SYMBOL_BYTES_MAX: Final = 16 * 1024
 ECHO_CHARS_MAX: Final = 256
 """How much of what was typed is shown again."""
 
+_CAME: Final = frozenset({"back", "left"})
+"""What an address that a provider's page leads back to says of how the payer left it."""
+
 router = APIRouter()
 
 
@@ -182,7 +185,8 @@ def due(request: Request, reference: str) -> Response:
     at = site.address_of(request)
     link = settings().payer_link(found.reference)
     by_card = card.card_of(request, found) if payable else None
-    ways = ways_to_pay(institution().way, found.due_minor, card_page=by_card is not None)
+    pages = card.pages_by_channel() if by_card is not None else {}
+    ways = ways_to_pay(institution().way, found.due_minor, pages=pages)
     page = site.page(
         request,
         "due.html" if payable else "closed.html",
@@ -200,11 +204,28 @@ def due(request: Request, reference: str) -> Response:
     return card.lead_out(page, by_card)
 
 
+@router.post("/{reference}")
+def sent_back(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
+    """Lead a payer to the page to read whom a bank sends back by a form, as NestPay does.
+
+    What the form says is not believed: the bank tells us by itself.
+    """
+    found = canonical(request, reference, "")
+    if isinstance(found, Response):
+        return found
+    said = request.query_params.get("card", "")
+    if said in _CAME:
+        return site.redirect(request, f"/{found}", card=said)
+    return site.redirect(request, f"/{found}")
+
+
 @router.post("/{reference}/card")
-def pay_by_card(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
-    """Go to the card page for what is due."""
+def pay_by_page(request: Request, reference: str, posted: Posted) -> Response:
+    """Go to a provider's page for what is due: that of the way that was chosen."""
     found = _one_invoice(request, reference)
-    return found if isinstance(found, Response) else card.pay(request, found)
+    if isinstance(found, Response):
+        return found
+    return card.pay(request, found, card.chosen_way(posted))
 
 
 @router.post("/{reference}/card/stop")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.institution import Way
 from gateway.models import Channel
@@ -31,17 +32,23 @@ class ShownWay:
     """On top of the amount; 0 is free, None: ask before you pay."""
     fee_verified: bool
     ceiling: Ceiling | None
-    page: bool = False
-    """Whether it can be paid by at once, over a page that is opened from here."""
+    pages: tuple[str, ...] = ()
+    """By which providers' pages it can be paid at once, opened from here."""
 
 
-def ways_to_pay(ways: Iterable[Way], due_minor: int, *, card_page: bool = False) -> list[ShownWay]:
+_NO_PAGES: Final[Mapping[Channel, Sequence[str]]] = {}
+
+
+def ways_to_pay(
+    ways: Iterable[Way], due_minor: int, *, pages: Mapping[Channel, Sequence[str]] = _NO_PAGES
+) -> list[ShownWay]:
     """Return each way in its order, judged for an amount in centimes.
 
     Args:
         ways: As the institution lists them.
         due_minor: What is to be paid.
-        card_page: Whether a card can be paid by from here; then it is a way though not listed.
+        pages: The providers whose pages are opened from here, by what is paid by there; such a
+            channel is a way though not listed.
     """
     found = [
         ShownWay(
@@ -49,13 +56,17 @@ def ways_to_pay(ways: Iterable[Way], due_minor: int, *, card_page: bool = False)
             way.fee,
             way.verified,
             ceiling_for(way, due_minor),
-            page=card_page and way.channel is Channel.CARD,
+            pages=tuple(pages.get(way.channel, ())),
         )
         for way in ways
     ]
-    if card_page and not any(way.page for way in found):
-        found.insert(0, ShownWay(Channel.CARD, None, False, None, page=True))
-    return found
+    listed = {way.channel for way in found}
+    also = [
+        ShownWay(channel, None, False, None, tuple(names))
+        for channel, names in pages.items()
+        if channel not in listed
+    ]
+    return also + found
 
 
 def ceiling_for(way: Way, due_minor: int) -> Ceiling | None:

@@ -169,7 +169,7 @@ _EXPIRES_ON: Final = (
 )
 _UNPAID: Final = """
     FROM invoice JOIN contributor ON contributor.id = contributor_id
-    WHERE status IN ('open', 'part_paid') AND cancelled_at IS NULL
+    WHERE status IN ('open', 'part_paid') AND cancelled_at IS NULL AND erased_at IS NULL
         AND (CAST(:period AS text) IS NULL OR period = :period)
         AND (CAST(:category AS text) IS NULL OR invoice.category_code = :category)
         AND (CAST(:region AS text) IS NULL OR region = :region)

@@ -30,6 +30,8 @@ class Person:
     id: int
     """Of the file that stands."""
     files: Mapping[int, PersonFacts]
+    is_erased: bool = False
+    """Whether what names the person was taken out: what was billed stands as it is."""
 
 
 # All files of the people that these are of, by the indexes: of many people some are asked for.
@@ -73,7 +75,8 @@ def read_people(session: Session, contributor_ids: Iterable[int]) -> dict[int, P
             activities=tuple(did.get(row["id"], ())),
         )
         found.setdefault(row["standing"], {})[row["id"]] = facts
-    return {at: Person(at, by_id) for at, by_id in found.items()}
+    erased = {row["standing"] for row in rows if row["erased_at"] is not None}
+    return {at: Person(at, by_id, at in erased) for at, by_id in found.items()}
 
 
 def lock_people(session: Session, contributor_ids: Iterable[int]) -> None:
@@ -456,6 +459,8 @@ def _known(session: Session, contributor_id: int) -> Mapping[Any, Any]:
     known = row.mappings().one_or_none()
     if known is None:
         raise Unusable(f"There is no contributor {contributor_id}.")
+    if known["erased_at"] is not None:
+        raise Unusable("The data of this person were erased: nothing can be noted any more.")
     return known
 
 

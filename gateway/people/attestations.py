@@ -139,6 +139,8 @@ def attest(
     found = read_standing(session, contributor_id, tariff, on=today)
     if found is None:
         return None
+    if found.is_erased:
+        raise NotUpToDate("The person's data were erased: nobody is left to attest this to.")
     if reason := why_not(found):
         raise NotUpToDate(reason)
     settled = found.standing.settled

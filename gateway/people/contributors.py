@@ -134,6 +134,8 @@ def change(
     known = row.mappings().one_or_none()
     if known is None:
         return False
+    if known["erased_at"] is not None:
+        raise WrongPerson([Wrong("cnss_number", "the data of this person were erased")])
     person = read_person({**as_values(known), **values}, tariff, on=day_of(now))
     given = dict(zip(TABLE_COLUMNS, person, strict=True))
     try:

@@ -83,6 +83,8 @@ class PersonStanding:
     plan: StandingPlan | None
     unbilled: tuple[str, ...] = ()
     """Periods that are owed and past due, and were never billed: nothing can be said of them."""
+    is_erased: bool = False
+    """Whether what names the person was taken out."""
 
     @property
     def total_minor(self) -> int:
@@ -197,6 +199,7 @@ def read_standing(
         credit_minor=_credit(session, person),
         plan=_plan(session, files, ends, on),
         unbilled=_unbilled(session, person, tariff, on),
+        is_erased=person.is_erased,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from gateway.collection.reports import Report
 from gateway.errors import ProviderAway
+from gateway.models import Channel
 
 
 class PageFailed(ProviderAway):
@@ -81,6 +82,8 @@ class WantedPage:
     """Where the payer goes who leaves the page without paying."""
     expires_at: datetime
     """After this instant it takes no payment."""
+    notify_url: str = ""
+    """Where the provider's deliveries go, for one that is told so with each page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ class MadePage:
     token: str | None = None
     """By which an unsigned callback will show that it is about this page."""
     fields: tuple[tuple[str, str], ...] = ()
-    """What the payer's browser must post there; none: the address is all."""
+    """What the payer's browser must post there; none: the address is all. They are never stored:
+    equal wishes make equal fields, without any call over the network."""
 
 
 class PageState(StrEnum):
@@ -113,6 +117,9 @@ class Answer:
     state: PageState
     reports: tuple[Report, ...]
     """All that follows for the books, in order."""
+    tells: bool = True
+    """Whether a change of an open page is told of until we have taken it in: then there is no need
+    to ask before the page has run out."""
 
 
 @runtime_checkable
@@ -125,6 +132,11 @@ class PageProvider(Provider, Protocol):
     @property
     def pages_origin(self) -> str:
         """Where its pages are, as `https://host`: a page of ours may lead a form there."""
+        ...
+
+    @property
+    def channel(self) -> Channel:
+        """What a payer pays by on its pages."""
         ...
 
     def make_page(self, wanted: WantedPage) -> MadePage:
@@ -153,4 +165,14 @@ class PageProvider(Provider, Protocol):
             ProviderAway: Not known to be closed; try again.
             ProviderRefused: It knows no such page.
         """
+        ...
+
+
+@runtime_checkable
+class AskedSoOften(Protocol):
+    """A provider whose settings say how often we may ask it."""
+
+    @property
+    def asks_per_minute(self) -> int:
+        """How many questions at most, a minute."""
         ...

@@ -63,6 +63,9 @@ class ShowBills:
     cnss_number: str = ""
     limit: int = 50
     offset: int = 0
+    since: datetime | None = None
+    """Of a person's bills, those issued at this instant or later."""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,9 @@ class ShowPayments:
     reference_given: str
     limit: int = 50
     offset: int = 0
+    since: datetime | None = None
+    """Those that we heard of at this instant or later."""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class TakePayment:
     already is quarantined instead."""
     callback_url: str | None = None
     """Where the sender, who does not wait then, wants the outcome put."""
+    path: str | None = None
+    """What of the call's path is kept, where the path itself may name a person; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,10 @@ class Taken:
 class Recalled:
     reply: Reply | None
     """As it was given; None if we gave none."""
+    later: bytes | None = None
+    """What we owed afterwards, sent or not, to a sender who did not wait for the outcome."""
+    path: str = ""
+    """Of the call that was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +245,12 @@ class AnsweringProvider(Provider, Protocol):
         ...
 
     def say_again(self, first: Reply, *, same: bool) -> Reply:
-        """Return what a sender is told who sends a delivery again; `same`: byte for byte."""
+        """Return what a sender is told who sends a delivery again.
+
+        Args:
+            first: What was answered to the first.
+            same: Whether it is the first byte for byte, or `parse` reads the same money in both.
+        """
         ...
 
     def say_trouble(self) -> Reply:

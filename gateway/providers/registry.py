@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import importlib
 import os
 import re
-import secrets
 import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,8 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.errors import Unusable
-from gateway.providers import Provider
-from gateway.providers.standard_webhooks import SANDBOX_MARK
+from gateway.providers import Provider, sandbox
 from gateway.secretfiles import read_or_make
 from gateway.settings import Settings, in_plain_words
 
@@ -24,6 +21,9 @@ Providers = Mapping[str, Provider]
 KINDS: Final[Mapping[str, str]] = {
     "standard-webhooks": "gateway.providers.standard_webhooks",
     "stripe": "gateway.providers.stripe_pages",
+    "status-query": "gateway.providers.status_query",
+    "cmi": "gateway.providers.cmi",
+    "gsma": "gateway.providers.gsma",
 }
 """The module of each kind: its `make(name, values, live=…)` returns a provider of these settings,
 and raises pydantic's ValidationError or Unusable for what it cannot use. It is imported when a
@@ -34,8 +34,7 @@ _FROM_ENVIRONMENT: Final = ("secrets", "api_key", "api_keys", "store_key")
 
 _LISTS: Final = ("secrets", "api_keys")
 
-# One for each way to pay, so that a first trial has all of them.
-SANDBOX_PROVIDERS: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
+SANDBOX_PROVIDERS: Final = sandbox.NAMES
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
 
@@ -50,7 +49,7 @@ def load_providers(settings: Settings) -> Providers:
     if settings.providers is None and settings.mode == "production":
         raise Unusable("Production has no providers of its own: set WASL_PROVIDERS to their file.")
     if settings.providers is None:
-        text = read_or_make(path, _sandbox_file).decode()
+        text = read_or_make(path, sandbox.sandbox_file).decode()
     else:
         try:
             text = path.read_text("utf-8")
@@ -156,17 +155,3 @@ def _make(name: str, kind: object, values: dict[str, Any], where: str, *, live: 
 
 def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _sandbox_file() -> bytes:
-    lines = ["# Made for this sandbox. The secrets are its own: never use them elsewhere.", ""]
-    for name in SANDBOX_PROVIDERS:
-        secret = base64.b64encode(SANDBOX_MARK + secrets.token_bytes(32)).decode()
-        lines += [
-            "[[provider]]",
-            f'name = "{name}"',
-            'kind = "standard-webhooks"',
-            f'secrets = ["whsec_{secret}"]',
-            "",
-        ]
-    return "\n".join(lines).encode()

@@ -30,6 +30,7 @@ from gateway.collection.reports import (
 from gateway.errors import BadSignature, Unusable
 from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
 from gateway.money import AMOUNT_MINOR_MAX, CURRENCY
+from gateway.providers.asking import is_trusted_address
 from gateway.wirejson import Number, UnreadableJson, read_json
 
 WINDOW: Final = timedelta(seconds=300)
@@ -552,16 +553,3 @@ def stated(value: object, received_at: datetime) -> datetime:
     if instant is None or instant > received_at + WINDOW:
         return received_at
     return instant
-
-
-def is_trusted_address(address: str) -> bool:
-    """Say whether an address is https, or http on this machine itself."""
-    try:
-        parts = urlsplit(address)
-        port = parts.port
-    except ValueError:
-        return False
-    if port == 0 or not parts.hostname or "@" in parts.netloc or not address.isascii():
-        return False
-    here = parts.hostname in {"127.0.0.1", "::1", "localhost"}
-    return parts.scheme == "https" or (parts.scheme == "http" and here)

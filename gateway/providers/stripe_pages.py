@@ -20,15 +20,16 @@ import stripe
 
 from gateway.collection.reports import AttemptLapsed, NotAboutMoney, Report
 from gateway.errors import ProviderAway, ProviderRefused
+from gateway.models import Channel
 from gateway.money import CURRENCY
 from gateway.providers import Answer, MadePage, PageFailed, PageState, WantedPage
+from gateway.providers.asking import is_trusted_address
 from gateway.providers.stripe import (
     API_BASE,
     PAGES_ORIGIN,
     Stripe,
     StripeSettings,
     Told,
-    is_trusted_address,
     stated,
     text,
 )
@@ -96,6 +97,11 @@ class StripePages(Stripe):
     def pages_origin(self) -> str:
         """Where its pages are."""
         return self._origin
+
+    @property
+    def channel(self) -> Channel:
+        """What a payer pays by there."""
+        return Channel.CARD
 
     def make_page(self, wanted: WantedPage) -> MadePage:
         """Make a Checkout page for one payment, or find the one made before (see PageProvider)."""

@@ -22,8 +22,15 @@ CHANNELS: Final[Mapping[str, str]] = {
     "wallet": "wallet",
     "card": "card",
     "bank": "transfer",
+    "cmi": "card",
+    "mobile-money": "wallet",
+    "wallet-query": "wallet",
+    "stripe": "card",
 }
 """The providers that are played, and the channel of each."""
+
+SIGNED: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
+"""Those that tell by webhooks signed as Standard Webhooks says (gateway.simulators.payers)."""
 
 _PROVIDER_SHARES: Final[Mapping[str, int]] = {
     "cashplus": 40,
@@ -31,6 +38,23 @@ _PROVIDER_SHARES: Final[Mapping[str, int]] = {
     "wallet": 16,
     "card": 12,
     "bank": 12,
+}
+
+# What a month's plain payers by wallet and by card use instead, in equal parts.
+_INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
+    "wallet": ("wallet", "mobile-money", "wallet-query"),
+    "card": ("card", "cmi"),
+}
+
+_PLAIN_SHARES: Final[Mapping[str, int]] = {
+    "cashplus": 30,
+    "kiosk": 14,
+    "wallet": 12,
+    "bank": 12,
+    "cmi": 12,
+    "mobile-money": 12,
+    "wallet-query": 4,
+    "stripe": 4,
 }
 
 
@@ -96,7 +120,7 @@ _SHARES: Final[Mapping[Behaviour, int]] = {
     Behaviour.UNSIGNED: 2,
 }
 assert sum(_SHARES.values()) == 1000
-assert sum(_PROVIDER_SHARES.values()) == 100
+assert sum(_PROVIDER_SHARES.values()) == sum(_PLAIN_SHARES.values()) == 100
 
 SHOWN_ONCE: Final[tuple[Behaviour, ...]] = tuple(_SHARES)
 """The behaviours of the first ranks: the smallest demo that has so many notices shows them all."""
@@ -141,8 +165,28 @@ def deal(notices: Iterable[Notice], *, seed: int) -> list[Case]:
     for rank, (digest, notice) in enumerate(ranked):
         behaviour = SHOWN_ONCE[rank] if rank < len(SHOWN_ONCE) else _behaviour(digest)
         provider = _share(_PROVIDER_SHARES, int.from_bytes(digest[8:12], "big") % 100)
+        if behaviour is Behaviour.PLAIN and provider in _INSTEAD:
+            some = _INSTEAD[provider]
+            provider = some[int.from_bytes(digest[20:24], "big") % len(some)]
         cases.append(Case(notice, provider, behaviour, digest))
     return cases
+
+
+def deal_plainly(notices: Iterable[Notice], *, seed: int) -> list[Case]:
+    """Have every notice paid once and in full, by all providers in fixed shares, ranked by hash.
+
+    What goes wrong is then the faults' affair alone (gateway.simulators.faults).
+    """
+    ranked = sorted(((_digest(n, seed), n) for n in notices), key=lambda pair: pair[0])
+    return [
+        Case(
+            notice,
+            _share(_PLAIN_SHARES, int.from_bytes(digest[8:12], "big") % 100),
+            Behaviour.PLAIN,
+            digest,
+        )
+        for digest, notice in ranked
+    ]
 
 
 def _digest(notice: Notice, seed: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from gateway.simulators.clock import INSTITUTION_ZONE
 from gateway.simulators.dealing import Behaviour, Case
+from gateway.simulators.faults import Fate
 from gateway.simulators.journal import Line
 from gateway.simulators.notices import dirhams
 
@@ -43,6 +44,7 @@ class Step:
     key: str
     """`case.number`: its name in the journal."""
     behaviour: str
+    """The case's, or what of its fate goes wrong with it (`double+reorder`)."""
     delivery_id: str
     body: bytes
     reference: str
@@ -95,13 +97,20 @@ class Step:
         )
 
 
-def plan(case: Case, *, planned_at: datetime) -> list[Step]:
+NOTHING_WRONG: Final = Fate()
+
+
+def plan(case: Case, *, planned_at: datetime, fate: Fate = NOTHING_WRONG) -> list[Step]:
     """Return the deliveries of a case in the order they must be sent and answered.
 
-    The same case and instant give the same bytes. `planned_at` is the business clock's.
+    The same case, instant and fate give the same bytes. `planned_at` is the business clock's. Only
+    what would be paid plainly has a fate; the other behaviours are stories of their own.
     """
     told = _Telling(case, planned_at)
-    _STORIES[case.behaviour](told)
+    if case.behaviour is Behaviour.PLAIN and fate != NOTHING_WRONG:
+        _fated(told, fate)
+    else:
+        _STORIES[case.behaviour](told)
     return told.steps
 
 
@@ -114,6 +123,7 @@ class _Telling:
         self.planned_at = planned_at.replace(microsecond=0)
         self.paid_at = self.planned_at - timedelta(minutes=3 + case.pick("minutes", 300))
         self.reference = case.notice.reference
+        self.behaviour: str = case.behaviour
         self.steps: list[Step] = []
 
     def payment(self, number: int) -> str:
@@ -171,7 +181,7 @@ class _Telling:
         self.steps.append(
             Step(
                 key=f"{self.case.id}.{len(self.steps)}",
-                behaviour=self.case.behaviour,
+                behaviour=self.behaviour,
                 delivery_id=f"msg_{self.case.name(f'delivery {delivery}')}",
                 body=body.encode() if isinstance(body, str) else body,
                 reference=self.reference,
@@ -305,6 +315,27 @@ def _attacked(told: _Telling) -> None:
     body = told.event(dirhams(told.due))
     told.send(body, attack=Attack(told.case.behaviour), refused=True)
     told.send(body, booked=told.due)
+
+
+def _fated(told: _Telling, fate: Fate) -> None:
+    told.behaviour = "+".join(fate.struck)
+    told.paid_at -= timedelta(days=fate.late)
+    if fate.wrong_currency:
+        _euro(told)
+        return
+    body = told.event(dirhams(told.due), at=30)
+    if fate.tamper:
+        told.send(body, attack=Attack.TAMPERED, refused=True)
+    told.send(body, booked=told.due)
+    if fate.reorder:
+        # It was announced before it was made, and the announcement comes last.
+        announced = told.event(dirhams(told.due), kind="payment.pending")
+        told.send(announced, delivery=1, booked=told.due)
+    if fate.wrong_amount:
+        other = told.event(dirhams(told.due + 1000), at=30)
+        told.send(other, booked=told.due, planted="conflicting_delivery")
+    if fate.double:
+        told.send(body, booked=told.due)
 
 
 _STORIES: Final[Mapping[Behaviour, Callable[[_Telling], None]]] = {

@@ -24,7 +24,8 @@ from gateway.simulators.clock import day_of
 from gateway.simulators.dealing import Behaviour, Case, deal
 from gateway.simulators.journal import Line, read_journal, replace_file
 from gateway.simulators.notices import Notice, dirhams, read_notices
-from gateway.simulators.tally import PaymentTold, payments_told
+from gateway.simulators.pages import PAGES
+from gateway.simulators.tally import PaymentTold, payments_at_page, payments_told
 
 COLUMNS: Final = (
     "record_id",
@@ -245,6 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--notices", required=True, type=Path)
     parser.add_argument("--contributors", required=True, type=Path)
     parser.add_argument("--journals", required=True, type=Path, nargs="+")
+    for page in PAGES:
+        parser.add_argument(f"--{page}-page", type=Path, help="the journal of that provider's page")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--journal", required=True, type=Path)
@@ -257,6 +260,9 @@ def main(arguments: list[str] | None = None) -> int:
             for path in options.journals
             for payment in payments_told(read_journal(path)).values()
         ]
+        for page in PAGES:
+            if path := getattr(options, f"{page.replace('-', '_')}_page"):
+                told += payments_at_page(page, read_journal(path)).values()
         books = keep_books(notices, told, seed=options.seed)
         content = as_csv(books, people)
     except (OSError, KeyError, ValueError) as error:

@@ -352,6 +352,8 @@ class Courier:
         self._clock = clock
         self._chance = random.Random(seed)
         self.faults = Faults()
+        self.taken: Callable[[Params, bytes], None] = lambda _event, _body: None
+        """Told of each delivery that was answered by 2xx."""
 
     def deliver_to(self, webhook: str) -> None:
         """Deliver to this address from now on."""
@@ -373,6 +375,7 @@ class Courier:
         body = json.dumps(event, indent=2).encode()
         for tried in range(DELIVERY_TRIES_MAX):
             if self._post(body):
+                self.taken(event, body)
                 return
             time.sleep(0.2 * 2**tried)
 
@@ -681,7 +684,13 @@ def main() -> None:
                 journal.append({"line": "event", "event": event}, durable=True)
                 deliver(event)
 
+            def taken(event: Params, body: bytes) -> None:
+                sha256 = hashlib.sha256(body).hexdigest()
+                line = {"line": "answer", "event": event["id"], "body_sha256": sha256}
+                journal.append(line, durable=False)
+
             server.world.tell = written
+            server.courier.taken = taken
         sys.stdout.write(f"A stand-in for Stripe is at {server.world.address}\n")
         sys.stdout.flush()
         server.serve_forever()

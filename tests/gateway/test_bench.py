@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from gateway.bench.issue import SEALED, bench_issue
+from gateway.bench.load import STORED, NotTaken, shoot
 from gateway.bench.measure import interleaved, per_second
 from gateway.bench.pages import bench_pages
+from gateway.bench.webhooks import PGBENCH_SCRIPT, bench_webhooks
 
 
 def test_ours_and_the_limit_take_turns_and_their_medians_are_compared() -> None:
@@ -63,3 +67,56 @@ def test_invoices_are_issued_and_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert measured.limit > 0
     assert 10 < memory.ours < memory.limit == 150
     assert told == [(1, 2), (2, 2)]
+
+
+def test_deliveries_are_taken_in_proved_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    rate, p99, few_p99, server, store, sender = bench_webhooks(
+        rounds=1, seconds=0.3, progress=lambda _done, _of: None
+    )
+    assert rate.unit == "deliveries/s"
+    assert (p99.limit, few_p99.limit, sender.limit) == (50, 10, 100)
+    for each in (rate, p99, few_p99, server, store, sender):
+        assert each.ours > 0
+        assert each.limit > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(202, STORED), (503, STORED), (202, b'{"detail":"Later."}!')]
+)
+def test_the_load_counts_only_what_is_stored(status: int, body: bytes) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            if (status, body) == (202, STORED):
+                shot = shoot(
+                    server.server_port, b"k" * 32, first=1, most=20, connections=3, seconds=30
+                )
+                assert shot.answered == 20
+                assert 0 < shot.p50_ms <= shot.p99_ms
+            else:
+                with pytest.raises(NotTaken, match="answered"):
+                    shoot(server.server_port, b"", first=1, most=1, connections=1, seconds=30)
+        finally:
+            server.shutdown()
+
+
+def test_the_limit_by_hand_is_the_limit_that_is_measured() -> None:
+    frozen = (Path(__file__).parents[1] / "golden" / "pgbench-delivery.sql").read_text("utf-8")
+    assert frozen.endswith(PGBENCH_SCRIPT)
+    assert frozen.removesuffix(PGBENCH_SCRIPT).count("pgbench -n -M prepared -c 32 -j 2") == 1

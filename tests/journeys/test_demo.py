@@ -15,8 +15,13 @@ from typing import Any
 
 import pytest
 
-CONTRIBUTORS = 60
-SEED = 5
+from gateway.simulators.journal import read_journal
+from gateway.simulators.pages import page_tally
+from gateway.simulators.tally import tally
+
+CONTRIBUTORS = 50
+SEED = 31
+"""Among so few, a seed with which every kind of provider has payers."""
 CLOCK = "2026-11-18T11:06:40Z"
 WAIT_SECONDS_MAX = 240
 
@@ -114,9 +119,15 @@ def test_every_centime_is_accounted_for(undisturbed: tuple[Path, dict[str, Any]]
     assert float(answer["collected"]) > 0
 
 
-def test_the_same_demo_again_changes_nothing(undisturbed: tuple[Path, dict[str, Any]]) -> None:
-    home, answer = undisturbed
-    assert without_seconds(result(run(home))) == without_seconds(answer)
+def test_it_collects_through_pages_and_calls_too(
+    undisturbed: tuple[Path, dict[str, Any]],
+) -> None:
+    home, _ = undisturbed
+    operator = tally([home / "demo" / "journals" / "mobile-money.jsonl"])
+    assert [minor > 0 for minor in operator.expected.values()] == [True]
+    for provider in ("cmi", "wallet-query"):
+        lines = read_journal(home / "stand-ins" / f"{provider}.jsonl")
+        assert any(paid.minor for paid in page_tally(provider, lines).paid), provider
 
 
 def test_another_demo_in_the_same_home_is_refused(
@@ -149,24 +160,7 @@ def test_errors_cannot_cancel_in_what_is_unaccounted() -> None:
     assert unaccounted(told, {**told.expected, ("card", "9"): 5}) == 5
 
 
-def test_a_demo_killed_again_and_again_ends_the_same(
-    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    home = tmp_path / "home"
-    moments: list[Callable[[], bool]] = [
-        (home / "demo" / "contributors.csv").exists,
-        lambda: answers(home) > 15,
-        (home / "demo" / "records.csv").exists,
-    ]
-    for moment in moments:
-        with running(home) as child:
-            wait_for(moment, child)
-            assert child.poll() is None, "it ended before it could be killed"
-            child.send_signal(signal.SIGKILL)
-    assert without_seconds(result(run(home))) == without_seconds(undisturbed[1])
-
-
-def test_each_process_killed_once_changes_nothing(
+def test_whatever_is_killed_and_however_often_it_ends_the_same(
     undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
@@ -178,14 +172,18 @@ def test_each_process_killed_once_changes_nothing(
             return {}
         return said
 
+    # The whole demo as it begins, each of its product's processes, and it once more near the end.
+    with running(home) as child:
+        wait_for((home / "demo" / "contributors.csv").exists, child)
+        assert child.poll() is None, "it ended before it could be killed"
     with running(home) as child:
         wait_for(lambda: answers(home) > 5, child)
         killed = set()
         for name, pid in pids().items():
             killed.add(name)
             os.kill(pid, signal.SIGKILL)
-            time.sleep(0.5)
-        assert len(killed) >= 4
-        said, _ = child.communicate(timeout=600)
-        assert child.returncode == 0
-    assert without_seconds(json.loads(said)) == without_seconds(undisturbed[1])
+            time.sleep(0.3)
+        assert killed >= {"postgres", "valkey", "web", "worker", "card-page", "wallet-page"}
+        wait_for((home / "demo" / "records.csv").exists, child)
+        assert child.poll() is None, "it ended before it could be killed"
+    assert without_seconds(result(run(home))) == without_seconds(undisturbed[1])

@@ -27,7 +27,7 @@ _MASKED = {
         ("body",),
     ),
     "webhook_variant": (
-        ("provider", "delivery_id", "body_sha256", "readable", "received_at"),
+        ("provider", "delivery_id", "body_sha256", "readable", "received_at", "path"),
         ("body",),
     ),
     "institution_record": (
@@ -251,6 +251,7 @@ def _columns() -> None:
     op.add_column(
         "webhook_delivery", sa.Column("masked_at", sa.DateTime(timezone=True), nullable=True)
     )
+    op.add_column("webhook_variant", sa.Column("path", sa.String(), nullable=True))
     op.add_column(
         "webhook_variant", sa.Column("masked_at", sa.DateTime(timezone=True), nullable=True)
     )
@@ -296,6 +297,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("contributor_cnss_number_check"), "contributor")
     op.drop_constraint(op.f("institution_record_erased_check"), "institution_record")
     for table, column in (
+        ("webhook_variant", "path"),
         ("webhook_variant", "masked_at"),
         ("webhook_delivery", "masked_at"),
         ("webhook_delivery", "path"),

@@ -15,7 +15,6 @@ import stripe
 from gateway import process
 from gateway.billing.presentment import present
 from gateway.collection.attempts import (
-    ASKING,
     ATTEMPTS_MAX,
     FAILED,
     NOT_KNOWN,
@@ -24,13 +23,13 @@ from gateway.collection.attempts import (
     Attempt,
     Begun,
     Step,
-    ask_due,
     begin,
     came_back,
     give_up,
     latest_attempt,
     page_provider,
 )
+from gateway.collection.inquiries import ASKING, ask_due
 from gateway.db import alone, execute, snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
+from typing import Final
 
 import pytest
 import redis
@@ -16,16 +18,24 @@ from gateway.pages import clients, site, throttle
 from gateway.pages.routes import router
 from gateway.services import Services
 from gateway.settings import settings
-from tests.factories import NOON
+from tests.factories import NOON, SECRET
+
+_SECRETS: Final = f'secrets = ["{SECRET}"]\n'
 
 
 @pytest.fixture
-def app(database: str, services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
+def app(
+    database: str, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FastAPI]:
     """The pages as the web process puts them together."""
     counting = services.redis_url.rsplit("/", 1)[0] + "/7"
     with redis.Redis.from_url(counting) as counters:
         counters.flushdb()
     monkeypatch.setenv("WASL_REDIS_URL", counting)
+    # Nobody whose pages to pay on are opened from ours: that is what some tests are about.
+    providers = tmp_path / "no-pages.toml"
+    providers.write_text(f'[[provider]]\nname="cashplus"\nkind="standard-webhooks"\n{_SECRETS}')
+    monkeypatch.setenv("WASL_PROVIDERS", str(providers))
     set_clock(monkeypatch, NOON)
     forget()
     made = FastAPI()

@@ -1,0 +1,81 @@
+"""Which program plays the payers of which kind of provider, and what it must be told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.demo.crowd import Part
+from gateway.simulators.dealing import CHANNELS
+
+_SIGNING_VARIABLE: Final = "WASL_DEMO_SECRET"
+
+Entry = Mapping[str, Any]
+"""Of the providers file."""
+
+_Own = Callable[[Entry, str], list[str]]
+
+
+def part_of(
+    entry: Entry,
+    *,
+    base_url: str,
+    words: Sequence[str],
+    journal: Path,
+    log: Path,
+    environment: Mapping[str, str],
+    secret: str | None = None,
+) -> Part:
+    """Return the program that plays the payers of a provider.
+
+    Args:
+        entry: The provider's, in the providers file.
+        base_url: Where the product is.
+        words: What all programs are told: notices, seed, shares of what goes wrong.
+        journal: The program's.
+        log: Where it leaves its words.
+        environment: Of the program; its secret is added.
+        secret: What it signs by, where the file does not hold it.
+    """
+    name = entry["name"]
+    program, own, secret_of = _PROGRAMS[entry["kind"]]
+    argv = [
+        *(sys.executable, "-m", f"gateway.simulators.{program}"),
+        *("--provider", name, "--channel", CHANNELS[name], "--journal", str(journal)),
+        *own(entry, base_url),
+        *words,
+    ]
+    found = secret if secret is not None else secret_of(entry)
+    return Part(name, argv, {**environment, _SIGNING_VARIABLE: found}, journal, log)
+
+
+def _signed(entry: Entry, base_url: str) -> list[str]:
+    return ["--secret-env", _SIGNING_VARIABLE, "--url", f"{base_url}/webhooks/{entry['name']}"]
+
+
+def _mobile_money(entry: Entry, base_url: str) -> list[str]:
+    return ["--key-env", _SIGNING_VARIABLE, "--url", f"{base_url}/gsma/{entry['name']}"]
+
+
+def _card_page(entry: Entry, base_url: str) -> list[str]:
+    return ["--product", base_url, "--control", f"{entry['api_base']}/_control/pay"]
+
+
+def _page(_entry: Entry, base_url: str) -> list[str]:
+    return ["--product", base_url]
+
+
+def _no_secret(_entry: Entry) -> str:
+    return ""
+
+
+_PROGRAMS: Final[Mapping[str, tuple[str, _Own, Callable[[Entry], str]]]] = {
+    "standard-webhooks": ("payers", _signed, lambda entry: str(entry["secrets"][0])),
+    "gsma": ("mobilemoney", _mobile_money, lambda entry: str(entry["api_keys"][0])),
+    "cmi": ("browsing", _card_page, _no_secret),
+    "status-query": ("browsing", _page, _no_secret),
+    "stripe": ("browsing", _page, _no_secret),
+}
+"""Of each kind: the program, what it is told besides what all are, and the secret it needs."""

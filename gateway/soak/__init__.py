@@ -1,0 +1,1 @@
+"""`wasl soak`: thousands of payments while things go wrong and programs are killed, then judged."""

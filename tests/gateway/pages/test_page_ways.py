@@ -1,0 +1,168 @@
+"""Choosing between pages to pay on: cards at two banks, a wallet; each as its provider wants it."""
+
+from __future__ import annotations
+
+import html
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from gateway import process
+from gateway.collection.attempts import page_providers
+from gateway.collection.inquiries import ask_due
+from gateway.db import execute, transaction
+from gateway.settings import settings
+from gateway.simulators.walletquery import Operator, Server
+from tests.factories import NOON, balances, rows_of
+from tests.gateway.pages import states
+from tests.gateway.pages.conftest import a_client
+from tests.gateway.pages.states import text_of
+
+BANK: Final = "http://127.0.0.1:8425"
+
+
+@pytest.fixture
+def operator() -> Iterator[Server]:
+    server = Server(0, "a-key", Operator(clock=lambda: NOON))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def payer(
+    app: FastAPI, operator: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TestClient:
+    """A browser at an installation with two card pages and a wallet's."""
+    cmi = 'kind = "cmi"\nclient_id = "600000000"\nstore_key = "{}"\napi_base = "{}"\n'
+    path = tmp_path / "providers.toml"
+    path.write_text(
+        f'[[provider]]\nname = "cmi"\n{cmi.format("TESTkey0123456789", BANK)}'
+        f'[[provider]]\nname = "other"\n{cmi.format("TESTkey9876543210", BANK)}'
+        '[[provider]]\nname = "orange"\nkind = "status-query"\napi_key = "a-key"\n'
+        f'request_url = "{operator.address}/webpayment"\n'
+        f'status_url = "{operator.address}/transactionstatus"\n'
+    )
+    monkeypatch.setenv("WASL_PROVIDERS", str(path))
+    settings.cache_clear()
+    process.providers.cache_clear()
+    return a_client(app)
+
+
+def press(client: TestClient, reference: str, way: str = "", deed: str = "") -> Any:
+    return client.post(f"/{reference}/card{deed}", data={"way": way})
+
+
+def hidden(text: str) -> list[tuple[str, str]]:
+    found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', text)
+    return [(name, html.unescape(value)) for name, value in found]
+
+
+def ask() -> int:
+    with transaction() as session:
+        execute(session, "UPDATE payment_attempt SET ask_at = '-infinity' WHERE ask_at > now()")
+    return ask_due(process.providers(), key=process.signing_key(), clock=lambda: NOON, asks_max=5)
+
+
+def test_each_way_has_a_button_of_its_own(payer: TestClient, operator: Server) -> None:
+    reference = states.an_invoice()
+    for language, card, wallet in (
+        ("fr", "Payer 163,52 DH par carte", "Payer 163,52 DH par portefeuille"),
+        ("ar", "أداء 163,52 درهم بالبطاقة", "أداء 163,52 درهم بالمحفظة"),
+    ):
+        shown = payer.get(f"/{reference}?lang={language}")
+        said = text_of(shown).replace("\u00a0", " ")
+        assert [name for _, name in hidden(shown.text)] == ["cmi", "other", "orange"]
+        for label in (f"{card}: cmi", f"{card}: other", wallet):
+            assert label in said.replace(" :", ":")
+    origins = f"form-action 'self' {BANK} {operator.address};"
+    assert origins in shown.headers["content-security-policy"]
+
+
+def test_a_bank_is_entered_by_a_form_that_leads_there_and_nowhere_else(
+    payer: TestClient, database: str
+) -> None:
+    reference = states.an_invoice()
+    shown = press(payer, reference, "other")
+    assert shown.status_code == 200
+    assert re.findall(r'<form[^>]* action="([^"]+)"', shown.text) == [f"{BANK}/fim/est3Dgate"]
+    policy = shown.headers["content-security-policy"]
+    assert f"form-action {BANK};" in policy
+    assert "script-src" not in policy
+    assert shown.headers["cache-control"] == "private, no-store"
+    assert "Continuer vers la page de la banque" in text_of(shown)
+    fields = hidden(shown.text)
+    assert dict(fields)["amount"] == "163.52"
+    assert dict(fields)["callbackUrl"].endswith("/webhooks/other")
+    # The same form again, made anew: nothing of it is kept.
+    assert hidden(press(payer, reference, "other").text) == fields
+    kept = rows_of(database, "SELECT page_url, session_id FROM payment_attempt")
+    assert kept == [(None, dict(fields)["oid"])]
+    begun = payer.get(f"/{reference}")
+    assert hidden(begun.text) == [("way", "other")], "the page that was begun is gone on with"
+    assert not any(part in shown.text for part in states.SECRETS)
+
+
+def test_a_wallet_is_entered_by_its_address_and_pays(payer: TestClient, operator: Server) -> None:
+    reference = states.an_invoice()
+    sent = press(payer, reference, "orange")
+    order = operator.operator.find(reference)
+    assert sent.status_code == 303
+    assert sent.headers["location"] == f"{operator.address}/pay/{order.pay_token}"
+    for language, begun, unknown in (
+        ("fr", "Un paiement par portefeuille est commencé", "ne payez pas une deuxième fois"),
+        ("ar", "بدأ أداء بالمحفظة", "لا تؤدوا مرة أخرى"),
+    ):
+        assert begun in text_of(payer.get(f"/{reference}?lang={language}"))
+        waiting = payer.get(f"/{reference}?lang={language}&card=back")
+        assert unknown in text_of(waiting)
+        assert "page de paiement par carte" not in text_of(waiting)
+    # Nobody but the payer can close it: until then another page would be a second payment.
+    assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=back")
+    assert press(payer, reference, "cmi").headers["location"].endswith("?card=back")
+    operator.operator.settle(order, paid=True)
+    assert ask() == 1
+    assert "Cette cotisation est payée" in text_of(payer.get(f"/{reference}?card=back"))
+    assert balances() == {"clearing:orange": 16352, "payable:institution": -16352}
+
+
+def test_who_refuses_in_the_wallet_may_take_another_way(
+    payer: TestClient, operator: Server
+) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    operator.operator.settle(operator.operator.find(reference), paid=False)
+    assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=stopped")
+    for language, ended in (
+        ("fr", "Le paiement par portefeuille est fermé"),
+        ("ar", "أغلق الأداء"),
+    ):
+        assert ended in text_of(payer.get(f"/{reference}?card=stopped&lang={language}"))
+    assert press(payer, reference, "cmi").status_code == 200
+
+
+def test_a_way_that_is_none_leads_to_the_first(payer: TestClient) -> None:
+    assert [each.name for each in page_providers(process.providers())] == ["cmi", "other", "orange"]
+    for way in ("", "nobody", "x" * 1_000, "\x00"):
+        shown = press(payer, states.an_invoice(), way)
+        assert dict(hidden(shown.text))["callbackUrl"].endswith("/webhooks/cmi")
+
+
+def test_a_wallet_that_is_away_is_said(payer: TestClient, operator: Server) -> None:
+    operator.api_key = "another"
+    for language, words in (
+        ("fr", "La page du portefeuille ne répond pas"),
+        ("ar", "صفحة المحفظة لا تستجيب"),
+    ):
+        answer = payer.post(f"/{states.an_invoice()}/card?lang={language}", data={"way": "orange"})
+        assert answer.status_code == 503
+        assert words in text_of(answer)

@@ -23,6 +23,7 @@ from gateway import process, tracing, worker
 from gateway.api import docs, openapi, problems
 from gateway.api import route as api
 from gateway.api.routes import router as api_router
+from gateway.bodies import AT_ONCE
 from gateway.db import transaction
 from gateway.errors import Unusable
 from gateway.holders import HOLDERS
@@ -43,7 +44,7 @@ from gateway.settings import settings
 from webhooks.answering import Answerer
 from webhooks.api import router as deliveries_router
 from webhooks.intake import Intake
-from webhooks.routes import Deliveries, deliveries, webhook_routes
+from webhooks.routes import STORED, Deliveries, deliveries, webhook_routes
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +133,7 @@ def create_app() -> Wasl:
     routes = webhook_routes(process.providers(), intake, answerer)
     app.router.routes.extend(routes)
     app.bare = {
-        f"/webhooks/{name}": _traced(_InFront(taken, routes[0], requests), traces)
+        f"/webhooks/{name}": _in_front(taken, routes[0], requests, traces)
         for name, taken in deliveries(process.providers(), intake, answerer.clock).items()
     }
     app.state.holders = HOLDERS
@@ -149,17 +150,27 @@ def create_app() -> Wasl:
     return app
 
 
-def _traced(app: ASGIApp, traces: tracing.Tracing | None) -> ASGIApp:
-    return app if traces is None else tracing.Traced(app, traces, template_of)
+def _in_front(
+    taken: Deliveries, route: Route, requests: Requests, traces: tracing.Tracing | None
+) -> ASGIApp:
+    if traces is None:
+        return _InFront(taken, route, requests)
+    # What traces must see the answer pass.
+    return tracing.Traced(_InFront(taken, route, requests, in_parts=True), traces, template_of)
 
 
 class _InFront:
     """Deliveries that are taken in before the application, counted as if by a route of it."""
 
-    def __init__(self, taken: Deliveries, route: Route, requests: Requests) -> None:
+    def __init__(
+        self, taken: Deliveries, route: Route, requests: Requests, *, in_parts: bool = False
+    ) -> None:
         self._taken = taken
         self._route = route
         self._requests = requests
+        self._in_parts = in_parts
+        headers = b"".join(b"%s: %s\r\n" % header for header in STORED.raw_headers)
+        self._stored = headers + b"\r\n" + bytes(STORED.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one. What the middlewares do for others is done here, without their wrapping."""
@@ -171,6 +182,10 @@ class _InFront:
                 status = answer.status_code
             except Exception as error:  # noqa: BLE001 - answered as the application does a bug
                 answer = await _bug(Request(scope), error)
+            if answer is STORED and not self._in_parts:
+                at_once = scope.get("extensions", {}).get(AT_ONCE)
+                if at_once is not None and at_once(scope, STORED.status_code, self._stored):
+                    return
             await answer(scope, receive, send)
         finally:
             seconds = time.perf_counter() - began

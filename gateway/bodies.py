@@ -8,8 +8,12 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-WHOLE: Final = "wasl.whole_body"
-"""In a request's `extensions`: all of the body has come, so that nothing need be timed."""
+AT_ONCE: Final = "wasl.at_once"
+"""In a request's `extensions`: all of its body has come, so that nothing need be timed.
+
+What stands there is called with the scope, a status and the rest of an answer (headers, blank line,
+body), and sends it as one piece; or says that it cannot, and it must be sent as any other.
+"""
 
 
 class BodyRefused(Exception):
@@ -57,7 +61,7 @@ async def read_body(
     """
     if length.isascii() and length.isdecimal() and int(length[:12]) > bytes_max:
         raise BodyTooLarge
-    if WHOLE in scope.get("extensions", ()):
+    if AT_ONCE in scope.get("extensions", ()):
         return await _joined(receive, bytes_max)
     try:
         async with asyncio.timeout(seconds_max):

@@ -6,12 +6,12 @@ order, and whoever has read up to one has missed nothing before it. Gaps mean no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic_core import to_json
 from sqlmodel import Session
 
 from gateway.db import copy_blocks, execute
@@ -51,7 +51,7 @@ def _rows(happenings: Sequence[Happening], now: datetime) -> Iterator[bytes]:
                 word(each.type.value),
                 bigint(each.invoice_id),
                 bigint(each.payment_id),
-                jsonb(json.dumps(dict(each.data))),
+                jsonb(to_json(dict(each.data))),
                 happened_at,
             )
         )

@@ -60,10 +60,9 @@ def instant(value: datetime | None) -> bytes:
     return NULL if value is None else _bigint(8, (value - _EPOCH) // _MICROSECOND)
 
 
-def jsonb(value: str) -> bytes:
+def jsonb(written: bytes) -> bytes:
     """Return JSON, written out, as a JSONB column."""
-    encoded = value.encode()
-    return _length(len(encoded) + 1) + b"\x01" + encoded
+    return _length(len(written) + 1) + b"\x01" + written
 
 
 def blocks(rows: Iterable[bytes]) -> Iterator[bytes]:

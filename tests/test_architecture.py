@@ -131,7 +131,6 @@ def test_import_contracts_name_every_module_of_the_gateway() -> None:
         "gateway.cli",
         "gateway.demo",
         "gateway.holders",
-        "gateway.holders",
         "gateway.migrate",
         "gateway.migrations",
         "gateway.serve",

@@ -15,11 +15,12 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock
+from gateway.collection.attempts import DECLINED
 from gateway.collection.inquiries import heed
 from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
@@ -41,6 +42,7 @@ from gateway.providers.calls import (
     TakePayment,
     Verdict,
 )
+from webhooks import failing
 from webhooks.callbacks import owe
 from webhooks.showing import bills, payment, payments
 
@@ -90,8 +92,9 @@ def answer(answerer: Answerer, provider: AnsweringProvider, call: Call) -> Reply
                 return _again(lambda: _heed(answerer, provider, want, call))
             case TakePayment():
                 return _again(lambda: _take(answerer, provider, want, call))
-    except OperationalError as error:
-        log.error("call_unanswered", provider=provider.name, reason=type(error).__name__)
+    except DBAPIError as error:
+        # No more of it: further down a database quotes what it was given.
+        log.error("call_unanswered", provider=provider.name, reason=failing.said(error))
     except Exception as error:
         log.error("call_unanswered", provider=provider.name, exc_info=error)
     return provider.say_trouble()
@@ -212,32 +215,62 @@ def _decided(
     session: Session, provider: str, want: TakePayment, answerer: Answerer, now: datetime
 ) -> str:
     report = want.report
-    if isinstance(report, PaymentReport) and want.page_id and report.terms is Terms.ALL_DUE:
-        asked = _asked(session, provider, want.page_id)
-        if asked is not None:
-            attempt_id, amount_minor, paid_by = asked
-            if paid_by not in {None, report.provider_payment_id}:
-                # A page takes one payment, even where that one was given back since.
-                return f"declined_{Refusal.NOTHING_DUE}"
-            if report.amount_minor != amount_minor:
-                more = report.amount_minor > amount_minor
-                return f"declined_{Refusal.MORE_THAN_DUE if more else Refusal.LESS_THAN_DUE}"
-            # What is due may have grown by a month since: what the page asked for is welcome.
-            report = replace(report, terms=Terms.UP_TO_DUE, attempt_id=attempt_id)
     if isinstance(report, Unbookable) and want.declinable:
         return f"declined_{report.code}"
-    return record_reports(session, [report], key=answerer.key(), now=now)[0]
+    page = None
+    if isinstance(report, PaymentReport) and want.page_id and report.terms is Terms.ALL_DUE:
+        page = _page(session, provider, want.page_id)
+    if page is not None:
+        assert isinstance(report, PaymentReport)
+        if page.is_used or page.paid_by not in {None, report.provider_payment_id}:
+            # A page takes one payment, even where that one was given back since, or declined.
+            return f"declined_{Refusal.NOTHING_DUE}"
+        if report.amount_minor != page.amount_minor:
+            more = report.amount_minor > page.amount_minor
+            return f"declined_{Refusal.MORE_THAN_DUE if more else Refusal.LESS_THAN_DUE}"
+        # What is due may have grown by a month since: what the page asked for is welcome.
+        report = replace(report, terms=Terms.UP_TO_DUE, attempt_id=page.attempt_id)
+    outcome = record_reports(session, [report], key=answerer.key(), now=now)[0]
+    if page is not None and outcome.startswith("declined_"):
+        _end_page(session, page.attempt_id)
+    return outcome
 
 
-def _asked(session: Session, provider: str, page_id: str) -> tuple[str, int, str | None] | None:
-    """Return the attempt of a page, what it asked for, and the payment that came by it."""
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page of ours that a payment may come from."""
+
+    attempt_id: str
+    amount_minor: int
+    paid_by: str | None
+    """The payment that came by it."""
+    is_used: bool
+    """Whether what was paid by it was declined."""
+
+
+def _page(session: Session, provider: str, page_id: str) -> _Page | None:
     row = execute(
         session,
-        "SELECT id, amount_minor, provider_payment_id FROM payment_attempt"
+        "SELECT id, amount_minor, provider_payment_id,"
+        " coalesce(closed_because = :declined, false) FROM payment_attempt"
         " WHERE provider = :provider AND session_id = :page",
-        {"provider": provider, "page": page_id},
+        {"provider": provider, "page": page_id, "declined": DECLINED},
     ).one_or_none()
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None else _Page(*row)
+
+
+def _end_page(session: Session, attempt_id: str) -> None:
+    """Have a page take nothing any more whose payment was declined as not due.
+
+    The payer may hold the bank's signed acceptance of it, and the signature covers no names: later,
+    when more is due, he could show it as another payment, which nobody would capture.
+    """
+    execute(
+        session,
+        "UPDATE payment_attempt SET state = 'closed', closed_because = :declined, ask_at = NULL"
+        " WHERE id = :id AND state <> 'paid'",
+        {"id": attempt_id, "declined": DECLINED},
+    )
 
 
 _VERDICTS: Final = {

@@ -16,7 +16,7 @@ from sqlmodel import Session
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.paging import Page, Paged, first_after, paged
-from gateway.api.problems import Problem
+from gateway.api.problems import FieldError, Problem
 from gateway.api.route import PREFIX, new_router, operation
 from gateway.api.schemas import (
     LINE_PATTERN,
@@ -33,9 +33,18 @@ from gateway.api.schemas import (
     start_of,
 )
 from gateway.db import snapshot
+from gateway.errors import Unusable
 from webhooks.deliveries import UNREADABLE, Choice, list_deliveries, read_delivery
 from webhooks.models import CallbackState, DeliveryState
-from webhooks.replay import CHOSEN_MAX, Ordered, TooWide, count_chosen, order_replay, read_replay
+from webhooks.replay import (
+    CHOSEN_MAX,
+    Ordered,
+    TooWide,
+    count_chosen,
+    kept_reason,
+    order_replay,
+    read_replay,
+)
 
 router: APIRouter = new_router("deliveries")
 
@@ -289,12 +298,13 @@ def replay_one(
 ) -> Response:
     """Have a delivery acted on again. What it did once it does not do twice."""
     choice = Choice(provider=provider, delivery_id=delivery_id)
+    why = _reason(body)
 
     def act(session: Session) -> Answer:
         said = read_delivery(session, provider, delivery_id, with_body=False)
         if found(said, "delivery_not_found")["state"] == UNREADABLE:
             raise Problem("delivery_unreadable")
-        return _ordered(session, asked, choice, body.because)
+        return _ordered(session, asked, choice, why)
 
     return once(asked, key, act)
 
@@ -328,16 +338,17 @@ def read_one(
 def replay_some(asked: ThisRequest, body: AskedReplays, key: IdempotencyKey = None) -> Response:
     """Have all deliveries that a filter chooses acted on again; `dry_run` only counts them."""
     choice = _choice(body.filter)
+    why = _reason(body)
 
     def act(session: Session) -> Answer:
         try:
             if not body.dry_run:
-                return _ordered(session, asked, choice, body.because)
+                return _ordered(session, asked, choice, why)
             counted = Ordered(0, count_chosen(session, choice))
         except TooWide:
             sentence = f"The filter is empty, or chooses more than {CHOSEN_MAX} deliveries."
             raise Problem("replay_too_wide", sentence) from None
-        return Answer(_new(counted, asked, choice, body.because, dry_run=True))
+        return Answer(_new(counted, asked, choice, why, dry_run=True))
 
     return once(asked, key, act)
 
@@ -373,10 +384,16 @@ def _choice(given: DeliveryFilters | WhichDeliveries) -> Choice:
     )
 
 
+def _reason(body: AskedReplay) -> str:
+    try:
+        return kept_reason(body.because)
+    except Unusable as error:
+        wrong = [FieldError("because", "malformed", str(error))]
+        raise Problem("invalid_body", f"Mend because: {error}", errors=wrong) from None
+
+
 def _ordered(session: Session, asked: Asked, choice: Choice, why: str) -> Answer:
-    ordered = order_replay(
-        session, choice, asked_by=asked.caller.named, why=why.strip(), now=asked.now
-    )
+    ordered = order_replay(session, choice, asked_by=asked.caller.named, why=why, now=asked.now)
     said = _new(ordered, asked, choice, why)
     return Answer(said, 201, {"Location": f"{PREFIX}/replays/{ordered.id}"})
 
@@ -388,7 +405,7 @@ def _new(
         id=None if dry_run else str(ordered.id),
         dry_run=dry_run,
         asked_by=asked.caller.named,
-        because=why.strip(),
+        because=why,
         asked_at=asked.now,
         filter=choice.as_json(),
         chosen=ordered.chosen,

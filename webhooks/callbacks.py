@@ -47,6 +47,8 @@ RETRY_SECONDS: Final = 5
 RETRY_SECONDS_MAX: Final = 1800
 
 _NAT64: Final = ip_network("64:ff9b::/96")
+_UNICAST: Final = ip_network("2000::/3")
+"""What of IPv6 is given out: the rest is of one network or machine, or nobody's."""
 _ALONE: Final = "webhooks.send_callbacks"
 _METHOD: Final = ":method"
 """Under which the method is kept among the headers, as in HTTP/2."""
@@ -244,6 +246,8 @@ def _address(host: str, port: int, sandbox: bool) -> str:
 def is_public(address: str) -> bool:
     """Say whether an IP address is of the open internet, what is wrapped in it included."""
     ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address) and not (ip in _UNICAST or ip in _NAT64):
+        return False
     return all(each.is_global and not each.is_multicast for each in (ip, *_wrapped(ip)))
 
 

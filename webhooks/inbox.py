@@ -126,7 +126,7 @@ def _drain_provider(desk: Desk, provider: str, size: int) -> _Batch:
             _act(session, desk, claimed)
         return _Batch(len(claimed), len(claimed))
     except Exception as error:
-        if not may_be_the_deliverys(error):
+        if not claimed or not may_be_the_deliverys(error):
             raise
         if len(claimed) == 1:
             with transaction() as session:

@@ -54,6 +54,8 @@ _PREFIXES: Final = ("billto", "shipto")
 _LABELS: Final = frozenset({"key", "name", "paymentreferencetype"})
 _LABELLED: Final = frozenset({"value", "paymentreferencevalue"})
 """`{"key": "msisdn", "value": "+212…"}`: the one names the other."""
+_LABEL: Final = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
+"""What names a field is one word; what has a space in it, or is Arabic, may be somebody's name."""
 
 _TOKEN: Final = re.compile(
     r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[\[\]{}:,]', re.DOTALL
@@ -193,7 +195,7 @@ def _hide(level: _Level, hidden: bytearray) -> None:
     labelled = any(map(is_personal, labels))
     for member in level.members:
         plain = _plain(member.name)
-        if pairs and plain in _LABELS:
+        if pairs and plain in _LABELS and _LABEL.fullmatch(member.label):
             continue
         if is_personal(member.name) or (labelled and plain in _LABELLED):
             after = max(member.after, member.first)

@@ -126,7 +126,7 @@ _ASKED: Final = (
         mark("What providers sent"),
         _TO_RECEIVE,
         "SELECT d.provider, d.delivery_id, d.received_at, d.state, d.outcome, d.processed_at,"
-        " d.masked_at, d.path,"
+        f" d.masked_at, CASE WHEN NOT {_OF_ANOTHER} THEN d.path END AS path,"
         f" CASE WHEN NOT {_OF_ANOTHER} THEN d.body END AS body FROM webhook_delivery d"
         " WHERE d.id = ANY(:deliveries) ORDER BY d.id",
         True,
@@ -136,7 +136,8 @@ _ASKED: Final = (
         mark("Other bodies under the same delivery id"),
         _TO_RECEIVE,
         "SELECT d.provider, d.delivery_id, d.received_at, d.readable, d.processed_at,"
-        f" d.masked_at, CASE WHEN NOT {_OF_ANOTHER} THEN d.body END AS body"
+        f" d.masked_at, CASE WHEN NOT {_OF_ANOTHER} THEN d.path END AS path,"
+        f" CASE WHEN NOT {_OF_ANOTHER} THEN d.body END AS body"
         " FROM webhook_variant d WHERE d.id = ANY(:variants) ORDER BY d.id",
         True,
     ),
@@ -164,7 +165,8 @@ _ASKED: Final = (
         "callbacks",
         mark("What we told providers afterwards"),
         _TO_ANSWER,
-        "SELECT d.provider, d.delivery_id, c.url, c.state, c.made_at, c.ended_at,"
+        f"SELECT d.provider, d.delivery_id, CASE WHEN NOT {_OF_ANOTHER} THEN c.url END AS url,"
+        " c.state, c.made_at, c.ended_at,"
         f" CASE WHEN NOT {_OF_ANOTHER} THEN c.body END AS body FROM provider_callback c"
         " JOIN webhook_delivery d ON d.id = c.delivery_pk WHERE d.id = ANY(:deliveries)"
         " ORDER BY d.id",
@@ -199,7 +201,7 @@ _NEVER_CHANGE: Final = (
         "webhook_delivery",
         "SELECT body, path FROM webhook_delivery WHERE id = ANY(:deliveries)",
     ),
-    ("webhook_variant", "SELECT body, '' FROM webhook_variant WHERE id = ANY(:variants)"),
+    ("webhook_variant", "SELECT body, path FROM webhook_variant WHERE id = ANY(:variants)"),
     (
         "webhook_answer",
         "SELECT body, '' FROM webhook_answer WHERE delivery_pk = ANY(:deliveries)",
@@ -237,12 +239,12 @@ def _mentions(session: Session, subject: Subject, *, masked_too: bool) -> Mentio
         "named": [each.partition("/")[2] for each in told],
     }
     which = "true" if masked_too else "masked_at IS NULL"
-    for table, path, into in (
-        ("webhook_delivery", "path", found.deliveries),
-        ("webhook_variant", "NULL", found.variants),
+    for table, into in (
+        ("webhook_delivery", found.deliveries),
+        ("webhook_variant", found.variants),
     ):
         rows = session.connection().execute(
-            sa.text(_SOUGHT.format(table=table, path=path, which=which)),
+            sa.text(_SOUGHT.format(table=table, which=which)),
             asked,
             execution_options={"yield_per": ROWS_AT_ONCE},
         )
@@ -255,14 +257,14 @@ def _mentions(session: Session, subject: Subject, *, masked_too: bool) -> Mentio
 
 # Roughly, by the bytes; what the digits stand in is looked at afterwards, row by row.
 _SOUGHT: Final = """
-    SELECT id, provider, body, {path} AS path, true AS told FROM {table}
+    SELECT id, provider, body, path, true AS told FROM {table}
     JOIN (SELECT DISTINCT * FROM unnest(CAST(:providers AS text[]), CAST(:named AS text[]))
         AS told (provider, delivery_id)) AS told USING (provider, delivery_id)
     UNION ALL
-    SELECT id, provider, body, {path}, false FROM {table} WHERE {which} AND (
+    SELECT id, provider, body, path, false FROM {table} WHERE {which} AND (
         EXISTS (SELECT FROM unnest(CAST(:needles AS bytea[])) AS n WHERE position(n IN body) > 0)
         OR EXISTS (SELECT FROM unnest(CAST(:texts AS text[])) AS t
-            WHERE strpos(CAST({path} AS text), t) > 0)
+            WHERE strpos(path, t) > 0)
     )
 """
 _DELIVERY: Final = "delivery:"

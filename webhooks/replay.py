@@ -7,6 +7,7 @@ answered while its sender waited keeps its answer.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from sqlmodel import Session
 
 from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
-from gateway.collection.reports import Report
+from gateway.collection.reports import Report, Unbookable
 from gateway.db import execute, transaction
+from gateway.errors import Unusable
 from gateway.events import tell
 from gateway.exception_queue import (
     Finding,
@@ -29,6 +31,7 @@ from gateway.exception_queue import (
     resolve_exceptions,
     resolved_events,
 )
+from gateway.logs import masked
 from gateway.models import ExceptionCode
 from webhooks.deliveries import Choice
 from webhooks.failing import may_be_the_deliverys, said
@@ -36,6 +39,7 @@ from webhooks.inbox import Desk
 from webhooks.models import DeliveryState, WebhookReplay
 
 BATCH_SIZE: Final = 200
+WHY_MAX: Final = 500
 CHOSEN_MAX: Final = 100_000
 """Deliveries that one order may choose: a filter that chooses more was meant otherwise."""
 
@@ -45,6 +49,7 @@ MASKED: Final = "masked"
 """It was acted on before what is personal was taken out of it: what is left proves nothing new."""
 FAILED: Final = "failed"
 """It could not be acted on this time either; the delivery has the reason."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SAYS_NOTHING_NEW: Final = frozenset({"repeated", "ignored"})
 _MOVES: Final = frozenset({"booked", "reversed", "returned", "noted"})
 
@@ -64,6 +69,23 @@ class Ordered:
 
 
 # -- orders ---------------------------------------------------------------------------------------
+
+
+def kept_reason(why: str) -> str:
+    """Return a reason as it is kept for good.
+
+    Raises:
+        Unusable: There is none, it is no line, or it has what looks like a person's number.
+    """
+    why = why.strip()
+    if not why or len(why) > WHY_MAX or _CONTROL.search(why):
+        raise Unusable(f"Say why, in a line of at most {WHY_MAX} characters: it is kept.")
+    if masked(why) != why:
+        raise Unusable(
+            "The reason is kept for good: say it without what looks like a CNSS number, a CIN or a"
+            " telephone."
+        )
+    return why
 
 
 def count_chosen(session: Session, choice: Choice) -> int:
@@ -100,7 +122,9 @@ def order_replay(
 
     Raises:
         TooWide: As count_chosen.
+        Unusable: No reason is given, or one that cannot be kept for good.
     """
+    why = kept_reason(why)
     count_chosen(session, choice)
     order = {"asked_by": asked_by, "why": why, "chosen_by": choice.as_json(), "asked_at": now}
     statement = insert(WebhookReplay).values(order).returning(WebhookReplay.__table__.c.id)  # type: ignore[attr-defined]
@@ -178,7 +202,7 @@ class _Chosen:
         both = self.is_done and self.outcome == outcome == "booked"
         return "conflicting" if both else outcome
 
-    def is_news(self, outcome: str) -> bool:
+    def is_news(self, outcome: str, report: Report) -> bool:
         """Say whether it came to something by which the books or a person's work would change.
 
         What was asked before and decided since is not asked again, only because of a replay.
@@ -187,6 +211,9 @@ class _Chosen:
             return True
         if self.outcome in _MOVES:
             return outcome in _MOVES
+        if self.outcome == "quarantined" and isinstance(report, Unbookable):
+            # A person was asked about this very body, whatever was booked meanwhile.
+            return False
         return outcome not in _SAYS_NOTHING_NEW and outcome != self.outcome
 
 
@@ -293,7 +320,7 @@ def _act(session: Session, desk: Desk, chosen: Sequence[_Chosen]) -> int:
     if any(d.is_done for d in rest):
         would = _rehearse(session, desk, reports, now)
         outcomes |= {d.id: d.again(would[d.id]) for d in rest}
-        rest = [d for d in rest if d.is_news(outcomes[d.id])]
+        rest = [d for d in rest if d.is_news(outcomes[d.id], reports[d.id])]
     if rest:
         came_to = record_reports(session, [reports[d.id] for d in rest], key=desk.key, now=now)
         outcomes.update(zip((d.id for d in rest), came_to, strict=True))

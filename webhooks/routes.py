@@ -26,13 +26,15 @@ from webhooks.intake import Arrival, Intake, StoreUnavailable
 
 BODY_BYTES_MAX: Final = 256 * 1024
 BODY_SECONDS_MAX: Final = 20.0
+_METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+"""What a sender who waits may try: it is answered in its own words."""
 
 
 def _answer(status: int, sentence: str, **headers: str) -> Response:
     return JSONResponse({"detail": sentence}, status, headers=headers)
 
 
-_STORED: Final = _answer(202, "Stored.")
+STORED: Final = _answer(202, "Stored.")
 
 
 def webhook_routes(providers: Providers, intake: Intake, answerer: Answerer) -> list[Route]:
@@ -51,7 +53,7 @@ def webhook_routes(providers: Providers, intake: Intake, answerer: Answerer) -> 
             return await _answered(request, provider, answerer)
 
         address = f"/{provider.prefix}/{provider.name}/{{path:path}}"
-        return Route(address, answered, methods=["GET", "POST", "PUT", "DELETE"])
+        return Route(address, answered, methods=_METHODS)
 
     return [
         Route("/webhooks/{provider}", receive, methods=["POST"]),
@@ -111,14 +113,15 @@ class Deliveries:
             return _answer(503, sentence, **{"Retry-After": "5"})
         if not readable:
             return _answer(400, "The delivery is authentic, but its body is not JSON in UTF-8.")
-        return _STORED
+        return STORED
 
 
 async def _answered(request: Request, provider: AnsweringProvider, answerer: Answerer) -> Response:
     length = request.headers.get("content-length", "0")
     body = await _body(request.scope, length, request.receive)
     if isinstance(body, Response):
-        return body
+        said = provider.say_unread(body.status_code)
+        return Response(said.body, said.status, {"Connection": "close"}, said.media_type)
     call = Call(
         method=request.method,
         path=request.path_params.get("path", "").strip("/"),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from gateway.clock import real_clock
 from gateway.references import with_check_digits
 
 PROVIDER: Final = "bench"
@@ -68,7 +69,7 @@ def shoot(
         NotTaken: One was not answered «Stored» within ANSWER_SECONDS_MAX.
     """
     most = max(connections, min(most, ceil(seconds * PREPARED_PER_SECOND)))
-    at = str(int(time.time()))
+    at = str(int(real_clock().timestamp()))
     requests = [_request(number, secret, at) for number in range(first, first + most)]
     opened = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     try:

@@ -1,4 +1,4 @@
-"""`wasl bench posting`: a full inbox drained as the product drains it, beside what the intake takes.
+"""`wasl bench posting`: a full inbox acted on as the worker does, beside what the intake takes in.
 
 Ours is the worker's own task in as many processes as the worker has: claiming deliveries, reading
 them, deciding, payments, invoices, allocations, exceptions, the chain of the books with its
@@ -48,14 +48,15 @@ from gateway.models import Channel
 from gateway.money import format_amount
 from gateway.providers.registry import load_providers
 from gateway.references import with_check_digits
-from gateway.services import Services, running_services
+from gateway.services import Services
 from gateway.settings import settings
 from gateway.supervisor import WORKER_PROCESSES
 from webhooks.checks import CHECKS as INBOX_CHECKS
 
+_FULL: Final = "posting_full"
+_FRESH: Final = "posting_round"
 _PERIOD: Final = "2026-11"
 _NOW: Final = datetime(2026, 11, 18, 12, tzinfo=UTC)
-_TAKING_SECONDS: Final = 4.0
 _START_SECONDS_MAX: Final = 120
 _ROUND_SECONDS_MAX: Final = 3_600
 _IDLE_SECONDS: Final = 0.01
@@ -72,13 +73,16 @@ _CHANNELS: Final = {
 """The providers whose deliveries wait, as a sandbox names them."""
 
 
-def bench_posting(deliveries: int, *, rounds: int, progress: Progress) -> Measured:
+def bench_posting(
+    deliveries: int, *, rounds: int, progress: Progress, seconds: float = 4.0
+) -> Measured:
     """Measure how many deliveries a second are acted on, in scratch homes of its own.
 
     Args:
         deliveries: How many wait in the inbox at the beginning of a round.
         rounds: How often ours and the limit are measured, in turns.
         progress: Told after each turn.
+        seconds: How long the limit is measured.
 
     Raises:
         Unavailable: The services or the web process cannot be started.
@@ -87,12 +91,12 @@ def bench_posting(deliveries: int, *, rounds: int, progress: Progress) -> Measur
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wasl-bench-")))
         (scratch / "taking").mkdir()
-        take = stack.enter_context(taking(str(scratch / "taking")))
-        stage = stack.enter_context(_stage(scratch / "posting", deliveries))
+        services, take = stack.enter_context(taking(str(scratch / "taking")))
+        stage = _prepared(services, scratch, deliveries)
         return interleaved(
             f"posting, {deliveries} deliveries",
             ours=stage.post,
-            limit=lambda: take(_TAKING_SECONDS),
+            limit=lambda: take(seconds),
             unit="deliveries/s",
             rounds=rounds,
             progress=progress,
@@ -110,7 +114,7 @@ class _Inbox:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A server with a database to clone whose inbox is full."""
+    """A server with a database to clone whose inbox is full, and the home of its keys."""
 
     services: Services
     home: Path
@@ -127,9 +131,9 @@ class _Stage:
     def _clone(self) -> Iterator[tuple[str, Path]]:
         """Give a database whose inbox is full, and a home with its keys and no signed heads."""
         with psycopg.connect(_named(self.services, "postgres"), autocommit=True) as admin:
-            admin.execute("DROP DATABASE IF EXISTS wasl_bench WITH (FORCE)")
-            source = sql.Identifier(str(make_url(self.services.database_url).database))
-            admin.execute(sql.SQL("CREATE DATABASE wasl_bench TEMPLATE {}").format(source))
+            fresh, full = sql.Identifier(_FRESH), sql.Identifier(_FULL)
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(fresh))
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(fresh, full))
             admin.execute("CHECKPOINT")
         home = self.home / "round"
         shutil.rmtree(home, ignore_errors=True)
@@ -137,7 +141,7 @@ class _Stage:
         shutil.copytree(self.home / "keys", home / "keys")
         shutil.copy(self.home / "providers.toml", home)
         HeadsFile(_settings(home).heads_file).create()
-        yield _named(self.services, "wasl_bench"), home
+        yield _named(self.services, _FRESH), home
 
     def _drained(self, url: str, home: Path) -> float:
         """Drain by the worker's processes; return the seconds until the inbox was empty."""
@@ -171,7 +175,7 @@ class _Stage:
             Unusable: They differ, or a promise of the books does not hold.
         """
         with psycopg.connect(url) as connection:
-            outcomes = dict(
+            outcomes: dict[str, int] = dict(
                 connection.execute(
                     "SELECT outcome, count(*) FROM webhook_delivery WHERE state = 'done' GROUP BY 1"
                 ).fetchall()
@@ -200,8 +204,8 @@ class _Stage:
 def _work(environment: Mapping[str, str], start: Any, ended: Any) -> None:
     """Be a process of the worker: run its task whenever something waits, until nothing does."""
     os.environ.update(environment)
-    from gateway.worker import collect_seldom  # noqa: PLC0415 - it reads the environment
-    from webhooks.tasks import desk, drain_inbox  # noqa: PLC0415
+    from gateway.worker import collect_seldom
+    from webhooks.tasks import desk, drain_inbox
 
     desk()
     collect_seldom()
@@ -227,24 +231,22 @@ def _named(services: Services, database: str) -> str:
 # -- what is prepared -----------------------------------------------------------------------------
 
 
-@contextmanager
-def _stage(home: Path, deliveries: int) -> Iterator[_Stage]:
-    """Run services in a scratch home, with invoices and an inbox full of payments of them."""
-    home.mkdir()
-    unnamed = {"home": home, "database_url": None, "redis_url": None}
-    with running_services(settings().model_copy(update=unnamed)) as services:
-        url = services.database_url
-        migrate.upgrade(url)
-        load_providers(_settings(home))
-        db.connect(url)
-        try:
-            _issue(url, home, deliveries)
-        finally:
-            db.disconnect()
-        with psycopg.connect(url, autocommit=True) as connection:
-            inbox = _fill(connection, deliveries)
-            connection.execute("VACUUM ANALYZE")
-        yield _Stage(services, home, inbox)
+def _prepared(services: Services, home: Path, deliveries: int) -> _Stage:
+    """Make a database of invoices whose inbox is full of payments of them, to be cloned."""
+    with psycopg.connect(_named(services, "postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_FULL)))
+    url = _named(services, _FULL)
+    migrate.upgrade(url)
+    load_providers(_settings(home))
+    db.connect(url)
+    try:
+        _issue(url, home, deliveries)
+    finally:
+        db.disconnect()
+    with psycopg.connect(url, autocommit=True) as connection:
+        inbox = _fill(connection, deliveries)
+        connection.execute("VACUUM ANALYZE")
+    return _Stage(services, home, inbox)
 
 
 def _issue(url: str, home: Path, people: int) -> None:

@@ -113,15 +113,15 @@ def bench_webhooks(*, rounds: int, seconds: float, progress: Progress) -> list[M
 
 
 @contextmanager
-def taking(scratch: str) -> Iterator[Callable[[float], float]]:
-    """Give what takes deliveries in for some seconds and returns how many a second they were.
+def taking(scratch: str) -> Iterator[tuple[Services, Callable[[float], float]]]:
+    """Give services, and what takes in for some seconds and returns how many a second they were.
 
     Raises:
         Unavailable: The services or the server cannot be started in the scratch home.
     """
     with _stage(scratch) as stage:
         stage.many(WARM_UP_SECONDS)
-        yield stage.many
+        yield stage.services, stage.many
 
 
 @dataclass(slots=True)

@@ -67,7 +67,8 @@ def write_notices(path: Path, *, now: datetime) -> int:
             "SELECT i.id, reference, i.category_code, period, amount_minor, owed_minor, paid_minor,"
             f" i.status, due_on, cancelled_at, cnss_number, {CHANGED} AS changed"
             " FROM invoice i JOIN contributor ON contributor.id = contributor_id"
-            " WHERE i.status IN ('open', 'part_paid') AND cancelled_at IS NULL AND erased_at IS NULL"
+            " WHERE i.status IN ('open', 'part_paid') AND cancelled_at IS NULL"
+            " AND erased_at IS NULL"
             " ORDER BY cnss_number, period",
         )
         count = 0

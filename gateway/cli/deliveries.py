@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Callable
 from datetime import datetime
@@ -10,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gateway.cli.shared import Refused, counted, counting, database, json_flag, now, report
+from gateway.cli.shared import (
+    Refused,
+    account,
+    counted,
+    counting,
+    database,
+    json_flag,
+    now,
+    report,
+)
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
@@ -42,7 +50,9 @@ def _chosen_by(command: _F) -> _F:
 
 
 _why = click.option("--why", required=True, help="A sentence without names; it is kept.")
-_by = click.option("--by", default=None, help="Who asks for it; else the account that runs this.")
+_by = click.option(
+    "--by", default=None, help="Who asks for it: kept beside the account that runs this."
+)
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say how many.")
 
 
@@ -141,14 +151,14 @@ def deliveries_release(
 
 
 def _replay(choice: Choice, why: str, by: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from webhooks.replay import CHOSEN_MAX, TooWide
+    from webhooks.replay import CHOSEN_MAX, TooWide, kept_reason
 
-    if not why.strip():
-        raise Unusable("Say why: it is kept with the replay.")
-    asked_by = (by or getpass.getuser()).strip()
+    why = kept_reason(why)
+    # Whoever is named, the account stands beside it: nobody can sign for a key or for another.
+    asked_by = f"{by.strip()}, by {account()}" if by and by.strip() else account()
     with database():
         try:
-            answer = _counted(choice) if dry_run else _replayed(choice, why.strip(), asked_by)
+            answer = _counted(choice) if dry_run else _replayed(choice, why, asked_by)
         except TooWide:
             raise Unusable(
                 f"This chooses by nothing, or more than {CHOSEN_MAX} deliveries: choose fewer by"
@@ -237,6 +247,8 @@ def _choice(
     from webhooks.deliveries import Choice
     from webhooks.models import DeliveryState
 
+    if first is not None and last is not None and last < first:
+        raise Unusable("--from is after --to.")
     return Choice(
         provider=provider,
         delivery_id=delivery_id,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli.shared import FILE, Refused, counted, counting, database, json_flag, now, report
+from gateway.cli.shared import (
+    FILE,
+    Refused,
+    account,
+    counted,
+    counting,
+    database,
+    json_flag,
+    now,
+    report,
+)
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
@@ -96,9 +104,7 @@ def _erase_one(cnss_number: str, why: str, dry_run: bool, as_json: bool) -> None
         try:
             with transaction() as session:
                 whose = contributor_of(session, cnss_number)
-                done = erase_person(
-                    session, whose, HOLDERS, asked_by=_account(), why=why, now=now()
-                )
+                done = erase_person(session, whose, HOLDERS, asked_by=account(), why=why, now=now())
                 if dry_run:
                     raise _DryRun
         except _DryRun:
@@ -137,7 +143,7 @@ def _erase_due(as_json: bool) -> None:
         after: int | None = 0
         while after is not None:
             made = erase_due(
-                HOLDERS, now=now(), asked_by=_account(), after=after, people_max=PEOPLE_AT_ONCE
+                HOLDERS, now=now(), asked_by=account(), after=after, people_max=PEOPLE_AT_ONCE
             )
             erased += [str(each.contributor_id) for each in made.erased]
             hindered += [{"contributor_id": str(at), "reason": why} for at, why in made.hindered]
@@ -150,14 +156,6 @@ def _erase_due(as_json: bool) -> None:
     click.echo(f"{counted(len(erased), 'person', 'people')} erased.")
     for each in hindered:
         click.echo("  contributor {contributor_id} is not: {reason}".format(**each))
-
-
-def _account() -> str:
-    """Return the account that runs this, as it stands beside what was decided."""
-    try:
-        return f"command line ({getpass.getuser()})"
-    except (KeyError, OSError):
-        return f"command line ({os.getuid()})"
 
 
 OF_CONTRIBUTORS = (extract, erase)

@@ -191,3 +191,15 @@ def bench_webhooks(seconds: float, rounds: int, as_json: bool) -> None:
         from gateway.bench.webhooks import bench_webhooks as run
 
         report_measured(run(rounds=rounds, seconds=seconds, progress=progress), as_json)
+
+
+@bench.command("posting")
+@click.option("--deliveries", type=click.IntRange(1, 5_000_000), default=100_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 99), default=5, show_default=True)
+@json_flag
+def bench_posting(deliveries: int, rounds: int, as_json: bool) -> None:
+    """Act on a full inbox as the worker does, beside what the web process takes in."""
+    with counting("Posting in rounds") as progress:
+        from gateway.bench.posting import bench_posting as run
+
+        report_measured([run(deliveries, rounds=rounds, progress=progress)], as_json)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -68,6 +70,14 @@ def now() -> datetime:
     from gateway.process import business_clock
 
     return business_clock()()
+
+
+def account() -> str:
+    """Return the account that runs this, as it stands beside what was decided."""
+    try:
+        return f"command line ({getpass.getuser()})"
+    except (KeyError, OSError):
+        return f"command line ({os.getuid()})"
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -59,6 +59,8 @@ NOT_KNOWN: Final = "nobody could be asked"
 """Why an attempt was closed of which we do not know that nothing came by it."""
 UNDECIDED: Final = "still undecided at its end"
 """The same of one that the provider said nothing final of, when it was asked for the last time."""
+DECLINED: Final = "declined"
+"""Why an attempt was closed whose page was about to take what was not due: it takes no more."""
 TRIES_HURRIED_MAX: Final = 30
 """How often somebody who loads a page again, or gives it up again, can have us ask."""
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from gateway.books.accounts import Posting
@@ -242,9 +243,13 @@ def _book(
     payment.booked_at = now
     _quote(payment, quoted)
     decision = Decision("booked", notes=[implausible] if implausible else [])
-    entered = enter(payment, quoted, report.amount_minor, day_of(now))
+    entered = enter(payment, quoted, report.amount_minor, _today(now))
     _take_in(decision, payment, quoted, entered)
     return decision
+
+
+_today: Final = lru_cache(maxsize=8)(day_of)
+"""The business clock's day: of a batch, always the same."""
 
 
 def _take_in(

@@ -41,6 +41,7 @@ from gateway.collection.reports import (
     Report,
     ReturnReport,
     Statement,
+    Terms,
     Unbookable,
 )
 from gateway.collection.returns import Return, given_back_minor, hear
@@ -137,7 +138,8 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
         if quoted is None and not report.reference_given:
             quoted = batch.quoted_by(payment)
         payment.arrival = batch.debts.arrivals
-    if payment.booked_at is None and report.statement is Statement.COMPLETED:
+    held = report.terms is Terms.HELD
+    if not held and payment.booked_at is None and report.statement is Statement.COMPLETED:
         why = refusal(quoted, report, on=payment.paid_on)
         if why is not None:
             return f"declined_{why}"
@@ -247,8 +249,7 @@ def _keep(batch: Batch, at: Key, quoted: Quoted | None, decision: Decision) -> N
     if decision.outcome in _GIVES_BACK and batch.payments[at].loose_minor == 0:
         batch.used_up[at] = GIVEN_BACK
     if decision.outcome in _TOLD and decision.postings:
-        happening = _happening(_TOLD[decision.outcome], batch.payments[at], quoted)
-        batch.told.append((at, happening))
+        batch.told.append((at, _happening(_TOLD[decision.outcome], batch.payments[at], quoted)))
     for moved in decision.others:
         _keep_moved(batch, moved)
 

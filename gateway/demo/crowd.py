@@ -17,6 +17,8 @@ from gateway.embedded.processes import spawn
 from gateway.errors import Unavailable
 
 STARTS_MAX: Final = 20
+STANDSTILL_SECONDS_MAX: Final = 240
+"""How long no program may write a line until we give up: longer than any of them tries again."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ def play(parts: Sequence[Part], tick: Callable[[int, int], None]) -> None:
         tick: Called several times a second with how many cases are over, and of how many.
 
     Raises:
-        Unavailable: A program failed, or was killed more than STARTS_MAX times.
+        Unavailable: A program failed, or was killed more than STARTS_MAX times; or nothing has
+            moved for STANDSTILL_SECONDS_MAX.
     """
     running: dict[str, subprocess.Popen[bytes]] = {}
     starts: Counter[str] = Counter()
     waiting = {part.name: part for part in parts}
     watched = {part.name: Watched(part.journal) for part in parts}
+    read, since = 0, time.monotonic()
     try:
         while waiting:
             for name in waiting.keys() - running.keys():
@@ -59,6 +63,13 @@ def play(parts: Sequence[Part], tick: Callable[[int, int], None]) -> None:
                         del waiting[name]
             for journal in watched.values():
                 journal.look()
+            if (now := sum(journal.read for journal in watched.values())) != read:
+                read, since = now, time.monotonic()
+            if time.monotonic() - since > STANDSTILL_SECONDS_MAX:
+                raise Unavailable(
+                    f"The payers of {', '.join(sorted(waiting))} have done nothing for"
+                    f" {STANDSTILL_SECONDS_MAX} seconds: see {parts[0].log.parent}."
+                )
             tick(sum(w.done for w in watched.values()), sum(w.cases for w in watched.values()))
             time.sleep(POLL_SECONDS)
     finally:

@@ -87,18 +87,19 @@ class Watched:
         """How many of them are over."""
         self.ended = False
         """Whether the last line is that of a program that came to its end."""
+        self.read = 0
+        """How many bytes of it."""
         self._path = path
-        self._offset = 0
 
     def look(self) -> None:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(self.read)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self._offset += len(line)
+                self.read += len(line)
                 self.done += b'"last":true' in line
                 self.ended = line.startswith(b'{"line":"end"')
                 if line.startswith(b'{"line":"start"'):

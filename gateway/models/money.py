@@ -157,6 +157,8 @@ class PaymentAttempt(SQLModel, table=True):
         sa.Index(
             "payment_attempt_ask_idx", "ask_at", postgresql_where=sa.text("ask_at IS NOT NULL")
         ),
+        # Each view of a payer's page looks for the last one.
+        sa.Index(None, "invoice_id", "made_at"),
     )
 
 

@@ -83,13 +83,16 @@ def post_json(url: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> 
 
 
 def is_trusted_address(address: str) -> bool:
-    """Say whether an address is https, or http on this machine itself."""
+    """Say whether an address is https, or http on this machine itself, and can go into a header."""
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError:
         return False
-    if port == 0 or not parts.hostname or "@" in parts.netloc or not address.isascii():
+    if port == 0 or not parts.hostname or "@" in parts.netloc:
+        return False
+    # Reading an address leaves out line breaks, and so would find nothing wrong with them.
+    if not all("!" <= c <= "~" for c in address):
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_this_machine(address))
 

@@ -256,3 +256,11 @@ class AnsweringProvider(Provider, Protocol):
     def say_trouble(self) -> Reply:
         """Return what the sender is told when we cannot decide now: nothing is taken or kept."""
         ...
+
+    def say_unread(self, status: int) -> Reply:
+        """Return what the sender is told whose body was not taken: nobody knows what it wanted.
+
+        Args:
+            status: 413 it is too large, 408 it did not come in time, 400 it was cut off.
+        """
+        ...

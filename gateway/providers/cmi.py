@@ -165,6 +165,10 @@ class Cmi:
         """Return the word after which CMI sends the callback again."""
         return FAILURE
 
+    def say_unread(self, status: int) -> Reply:  # noqa: ARG002
+        """Return the word for what is not authentic: what was not read cannot be."""
+        return FAILURE
+
     def parse(
         self,
         body: bytes,
@@ -294,17 +298,20 @@ class Cmi:
         return MadePage(session_id=oid, url=f"{self._base}{PAGE_PATH}", fields=signed)
 
     def ask(self, session_id: str, *, received_at: datetime) -> Answer:  # noqa: ARG002
-        """Say that there is no asking: the status query of NestPay needs an account of its own.
+        """Return that a page may still be paid by, and that we shall be told: nobody is asked.
 
-        Raises:
-            ProviderRefused: Always. An attempt that nothing was heard of ends when it expires; a
-                callback that comes even later is still decided on.
+        The status query of NestPay needs an account of its own. Nor is it needed: nothing is
+        captured without our answer, so what came of a page is in our books already.
         """
-        raise ProviderRefused("CMI is not asked about a page: its callbacks alone tell of it")
+        return Answer(PageState.OPEN, ())
 
     def close_page(self, session_id: str) -> PageState:  # noqa: ARG002
-        """Return that it is open: only time closes a card page of CMI's."""
-        return PageState.OPEN
+        """Return that nothing is taken by it unless we say so again: it can be left.
+
+        The bank goes on showing it. Who pays on it after all is asked about by a callback, and
+        what is due then decides.
+        """
+        return PageState.CLOSED
 
 
 def _said(word: str) -> Reply:

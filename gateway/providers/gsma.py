@@ -240,7 +240,7 @@ class Gsma:
         if given:
             if not UUID.fullmatch(given):
                 raise Wrong("formatError", "X-CorrelationID is not a UUID.")
-            return given
+            return given.lower()
         if transaction_named(data) is None:
             raise Wrong(
                 "mandatoryValueNotSupplied",
@@ -307,6 +307,11 @@ class Gsma:
         unavailable = wrong.reply(None)
         return replace(unavailable, headers={"Retry-After": str(RETRY_SECONDS)})
 
+    def say_unread(self, status: int) -> Reply:
+        """Return an error object, under the status of HTTP that fits."""
+        wrong = _UNREAD.get(status, Wrong("formatError", "The body was cut off."))
+        return reply(status, wrong.as_object(None), None)
+
     # -- what is kept -----------------------------------------------------------------------------
 
     def parse(
@@ -330,6 +335,12 @@ class Gsma:
             return told.unbookable(wrong, data)
 
 
+_UNREAD: Final[Mapping[int, Wrong]] = {
+    HTTPStatus.REQUEST_TIMEOUT: Wrong("genericError", "The body did not come in time."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Wrong("lengthError", "The body is too large."),
+}
+
+
 # -- questions ------------------------------------------------------------------------------------
 
 
@@ -342,7 +353,7 @@ def _asked(call: Call, address: Address) -> Want:
         case Place.STATE:
             return AskedAgain(at=at, place=address.place, ticket=address.named.lower())
         case Place.RESPONSE:
-            return AskedAgain(at=at, place=address.place, delivery_id=address.named)
+            return AskedAgain(at=at, place=address.place, delivery_id=address.named.lower())
     page = read_page(call.query)
     if address.place is Place.BILLS:
         reference, cnss_number = whose_bills(address.account)

@@ -111,10 +111,10 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Providers:
 
 
 def _claim(owners: dict[str, str], name: str, values: Mapping[str, Any], where: str) -> None:
-    """Note whose the secrets of an entry are: by two names one delivery is booked twice."""
-    for setting in _FROM_ENVIRONMENT:
+    """Note whose the keys of an entry are: by two names one delivery is booked twice."""
+    for setting in (*_FROM_ENVIRONMENT, "public_keys"):
         for secret in _listed(values.get(setting)):
-            plain = str(secret).removeprefix("whsec_").rstrip("=")
+            plain = str(secret).removeprefix("whsec_").removeprefix("whpk_").rstrip("=")
             if (owner := owners.setdefault(plain, name)) != name:
                 raise Unusable(
                     f"{where}: {owner} and {name} have the same {setting}, and so would book the"

@@ -187,6 +187,10 @@ class StatusQuery:
             headers={"Retry-After": "5"},
         )
 
+    def say_unread(self, status: int) -> Reply:
+        """Return the answer to a callback whose body was not taken."""
+        return _reply(status, "The body is too large, was cut off, or did not come in time.")
+
     def parse(
         self,
         body: bytes,  # noqa: ARG002

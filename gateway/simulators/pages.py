@@ -134,27 +134,35 @@ def _operator(lines: list[Line]) -> PageTally:
 
 def _stripe(lines: list[Line]) -> PageTally:
     found = PageTally()
-    times: Counter[str] = Counter()
-    of = {
-        line["event"]["id"]: line["event"]["data"]["object"].get("payment_intent")
-        for line in lines
-        if line["line"] == "event"
-    }
+    made: dict[str, list[str]] = {}
+    """The events of each payment in the order in which they happened."""
+    taken: dict[str, list[str]] = {}
+    """The same as they were answered."""
+    of: dict[str, str] = {}
     for line in lines:
         if line["line"] == "answer":
-            times[line["event"]] += 1
             found.answered.add((line["event"], bytes.fromhex(line["body_sha256"])))
-        elif line["line"] == "event" and line["event"]["type"] == "payment_intent.succeeded":
-            intent: Mapping[str, Any] = line["event"]["data"]["object"]
+            taken.setdefault(of[line["event"]], []).append(line["event"])
+            continue
+        event: Mapping[str, Any] = line["event"]
+        what: Mapping[str, Any] = event["data"]["object"]
+        of[event["id"]] = what.get("payment_intent") or what["id"]
+        made.setdefault(of[event["id"]], []).append(event["id"])
+        if event["type"] == "payment_intent.succeeded":
             found.paid.append(
                 Paid(
-                    intent["id"],
-                    intent["metadata"].get("invoice_ref", ""),
-                    datetime.fromtimestamp(intent["created"], UTC).isoformat(),
-                    intent["amount_received"],
+                    what["id"],
+                    what["metadata"].get("invoice_ref", ""),
+                    datetime.fromtimestamp(what["created"], UTC).isoformat(),
+                    what["amount_received"],
                 )
             )
-    found.struck["double"] = len({of[event] for event, count in times.items() if count > 1})
+    for payment, events in made.items():
+        told = taken.get(payment, [])
+        first = list(dict.fromkeys(told))
+        found.struck["double"] += len(told) > len(first)
+        found.struck["lose"] += len(first) < len(events)
+        found.struck["reorder"] += first != [each for each in events if each in first]
     return found
 
 

@@ -49,6 +49,10 @@ SHARES: Final = {
 SPARED: Final = {"mobile-money": ("reorder", "late")}
 """What cannot go wrong: nothing is said before a payment, and each is told of at once."""
 
+THREADS: Final = {"cmi": 12, "mobile-money": 12}
+"""Of those whose payers wait for an answer that is decided, and so wait longer than others'."""
+THREADS_ELSEWHERE: Final = 4
+
 PROGRAM_KILLS: Final = 8
 """Of server and worker, where nothing else was asked for."""
 LISTENING_SECONDS_MAX: Final = 30.0
@@ -225,7 +229,7 @@ class _Stage:
             part_of(
                 entry,
                 base_url=_address(up),
-                words=words,
+                words=[*words, "--threads", str(THREADS.get(entry["name"], THREADS_ELSEWHERE))],
                 journal=files.payers[entry["name"]],
                 log=self._driver.log(entry["name"]),
                 environment=self._driver.environment,

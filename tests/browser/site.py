@@ -29,6 +29,7 @@ from gateway.clock import day_of
 from gateway.codes import attestations
 from gateway.codes import receipts as codes
 from gateway.collection import attempts
+from gateway.collection.inquiries import ask_due
 from gateway.collection.reports import PaymentReport, Statement
 from gateway.db import execute, snapshot, transaction
 from gateway.dues.periods import parse_period
@@ -137,7 +138,7 @@ class Site:
         """Ask what became of those who were sent to pay by card, as a worker would."""
         with transaction() as session:
             execute(session, "UPDATE payment_attempt SET ask_at = '-infinity' WHERE state = 'sent'")
-        attempts.ask_due(
+        ask_due(
             process.providers(),
             key=process.signing_key(),
             clock=process.business_clock(),

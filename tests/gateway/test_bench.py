@@ -10,6 +10,7 @@ from gateway.bench.issue import SEALED, bench_issue
 from gateway.bench.load import STORED, NotTaken, shoot
 from gateway.bench.measure import interleaved, per_second
 from gateway.bench.pages import bench_pages
+from gateway.bench.posting import bench_posting
 from gateway.bench.webhooks import PGBENCH_SCRIPT, bench_webhooks
 
 
@@ -81,6 +82,16 @@ def test_deliveries_are_taken_in_proved_and_measured(
     for each in (rate, p99, few_p99, server, store, sender):
         assert each.ours > 0
         assert each.limit > 0
+
+
+def test_an_inbox_is_posted_proved_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    measured = bench_posting(300, rounds=1, seconds=0.2, progress=lambda _done, _of: None)
+    assert (measured.name, measured.unit) == ("posting, 300 deliveries", "deliveries/s")
+    assert measured.ours > 0
+    assert measured.limit > 0
 
 
 @pytest.mark.parametrize(

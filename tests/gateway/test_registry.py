@@ -87,6 +87,11 @@ def test_one_secret_under_two_names_would_book_twice() -> None:
     with pytest.raises(Unusable, match="have the same secrets") as raised:
         read_providers(both, "f", live=True)
     assert SECRET not in str(raised.value)
+    # What one private key signs is authentic under both names.
+    public = GOOD.replace(f'secrets = ["{SECRET}"]', f'public_keys = ["whpk_{"A" * 43}="]')
+    both = public + public.replace('name = "', 'name = "other-')
+    with pytest.raises(Unusable, match="have the same public_keys"):
+        read_providers(both, "f", live=True)
 
 
 def test_a_file_may_name_nobody() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -14,14 +15,24 @@ import pytest
 import uvicorn
 
 from gateway import serve
+from gateway.bodies import AT_ONCE
 from gateway.errors import Unusable
 from gateway.settings import Settings
 
 
-async def answers(_scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """A program that says hello."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+async def answers(scope: dict[str, Any], _receive: Any, send: Any) -> None:
+    """A program that says hello; at `/at-once` in one piece where it may."""
+    if scope["path"] == "/at-once":
+        await asyncio.sleep(0)
+        if scope["extensions"][AT_ONCE](scope, 200, b"content-length: 5\r\n\r\nhello"):
+            PIECES.append(scope["path"])
+            return
+    headers = [(b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"hello"})
+
+
+PIECES: list[str] = []
 
 
 @pytest.fixture
@@ -30,7 +41,9 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     monkeypatch.setattr(serve, "HEAD_SECONDS_MAX", 0.5)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(answers, http=serve.BoundedHttp, lifespan="off", log_level="error")
+    config = uvicorn.Config(
+        answers, http=serve.BoundedHttp, lifespan="off", log_level="error", timeout_keep_alive=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
@@ -59,7 +72,10 @@ def until_closed(connection: socket.socket, drip: bytes = b"") -> float:
     raise AssertionError("the connection was not ended")
 
 
-@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nx: "])
+WHOLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("first", [b"", WHOLE[:-2], WHOLE + WHOLE[:-2]])
 def test_a_head_that_does_not_come_ends_the_connection(
     address: tuple[str, int], first: bytes
 ) -> None:
@@ -75,6 +91,46 @@ def test_whoever_gets_to_the_point_is_answered_as_often_as_he_asks(
         for _ in range(3):
             assert client.get("/").text == "hello"
             time.sleep(0.3)
+
+
+def test_whoever_asks_no_more_is_hung_up_on(address: tuple[str, int]) -> None:
+    with socket.create_connection(address) as connection:
+        for _ in range(2):
+            connection.sendall(WHOLE)
+            said = b""
+            while not said.endswith(b"hello"):
+                said += connection.recv(1024)
+        until_closed(connection)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pieces"),
+    [
+        ([WHOLE, WHOLE], 2),
+        ([WHOLE + WHOLE + WHOLE], 1),
+        ([WHOLE.replace(b"host", b"connection: close\r\nhost")], 0),
+        ([WHOLE.replace(b"1.1", b"1.0")], 0),
+    ],
+    ids=["one by one", "in a row", "the last", "old"],
+)
+def test_an_answer_in_one_piece_is_the_answer_in_two(
+    address: tuple[str, int], asked: list[bytes], pieces: int
+) -> None:
+    def told(path: bytes) -> list[bytes]:
+        heard = []
+        with socket.create_connection(address) as connection:
+            connection.settimeout(10)
+            for each in asked:
+                connection.sendall(each.replace(b"GET /", b"GET " + path))
+                said = b""
+                while said.count(b"hello") < each.count(b"GET"):
+                    said += connection.recv(1024)
+                heard.append(re.sub(rb"date: [^\r]*", b"date", said))
+        return heard
+
+    PIECES.clear()
+    assert told(b"/at-once") == told(b"/")
+    assert len(PIECES) == pieces
 
 
 def test_production_says_who_may_name_the_client() -> None:

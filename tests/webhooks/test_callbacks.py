@@ -275,6 +275,9 @@ def test_in_production_nothing_goes_to_our_own_network_or_in_the_open(
         ("64:ff9b::a00:8", False),
         ("64:ff9b::5db8:d822", True),
         ("2002:a00:8::1", False),
+        ("64:ff9b:1::a00:8", False),
+        ("::10.0.0.8", False),
+        ("fec0::1", False),
     ],
 )
 def test_which_addresses_are_of_the_open_internet(address: str, public: bool) -> None:

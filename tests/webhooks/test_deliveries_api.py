@@ -143,8 +143,10 @@ def test_a_replay_of_many_is_counted_first(database: str, program: ProgramOf) ->
     for dry_run in (True, False):
         refused = caller.post("/replays", {**WHY, "filter": {}, "dry_run": dry_run})
         assert problem_of(refused)["code"] == "replay_too_wide"
-    unsaid = problem_of(caller.post("/replays", {"filter": {"state": "parked"}, "because": " "}))
-    assert unsaid["code"] == "invalid_body"
+    for because in (" ", "Of 123456785"):
+        said = {"filter": {"state": "parked"}, "because": because}
+        unsaid = problem_of(caller.post("/replays", said))
+        assert (unsaid["code"], unsaid["errors"][0]["field"]) == ("invalid_body", "because")
 
 
 # -- by command -----------------------------------------------------------------------------------
@@ -179,13 +181,18 @@ def test_by_command(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code, released = run("release", *why)
     assert (code, released["outcomes"]) == (0, {"booked": 1})
     code, shown = run("show", "cashplus", "msg_1")
-    assert (shown["state"], shown["replays"][0]["asked_by"]) == ("done", "Houda")
+    asked_by = shown["replays"][0]["asked_by"]
+    assert shown["state"] == "done"
+    # Whoever is named, the account that ran the command stands beside it.
+    assert asked_by.startswith("Houda, by command line (")
     assert "[masked]" in shown["body"]
     assert "Fatima" not in shown["body"]
     # Of a provider that is switched off: it waits, and that is said.
     code, waits = run("replay", "--from", "2026-11-18", "--to", "2026-11-18", *why)
     assert (code, waits["waiting"], waits["outcomes"]) == (1, 1, {"repeated": 1})
     assert run("replay", *why)[0] == run("show", "cashplus", "x")[0] == 2
+    assert run("list", "--from", "2026-11-19", "--to", "2026-11-18") == (2, "--from is after --to.")
+    assert run("release", "--why", "Of 123456785", "--dry-run")[0] == 2
     before = ("--before", "2026-11-19")
     assert run("mask", *before, "--dry-run")[1]["deliveries"] == 1
     assert run("mask", *before) == (0, {"deliveries": 1, "variants": 0, "dry_run": False})

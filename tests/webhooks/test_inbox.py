@@ -236,6 +236,31 @@ def test_a_poisoned_delivery_holds_up_none_of_its_neighbours(
     seal_and_check()
 
 
+def test_a_poisoned_delivery_among_many_is_found_in_a_few_steps(database: str) -> None:
+    (reference,) = some_invoices()
+    deliver_each([reference] * 47, amount="1.00")
+    a_delivery(b'{"poison": 1}', delivery_id="msg_poison")
+    deliver_each([reference] * 52, amount="1.00")
+    desk = a_desk(Faulty(b"poison", raises(RuntimeError("a fault"))))
+    assert drain(desk, batches_max=1) == 99
+    assert attempts_of(database) == [("waiting", 1)]
+    # Nine parts of ten, and the nine beside it in the tenth: each a batch of the books.
+    assert rows_of(database, "SELECT count(*) FROM ledger_batch") == [(18,)]
+    ordered = rows_of(database, "SELECT source FROM payment ORDER BY id")
+    assert ordered == rows_of(
+        database,
+        "SELECT 'delivery:' || provider || '/' || delivery_id FROM webhook_delivery"
+        " WHERE state = 'done' ORDER BY id",
+    )
+    seal_and_check()
+
+
+def test_when_the_time_is_over_no_other_batch_is_begun(database: str) -> None:
+    deliver_each(some_invoices(3))
+    assert drain(a_desk(), batches_max=9, seconds=0) == 0
+    assert rows_of(database, WAITING) == [(3,)]
+
+
 def test_a_poisoned_delivery_is_tried_again_at_growing_distance_and_parked_in_the_end(
     database: str,
 ) -> None:

@@ -9,19 +9,25 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final, TypeVar
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from gateway import process
 from gateway.embedded.processes import free_port
+from gateway.providers.standard_webhooks import StandardWebhooks, StandardWebhooksSettings
 from gateway.references import format_reference, with_check_digits
 from gateway.settings import settings
+from gateway.wirejson import UnreadableJson, is_json, read_json
 from tests.factories import (
     NOON,
     SECRET,
@@ -37,7 +43,7 @@ from tests.factories import (
 )
 from webhooks import intake as intake_module
 from webhooks.inbox import Desk, drain
-from webhooks.intake import Intake
+from webhooks.intake import Arrival, Intake, StoreUnavailable
 from webhooks.routes import BODY_BYTES_MAX, webhook_routes
 
 _T = TypeVar("_T")
@@ -255,6 +261,51 @@ def test_a_readable_body_after_an_unreadable_one_under_its_id_is_booked(web: str
     assert [code for code, _ in the_books().exceptions] == ["unreadable_delivery"]
 
 
+@given(
+    st.one_of(
+        st.binary(max_size=30),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+            max_leaves=8,
+        ).map(lambda said: json.dumps(said).encode()),
+        st.lists(
+            st.sampled_from(
+                [
+                    *(bytes([byte]) for byte in b'{}[]":,01.eE+-\\u /\t\x00\x0b\x7f\x80\xff'),
+                    *(
+                        b'"a"',
+                        b"null",
+                        b"NaN",
+                        b"Infinity",
+                        b"\\ud800",
+                        b"\xd8\xaf",
+                        b"\xed\xa0\x80",
+                    ),
+                    *(
+                        b"\xed\xa0\x80",
+                        b"\xef\xbb\xbf",
+                        b"1e999",
+                        b"9" * 5_000,
+                        b"[" * 300,
+                        b"]" * 300,
+                    ),
+                ]
+            ),
+            max_size=8,
+        ).map(b"".join),
+    )
+)
+@settings_of_hypothesis(max_examples=300, deadline=None)
+def test_what_is_taken_for_json_is_what_can_be_read(body: bytes) -> None:
+    try:
+        read_json(body)
+    except UnreadableJson:
+        assert not is_json(body)
+    else:
+        assert is_json(body)
+
+
 # -- the same again -------------------------------------------------------------------------------
 
 
@@ -345,6 +396,66 @@ def test_hundreds_of_posts_at_once_leave_each_id_exactly_one_row(web: str) -> No
     assert len(the_books().exceptions) == 60
     seal()
     assert broken_promises(deliveries=True) == []
+
+
+def test_a_row_that_the_database_refuses_does_not_harm_its_neighbours(database: str) -> None:
+    ids = ["msg_1", "no\x00text", "msg_2"]
+
+    async def nobody_rings() -> None:
+        raise ConnectionError
+
+    async def stored() -> list[BaseException | None]:
+        intake = Intake(database, nobody_rings)
+        await intake.start()
+        arrivals = [Arrival("cashplus", delivery_id, BODY, True, NOON) for delivery_id in ids]
+        told = await asyncio.gather(*map(intake.store, arrivals), return_exceptions=True)
+        await intake.stop()
+        return told
+
+    told = asyncio.run(stored())
+    assert [told[0], told[2]] == [None, None]
+    assert isinstance(told[1], StoreUnavailable)
+    assert [row[0] for row in rows_of(database, STORED)] == ["msg_1", "msg_2"]
+
+
+@pytest.mark.usefixtures("web")
+def test_what_is_taken_in_front_is_counted_as_of_its_route() -> None:
+    async def talk(client: Client) -> str:
+        await post(client, BODY)
+        await post(client, BODY, {"x-none": "1"})
+        await client.get("/webhooks/cashplus")
+        return (await client.get("/metrics")).text
+
+    counted = [line for line in talking(talk).splitlines() if "/webhooks/{provider}" in line]
+    of = 'wasl_http_requests_total{method="%s",route="/webhooks/{provider}",status="%s"} 1.0'
+    for method, status in (("POST", "202"), ("POST", "400"), ("GET", "405")):
+        assert of % (method, status) in counted
+    assert 'wasl_http_request_seconds_count{route="/webhooks/{provider}"} 3.0' in counted
+    last = 'wasl_http_request_seconds_bucket{le="+Inf",route="/webhooks/{provider}"} 3.0'
+    assert last in counted
+
+
+class Broken(StandardWebhooks):
+    """An adapter with a bug."""
+
+    def authenticate(self, *_: Any, **__: Any) -> str:
+        raise KeyError("msg_secret")
+
+
+def test_a_bug_of_an_adapter_is_500_without_its_detail(
+    web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Broken("cashplus", StandardWebhooksSettings.model_validate({"secrets": [SECRET]}))
+    monkeypatch.setattr(process, "providers", cache(lambda: {"cashplus": broken}))
+
+    async def talk(client: Client) -> tuple[int, str, str]:
+        answer = await post(client, BODY)
+        return answer.status_code, answer.text, (await client.get("/metrics")).text
+
+    status, text, metrics = talking(talk)
+    assert (status, text) == (500, '{"detail":"Something went wrong on our side."}')
+    assert 'route="/webhooks/{provider}",status="500"} 1.0' in metrics
+    assert rows_of(web, STORED) == []
 
 
 def test_one_id_is_two_deliveries_where_the_providers_are_two(web: str) -> None:

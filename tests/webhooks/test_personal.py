@@ -85,8 +85,8 @@ def test_what_never_changes_and_names_her_is_counted(database: str) -> None:
         execute(
             session,
             "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256, received_at,"
-            " path, state, outcome) SELECT 'wallet', path, :body, sha256(:body), :now, path, 'done',"
-            " 'booked' FROM unnest(ARRAY['', '/bills/123456789']) AS path",
+            " path, state, outcome) SELECT 'wallet', path, :body, sha256(:body), :now, path,"
+            " 'done', 'booked' FROM unnest(ARRAY['', '/bills/123456789']) AS path",
             {"body": an_event("148275036141", remark="of Zineb"), "now": NOON},
         )
     a_delivery(b'{"id":"123456789"}', delivery_id="msg_told")

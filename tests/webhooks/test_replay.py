@@ -10,6 +10,7 @@ import pytest
 
 from gateway.collection.reports import NotAboutMoney
 from gateway.db import execute, snapshot, transaction
+from gateway.errors import Unusable
 from gateway.exception_queue import resolve_exceptions
 from gateway.models import ExceptionCode
 from tests.factories import (
@@ -184,6 +185,28 @@ def test_what_a_person_decided_is_not_asked_again(database: str) -> None:
     assert replayed(ALL) == {"conflicting": 1, "quarantined": 1, "repeated": 1}
     assert the_books() == before
     seal_and_check()
+
+
+def test_what_could_not_be_booked_is_not_asked_again_after_the_payment_came(database: str) -> None:
+    (reference,) = some_invoices()
+    a_delivery(an_event(reference, provider_payment_id="Q", currency="EUR"))
+    drain(a_desk(), batches_max=9)
+    a_delivery(an_event(reference, provider_payment_id="Q"))
+    drain(a_desk(), batches_max=9)
+    ((code, subject),) = the_books().exceptions
+    with transaction() as session:
+        resolve_exceptions(session, ExceptionCode(code), [subject], because="Sent anew", now=NOON)
+    before = the_books()
+    assert replayed(ALL) == {"conflicting": 1, "repeated": 1}
+    assert the_books() == before
+    seal_and_check()
+
+
+@pytest.mark.parametrize("why", [" ", "a\nb", "x" * 501, "Asked by 123456782", "call 0612345678"])
+def test_a_reason_that_cannot_be_kept_is_refused(database: str, why: str) -> None:
+    with pytest.raises(Unusable, match="kept"):
+        an_order(ALL, why=why)
+    assert rows_of(database, "SELECT count(*) FROM webhook_replay") == [(0,)]
 
 
 def test_what_an_adapter_did_not_understand_is_booked_once_it_does(database: str) -> None:

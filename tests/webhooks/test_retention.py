@@ -136,6 +136,7 @@ def test_masked_or_not_a_form_says_the_same_of_money(pairs: list[tuple[str, str]
         (b'{"payer": {"a": ["b", {"c": true}]}}', b'{"payer": {"a": ["%s", {"c": true}]}}'),
         # One field may name another.
         (b'[{"value": "+212", "key": "msisdn"}]', b'[{"value": "%s", "key": "msisdn"}]'),
+        (b'{"name": "Fatima Z", "value": 172.5}', b'{"name": "%s", "value": 172.5}'),
         (b'[{"Name": "Amount", "Value": 172.5}]', b'[{"Name": "Amount", "Value": 172.5}]'),
         # What has no name is no money.
         (b'["Fatima", [123456785]]', b'["%s", [0]]'),

@@ -247,6 +247,9 @@ def _columns() -> None:
         "payment_attempt",
         ["provider", "token_sha256"],
     )
+    op.create_index(
+        op.f("payment_attempt_invoice_id_made_at_idx"), "payment_attempt", ["invoice_id", "made_at"]
+    )
     op.add_column("webhook_delivery", sa.Column("path", sa.String(), nullable=True))
     op.add_column(
         "webhook_delivery", sa.Column("masked_at", sa.DateTime(timezone=True), nullable=True)
@@ -296,6 +299,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("contributor_erased_check"), "contributor")
     op.drop_constraint(op.f("contributor_cnss_number_check"), "contributor")
     op.drop_constraint(op.f("institution_record_erased_check"), "institution_record")
+    op.drop_index(op.f("payment_attempt_invoice_id_made_at_idx"), table_name="payment_attempt")
     for table, column in (
         ("webhook_variant", "path"),
         ("webhook_variant", "masked_at"),

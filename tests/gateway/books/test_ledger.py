@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from gateway import process
 from gateway.books import ledger
 from gateway.books.accounts import Posting, account
 from gateway.books.seals import books_key
+from gateway.clock import INSTITUTION_ZONE
 from gateway.db import transaction
 from gateway.errors import TransferMismatch, Unusable
 from gateway.models import AccountKind
@@ -359,3 +361,38 @@ def test_the_database_refuses_to_forget_or_to_bend_a_booked_payment(
     record(a_report(reference))
     with psycopg.connect(database) as connection, pytest.raises(psycopg.Error, match=refused):
         connection.execute(statement.encode())
+
+
+# -- what is hashed -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a/b/invoice", 'q"\\/\n\x01', "é\u2028\U0001f600", "\x7f"])
+@pytest.mark.parametrize("linked", [None, 7])
+def test_a_transfer_is_hashed_as_the_json_list_that_it_always_was(
+    name: str, linked: int | None
+) -> None:
+    at = NOON.astimezone(INSTITUTION_ZONE)
+    row = {
+        "id": 3,
+        "name": name,
+        "amount_minor": 16352,
+        "payment_id": linked,
+        "invoice_id": linked,
+        "reverses_id": linked,
+        "posted_at": at,
+    }
+    written = [
+        3,
+        name,
+        "a:b",
+        "c:é",
+        16352,
+        linked,
+        linked,
+        linked,
+        "2026-11-18T12:00:00.000000+00:00",
+    ]
+    assert (
+        ledger.transfer_line(row, debit="a:b", credit="c:é")
+        == json.dumps(written, separators=(",", ":")).encode()
+    )

@@ -18,7 +18,8 @@ from gateway.collection.attempts import page_providers
 from gateway.collection.inquiries import ask_due
 from gateway.db import execute, transaction
 from gateway.settings import settings
-from gateway.simulators.walletquery import Operator, Server
+from gateway.simulators.walletoperator import Operator
+from gateway.simulators.walletquery import Server
 from tests.factories import NOON, balances, rows_of
 from tests.gateway.pages import states
 from tests.gateway.pages.conftest import a_client

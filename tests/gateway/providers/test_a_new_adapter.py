@@ -87,6 +87,9 @@ class PostOffice:
     def say_trouble(self):
         return Reply(503, b"again", "text/plain")
 
+    def say_unread(self, status):
+        return Reply(status, b"no", "text/plain")
+
     def _report(self, said, terms, received_at, delivery_id):
         paid_at = datetime.fromisoformat(said["at"])
         return PaymentReport(

@@ -41,10 +41,11 @@ from gateway.providers.asking import ANSWER_BYTES_MAX
 from gateway.providers.calls import AnswerNow, Call, Heed, Heeded
 from gateway.providers.registry import read_providers
 from gateway.providers.status_query import Order, StatusQuery, StatusQueryPages, make
-from gateway.simulators import walletquery
+from gateway.simulators import walletoperator
 from gateway.simulators.faults import Faults
 from gateway.simulators.journal import Journal, read_journal
-from gateway.simulators.walletquery import Operator, Server
+from gateway.simulators.walletoperator import Operator
+from gateway.simulators.walletquery import Server
 from tests.factories import (
     NOON,
     PATIENCE_SECONDS,
@@ -247,7 +248,7 @@ def test_from_the_button_over_the_operators_page_and_its_callback_to_the_books(
                 assert ask(wallet) == 0
     paid_once(reference)
     lines = read_journal(path)
-    [(payment_id, net)] = walletquery.net_minor(lines).items()
+    [(payment_id, net)] = walletoperator.net_minor(lines).items()
     assert rows_of(database, "SELECT provider_payment_id, amount_minor FROM payment") == [
         (payment_id, net)
     ]
@@ -583,6 +584,8 @@ def test_an_order_that_is_known_already_takes_another_attempt(server: Server) ->
     [
         {"payment_url": "https://elsewhere.example/pay"},
         {"payment_url": "javascript:alert(1)"},
+        {"payment_url": f"{NOWHERE}/pay/p1\r\nSet-Cookie: a=b"},
+        {"payment_url": f"{NOWHERE}/pay/\x00"},
         {"notif_token": ""},
         {"notif_token": 12},
         {"pay_token": "with spaces"},
@@ -716,10 +719,10 @@ def test_an_operator_that_was_killed_goes_on_where_its_journal_ends(tmp_path: Pa
     again = Operator(clock=lambda: NOON + timedelta(hours=1), past=read_journal(path))
     asked = {"order_id": "1-1", "amount": "10.00", "pay_token": made["pay_token"]}
     assert again.status(asked)["status"] == "SUCCESS"
-    with pytest.raises(walletquery.Wrong):
+    with pytest.raises(walletoperator.Wrong):
         again.settle(again.find("1"), paid=True)
     again.begin({**wish, "order_id": "1-2"})
-    assert walletquery.net_minor(read_journal(path)) == {"1-1": 1000}
+    assert walletoperator.net_minor(read_journal(path)) == {"1-1": 1000}
 
 
 def test_an_operator_that_fails_once_and_dates_back() -> None:

@@ -98,7 +98,7 @@ class Records:
         asked = _parameters(subject)
         locked = execute(
             session,
-            "SELECT r.id, r.erased_at FROM institution_record r"
+            "SELECT r.id, r.record_id FROM institution_record r"
             f" WHERE {_HIS} ORDER BY r.id FOR NO KEY UPDATE OF r",
             asked,
         ).all()
@@ -122,7 +122,7 @@ class Records:
                 f"{LEFT}institution_record.reference_given": left,
             }
 
-        return Hold(hindrances, erase)
+        return Hold(hindrances, erase, tuple(f"record:{row.record_id}" for row in locked))
 
 
 _OPEN: Final = """

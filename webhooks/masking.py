@@ -34,11 +34,14 @@ _PERSONAL: Final = frozenset(
         *("name", "payername", "customername", "firstname", "middlename", "lastname"),
         *("familyname", "givenname", "fullname", "nativename", "surname", "displayname"),
         *("familynamear", "givennamear", "namear", "cardholder", "cardholdername"),
+        *("holder", "holdername", "accountholder", "accountholdername", "payeename", "sendername"),
+        *("recipientname", "debtorname", "buyername", "contactname"),
         # numbers
         *("cnssnumber", "cnss", "cin", "nationalid", "nationalidno", "idnumber", "dateofbirth"),
         *("phone", "phonenumber", "telephone", "tel", "gsm", "mobile", "mobilenumber", "msisdn"),
         *("consumerno", "walletid", "username", "customerreference", "partyid"),
-        *("iban", "bankaccountno"),
+        *("iban", "bankaccountno", "accountnumber", "rib", "cardnumber", "passportnumber"),
+        *("birthdate",),
         # addresses
         *("email", "emailaddress", "mail", "receiptemail", "customeremail", "address"),
         *("postaladdress", "clientip", "customerip", "ip", "ipaddress"),

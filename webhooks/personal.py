@@ -1,45 +1,32 @@
 """What the inbox holds about a person: deliveries as they came, what they were answered.
 
-A delivery is a person's if it told of the person's payment, or its body or address has the
-person's number, card, telephone or reference in it. What has the same digits within longer ones is
-not taken for it: somebody else's data must not be handed out, nor a neighbour's delivery emptied.
+Which deliveries are about a person: webhooks.mentions. Here is what of them is handed out, and what
+is emptied: nobody else's data may be in the one, nor be lost by the other.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-import sqlalchemy as sa
 from sqlmodel import Session
 
 from gateway.db import execute
-from gateway.privacy import LEFT, Hold, Section, Subject, national, said, telephone_pattern
+from gateway.privacy import LEFT, Hold, Section, Subject, said
 from gateway.privacy.periods import KEPT_WITH_BOOKS, doubt
-from gateway.references import format_reference
 from gateway.retention import retention
 from gateway.words.catalogs import mark
 from webhooks.masking import BodyKind, kind_of, length_mark, mask
+from webhooks.mentions import Mentions, mentions, numbers_in, readings
 
-ID_LENGTH_MIN: Final = 6
-"""Of a provider's payment id that is looked for in bodies: shorter ones stand in any text."""
 ROWS_AT_ONCE: Final = 500
 
 _TO_RECEIVE: Final = mark("To keep what providers sent, byte for byte, and to act on it once")
 _TO_ANSWER: Final = mark("To answer a provider that asks again as it was answered first")
-
-
-@dataclass(slots=True)
-class Mentions:
-    """The rows that are about a person, by id."""
-
-    deliveries: set[int] = field(default_factory=set)
-    variants: set[int] = field(default_factory=set)
 
 
 class Inbox:
@@ -58,7 +45,7 @@ class Inbox:
 
     def held(self, session: Session, subject: Subject) -> list[Section]:
         """Return the deliveries about a person, and what followed from them. Reads only."""
-        found = _mentions(session, subject, masked_too=True)
+        found = mentions(session, subject)
         asked = {
             "deliveries": sorted(found.deliveries),
             "variants": sorted(found.variants),
@@ -72,13 +59,12 @@ class Inbox:
         return [
             Section(name, title, purpose, until if bodied else KEPT_WITH_BOOKS, rows)
             for name, title, purpose, query, bodied in _ASKED
-            for rows in [[said(row) for row in execute(session, query, asked).mappings()]]
+            for rows in [_shown(session, subject, execute(session, query, asked).mappings().all())]
         ]
 
     def hold(self, session: Session, subject: Subject) -> Hold:
         """Lock the deliveries about a person; none of them may still wait to be acted on."""
-        # What is masked already has no field left that names anybody: not all of it is read again.
-        found = found_in = _mentions(session, subject, masked_too=False)
+        found = mentions(session, subject)
         bodies: dict[str, list[tuple[int, bytes, bool]]] = {}
         waiting = 0
         for table, ids, condition in (
@@ -87,14 +73,16 @@ class Inbox:
         ):
             rows = execute(
                 session,
-                f"SELECT id, body, {condition} AS done, {_READABLE[table]} AS readable"
-                f" FROM {table} WHERE id = ANY(:ids) AND masked_at IS NULL"
-                " ORDER BY id FOR NO KEY UPDATE",
+                "SELECT id, CASE WHEN masked_at IS NULL THEN body END AS body,"
+                f" {condition} AS done, {_READABLE[table]} AS readable"
+                f" FROM {table} WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE",
                 {"ids": sorted(ids)},
             ).all()
             waiting += sum(not row.done for row in rows)
-            bodies[table] = [(row.id, bytes(row.body), row.readable) for row in rows]
-        about = {"ids": sorted(found.deliveries)}
+            bodies[table] = [
+                (row.id, bytes(row.body), row.readable) for row in rows if row.body is not None
+            ]
+        about = {"ids": sorted(found.deliveries), "variants": sorted(found.variants)}
         parked = execute(session, _OPEN, about).scalar_one()
         later = execute(session, _LATER, about).scalar_one()
         hindrances = (
@@ -104,13 +92,42 @@ class Inbox:
         )
 
         def erase(now: datetime) -> Mapping[str, int]:
-            found = {
+            emptied = {
                 table: _write(session, table, _emptied(subject, rows), now)
                 for table, rows in bodies.items()
             }
-            return found | _left(session, subject, found_in)
+            reasons = _reasons(session, subject, about)
+            return emptied | reasons | _left(session, subject, found)
 
-        return Hold(hindrances, erase)
+        return Hold(hindrances, erase, tuple(execute(session, _SUBJECTS, about).scalars()))
+
+
+# -- showing them ---------------------------------------------------------------------------------
+
+_CONTENTS: Final = ("body", "path", "url")
+_OTHERS: Final = """
+    SELECT reference FROM invoice WHERE reference = ANY(:numbers) AND reference <> ALL(:own)
+    UNION ALL
+    SELECT reference FROM bundle WHERE reference = ANY(:numbers) AND reference <> ALL(:own)
+    UNION ALL
+    SELECT cnss_number FROM contributor WHERE cnss_number = ANY(:numbers) AND id <> ALL(:files)
+"""
+
+
+def _shown(session: Session, subject: Subject, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return rows for JSON, without the contents of those that name somebody else."""
+    shown = [said(row) for row in rows]
+    numbers = [numbers_in(row.get(name) or "" for name in _CONTENTS) for row in shown]
+    asked = {
+        "numbers": sorted(set().union(*numbers)),
+        "own": list(subject.references),
+        "files": list(subject.file_ids),
+    }
+    others = set(execute(session, _OTHERS, asked).scalars()) if asked["numbers"] else set()
+    for row, found in zip(shown, numbers, strict=True):
+        if found & others:
+            row.update({name: None for name in _CONTENTS if name in row})
+    return shown
 
 
 _READABLE: Final = {"webhook_delivery": "true", "webhook_variant": "readable"}
@@ -196,6 +213,33 @@ _LATER: Final = """
 """
 
 
+_SUBJECTS: Final = """
+    SELECT 'delivery:' || provider || '/' || delivery_id FROM webhook_delivery WHERE id = ANY(:ids)
+    UNION SELECT 'delivery:' || provider || '/' || delivery_id FROM webhook_variant
+    WHERE id = ANY(:variants)
+"""
+
+# Why something failed, which may quote what could not be understood.
+_REASONS: Final = (("webhook_delivery", "id"), ("provider_callback", "delivery_pk"))
+
+
+def _reasons(session: Session, subject: Subject, about: Mapping[str, Any]) -> dict[str, int]:
+    """Take the person out of the reasons why deliveries and callbacks failed."""
+    counted = {}
+    for table, of in _REASONS:
+        query = f"SELECT id, last_error FROM {table} WHERE {of} = ANY(:ids)"
+        rows = execute(session, f"{query} AND last_error IS NOT NULL", about).all()
+        changed = [(at, subject.without(text)) for at, text in rows if subject.names_in(text)]
+        execute(
+            session,
+            f"UPDATE {table} SET last_error = said.text FROM unnest(CAST(:ids AS bigint[]),"
+            f" CAST(:texts AS text[])) AS said (id, text) WHERE {table}.id = said.id",
+            {"ids": [at for at, _ in changed], "texts": [text for _, text in changed]},
+        )
+        counted[f"{table}.last_error"] = len(changed)
+    return counted
+
+
 _NEVER_CHANGE: Final = (
     (
         "webhook_delivery",
@@ -210,6 +254,11 @@ _NEVER_CHANGE: Final = (
         "provider_callback",
         "SELECT body, url FROM provider_callback WHERE delivery_pk = ANY(:deliveries)",
     ),
+    (
+        "webhook_replay",
+        "SELECT convert_to(why, 'UTF8'), '' FROM webhook_replay WHERE id IN (SELECT replay_id"
+        " FROM replayed_delivery WHERE delivery_pk = ANY(:deliveries))",
+    ),
 )
 
 
@@ -220,110 +269,8 @@ def _left(session: Session, subject: Subject, found: Mentions) -> dict[str, int]
     for table, query in _NEVER_CHANGE:
         rows = execute(session, query, asked)
         texts = (f"{bytes(body).decode('utf-8', 'replace')} {path or ''}" for body, path in rows)
-        left[f"{LEFT}{table}"] = sum(subject.names_in(text) for text in texts)
+        left[f"{LEFT}{table}"] = sum(any(map(subject.names_in, readings(t))) for t in texts)
     return left
-
-
-# -- finding them ---------------------------------------------------------------------------------
-
-
-def _mentions(session: Session, subject: Subject, *, masked_too: bool) -> Mentions:
-    """Return what is about a person. Reads all bodies there are, or all that are not masked."""
-    found = Mentions()
-    needles = _Needles(subject)
-    told = [each.removeprefix(_DELIVERY) for each in subject.sources if each.startswith(_DELIVERY)]
-    asked = {
-        "needles": needles.bytes(),
-        "texts": needles.texts,
-        "providers": [each.partition("/")[0] for each in told],
-        "named": [each.partition("/")[2] for each in told],
-    }
-    which = "true" if masked_too else "masked_at IS NULL"
-    for table, into in (
-        ("webhook_delivery", found.deliveries),
-        ("webhook_variant", found.variants),
-    ):
-        rows = session.connection().execute(
-            sa.text(_SOUGHT.format(table=table, which=which)),
-            asked,
-            execution_options={"yield_per": ROWS_AT_ONCE},
-        )
-        for row in rows:
-            where = [bytes(row.body).decode("utf-8", "replace"), row.path or ""]
-            if row.told or needles.stand_in(row.provider, where):
-                into.add(row.id)
-    return found
-
-
-# Roughly, by the bytes; what the digits stand in is looked at afterwards, row by row.
-_SOUGHT: Final = """
-    SELECT id, provider, body, path, true AS told FROM {table}
-    JOIN (SELECT DISTINCT * FROM unnest(CAST(:providers AS text[]), CAST(:named AS text[]))
-        AS told (provider, delivery_id)) AS told USING (provider, delivery_id)
-    UNION ALL
-    SELECT id, provider, body, path, false FROM {table} WHERE {which} AND (
-        EXISTS (SELECT FROM unnest(CAST(:needles AS bytea[])) AS n WHERE position(n IN body) > 0)
-        OR EXISTS (SELECT FROM unnest(CAST(:texts AS text[])) AS t
-            WHERE strpos(path, t) > 0)
-    )
-"""
-_DELIVERY: Final = "delivery:"
-
-
-class _Needles:
-    """What a person is found by in a text, and where it must end."""
-
-    def __init__(self, subject: Subject) -> None:
-        references = [form for each in subject.references for form in _written(each)]
-        cards = [form for cin in subject.cins for form in (cin, cin.lower())]
-        ids = [(p, named) for p, named in subject.payments if len(named) >= ID_LENGTH_MIN]
-        self.texts: Final = [
-            *subject.cnss_numbers,
-            *cards,
-            *map(national, subject.phones),
-            *references,
-            *(named for _, named in ids),
-        ]
-        alone = "|".join(map(re.escape, [*subject.cnss_numbers, *references]))
-        words = "|".join(map(re.escape, cards))
-        phones = "|".join(map(telephone_pattern, subject.phones))
-        parts = [
-            rf"(?<![0-9])(?:{alone})(?![0-9])" if alone else "",
-            rf"(?<![0-9A-Za-z])(?:{words})(?![0-9A-Za-z])" if words else "",
-            phones,
-        ]
-        self._anywhere: Final = re.compile("|".join(filter(None, parts)) or "(?!)")
-        self._ids: Final = {
-            provider: re.compile(
-                "|".join(
-                    rf"(?<![0-9A-Za-z]){re.escape(named)}(?![0-9A-Za-z])"
-                    for p, named in ids
-                    if p == provider
-                )
-            )
-            for provider, _ in ids
-        }
-
-    def bytes(self) -> list[bytes]:
-        """Return them as they stand in a body."""
-        return [text.encode() for text in self.texts]
-
-    def stand_in(self, provider: str, texts: Iterable[str]) -> bool:
-        """Say whether one of them stands in a text by itself."""
-        of_provider = self._ids.get(provider)
-        for text in texts:
-            for written in {text, unquote_plus(text)}:
-                if self._anywhere.search(written):
-                    return True
-                if of_provider is not None and of_provider.search(written):
-                    return True
-        return False
-
-
-def _written(reference: str) -> list[str]:
-    """Return the ways in which a reference is written in one body or another."""
-    spaced = format_reference(reference)
-    return [reference, spaced, *(spaced.replace(" ", gap) for gap in ("%20", "+", "-", "\u00a0"))]
 
 
 # -- emptying them --------------------------------------------------------------------------------

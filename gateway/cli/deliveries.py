@@ -50,9 +50,7 @@ def _chosen_by(command: _F) -> _F:
 
 
 _why = click.option("--why", required=True, help="A sentence without names; it is kept.")
-_by = click.option(
-    "--by", default=None, help="Who asks for it: kept beside the account that runs this."
-)
+_by = click.option("--by", default=None, help="Who asks for it; the account is kept, too.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say how many.")
 
 
@@ -125,7 +123,8 @@ def deliveries_replay(
 ) -> None:
     """Act again on the deliveries chosen. What one did once it does not do twice.
 
-    Exit 1 if one failed again, or waits for a provider that is switched off.
+    Exit 1 if one failed again, or waits for a provider that is switched off, or if nothing fits
+    the --id given.
     """
     _replay(_choice(**chosen), why, by, dry_run=dry_run, as_json=as_json)
 
@@ -169,7 +168,8 @@ def _replay(choice: Choice, why: str, by: str | None, *, dry_run: bool, as_json:
     sentence += f": {listed}." if listed else "."
     sentence += " {waiting} still to be acted on." if answer["waiting"] else ""
     report(answer, as_json, sentence)
-    if answer["waiting"] or answer["outcomes"].get("failed"):
+    nothing_named = choice.delivery_id is not None and not answer["chosen"]
+    if answer["waiting"] or answer["outcomes"].get("failed") or nothing_named:
         raise Refused
 
 

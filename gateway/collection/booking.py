@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -121,22 +121,24 @@ def first_state(report: PaymentReport, *, now: datetime) -> PaymentState:
     )
 
 
-def refusal(quoted: Quoted | None, report: PaymentReport, *, on: date) -> Refusal | None:
+def refusal(quoted: Quoted | None, report: PaymentReport, *, now: datetime) -> Refusal | None:
     """Say why money that a provider has not taken yet is declined, or None: it is welcome.
 
     Args:
         quoted: What the report's reference asks to be paid, as it stands; None if it is nobody's.
         report: What the provider would take. Held money is never declined.
-        on: The payer's day: what is due then counts.
+        now: The business clock. What was due on the payer's day counts, as far as it is due today:
+            what was paid since by somebody else, of a later day, is not taken a second time.
     """
     if report.terms is Terms.HELD:
         return None
     if quoted is None:
         return Refusal.UNKNOWN_REFERENCE
-    due = due_minor(quoted, on)
-    if due == 0:
+    due = due_minor(quoted, day_of(_credible_day(report)[0]))
+    most = min(due, due_minor(quoted, _today(now)))
+    if most == 0:
         return Refusal.NOTHING_DUE
-    if report.amount_minor > due:
+    if report.amount_minor > most:
         return Refusal.MORE_THAN_DUE
     if report.amount_minor < due and report.terms is Terms.ALL_DUE:
         return Refusal.LESS_THAN_DUE

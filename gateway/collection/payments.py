@@ -140,7 +140,7 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
         payment.arrival = batch.debts.arrivals
     held = report.terms is Terms.HELD
     if not held and payment.booked_at is None and report.statement is Statement.COMPLETED:
-        why = refusal(quoted, report, on=payment.paid_on)
+        why = refusal(quoted, report, now=now)
         if why is not None:
             return f"declined_{why}"
     before = (payment.status, payment.stated_at)

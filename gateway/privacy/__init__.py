@@ -109,6 +109,9 @@ class Hold:
     """Why nothing may be erased yet, a sentence each."""
     erase: Callable[[datetime], Mapping[str, int]]
     """Empty it, and say how many rows of each kind that were. Once, in the same transaction."""
+    subjects: tuple[str, ...] = ()
+    """What exceptions about it are about, as their `subject` has it: texts that people wrote there
+    are emptied, too."""
 
 
 class Holder(Protocol):

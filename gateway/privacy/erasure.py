@@ -106,6 +106,7 @@ def erase(
     _lock_debts(session, subject)
     asked = _parameters(session, subject)
     _refuse(session, asked, held, now=now)
+    asked["subjects"] += [about for each in held for about in each.subjects]
     found = _empty(session, subject, asked, now=now)
     for each in held:
         found |= each.erase(now)

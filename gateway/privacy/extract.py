@@ -17,7 +17,8 @@ from gateway.words.catalogs import LANGUAGES, catalog
 LEFT_OUT: Final = (
     "Other people's parts of what is shared: of a reference that pays several people's invoices,"
     " and of a payment by it, only what is this person's is listed.",
-    "The body of a delivery that mentions this person and is about another person's payment.",
+    "The body of a delivery that is about another person's payment, or has another person's CNSS"
+    " number or reference in it.",
     "The bodies of answers kept for requests that are sent again: they repeat what is listed here.",
     "Keys and signatures of the books, which are about no person.",
     "Copies outside the database: printed notices in the folders named under print_files, and"

@@ -263,6 +263,8 @@ class Payer:
                 continue
             form, button = _pressed(page, refuse=not refused)
             if form is None:
+                # By a payer whose way back was cut off: he takes it now.
+                self._browser.load("GET", f"{self._product}/{step.reference}?card=back&lang=fr")
                 return Outcome(200, None, "it was paid before")
             if button is not None and button[1] in _REFUSALS:
                 refused = True

@@ -193,6 +193,7 @@ def test_by_command(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("replay", *why)[0] == run("show", "cashplus", "x")[0] == 2
     assert run("list", "--from", "2026-11-19", "--to", "2026-11-18") == (2, "--from is after --to.")
     assert run("release", "--why", "Of 123456785", "--dry-run")[0] == 2
+    assert run("replay", "--id", "msg_9", *why)[0] == 1
     before = ("--before", "2026-11-19")
     assert run("mask", *before, "--dry-run")[1]["deliveries"] == 1
     assert run("mask", *before) == (0, {"deliveries": 1, "variants": 0, "dry_run": False})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from gateway.db import execute, snapshot, transaction
 from gateway.privacy import Subject
-from tests.factories import NOON, a_delivery, an_event
+from gateway.references import format_reference
+from tests.factories import NOON, a_delivery, an_event, rows_of, some_invoices
 from webhooks.masking import BodyKind
 from webhooks.personal import Inbox, without
 
@@ -42,6 +44,9 @@ HERS = (
     b"ref=1482%207503%206141&x=y",
     b"oid=148275036141-2&x=y",
     b'{"id":"CP-77889"}',
+    # As JSON may write them.
+    b'{"x":"\\u0031\\u003234567\\u00389"}',
+    b'{"x":"\\u0041\\u0042123456"}',
 )
 NOT_HERS = (
     b'{"x":"1234567890"}',
@@ -79,6 +84,38 @@ def test_what_told_of_the_payment_is_hers_whatever_it_says(database: str) -> Non
         ]
 
 
+def test_a_body_that_names_somebody_else_is_not_handed_out(database: str) -> None:
+    (reference,) = some_invoices()
+    ((number,),) = rows_of(database, "SELECT cnss_number FROM contributor")
+    spaced = format_reference(reference)
+    # Of payments that never came: no payment of anybody tells whose they are.
+    others = [reference, spaced, spaced.replace(" ", "%20"), number]
+    for typed in (*others, "999999999"):
+        body = an_event("x", kind="payment.failed", memo=f"for 123456789, {typed}")
+        a_delivery(body, delivery_id=typed)
+    with snapshot() as session:
+        (found, *_) = Inbox().held(session, replace(ZINEB, file_ids=()))
+    shown = {row["delivery_id"]: row["body"] is not None for row in found.rows}
+    assert shown == {**dict.fromkeys(others, False), "999999999": True}
+
+
+def test_reasons_and_what_people_wrote_about_her_deliveries_are_emptied(database: str) -> None:
+    a_delivery(an_event("x", memo="123456789"), delivery_id="hers", provider="bank")
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE webhook_delivery SET state = 'done', outcome = 'ignored',"
+            " last_error = 'ValueError: Zineb is no amount'",
+        )
+    with transaction() as session:
+        hold = Inbox().hold(session, ZINEB)
+        found = {kind: count for kind, count in hold.erase(NOON).items() if count}
+    assert found == {"webhook_delivery": 1, "webhook_delivery.last_error": 1}
+    assert hold.subjects == ("delivery:bank/hers",)
+    query = "SELECT last_error FROM webhook_delivery"
+    assert rows_of(database, query) == [("ValueError: [erased] is no amount",)]
+
+
 def test_what_never_changes_and_names_her_is_counted(database: str) -> None:
     """An address of a call, and a body that was masked before, by the names of fields alone."""
     with transaction() as session:
@@ -97,10 +134,33 @@ def test_what_never_changes_and_names_her_is_counted(database: str) -> None:
             " WHERE delivery_id = 'msg_told'",
             {"now": NOON},
         )
+        # Masked before, of nobody's payment, with her number in a field of another name.
+        execute(
+            session,
+            "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256, received_at,"
+            " state, outcome, masked_at) VALUES ('wallet', 'typed', :body, sha256(:body), :now,"
+            " 'done', 'ignored', :now)",
+            {"body": b'{"memo":"123456789"}', "now": NOON},
+        )
+        execute(
+            session,
+            "WITH ordered AS (INSERT INTO webhook_replay (asked_by, why, chosen_by, asked_at)"
+            " VALUES ('us', 'for Zineb', '{}', :now) RETURNING id)"
+            " INSERT INTO replayed_delivery SELECT ordered.id, d.id, 'ignored', :now FROM ordered,"
+            " webhook_delivery d WHERE d.delivery_id = 'typed'",
+            {"now": NOON},
+        )
     with transaction() as session:
         hold = Inbox().hold(session, ZINEB)
         found = {kind: count for kind, count in hold.erase(NOON).items() if count}
-    assert (hold.hindrances, found) == ((), {"webhook_delivery": 2, "left:webhook_delivery": 2})
+    assert (hold.hindrances, found) == (
+        (),
+        {
+            "webhook_delivery": 2,
+            "left:webhook_delivery": 3,
+            "left:webhook_replay": 1,
+        },
+    )
 
 
 def test_a_body_loses_the_person_and_stays_what_it_was() -> None:

@@ -132,6 +132,7 @@ def test_masked_or_not_a_form_says_the_same_of_money(pairs: list[tuple[str, str]
             b'{"a": 1e5,"a":-0.10 , "na\\u006de":"\\"x"}',
             b'{"a": 1e5,"a":-0.10 , "na\\u006de":"%s"}',
         ),
+        (b'{"rib": "0078", "account_holder": "F"}', b'{"rib": "%s", "account_holder": "%s"}'),
         (b'{"CNSS-Number": 123456785, "cin": null}', b'{"CNSS-Number": 0, "cin": null}'),
         (b'{"payer": {"a": ["b", {"c": true}]}}', b'{"payer": {"a": ["%s", {"c": true}]}}'),
         # One field may name another.

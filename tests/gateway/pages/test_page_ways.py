@@ -111,6 +111,16 @@ def test_a_bank_is_entered_by_a_form_that_leads_there_and_nowhere_else(
     begun = payer.get(f"/{reference}")
     assert hidden(begun.text) == [("way", "other")], "the page that was begun is gone on with"
     assert not any(part in shown.text for part in states.SECRETS)
+    # Nothing is taken by it unless we say so: it can be left, at once for the wallet.
+    assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=stopped")
+    assert press(payer, reference, "cmi").status_code == 200
+    assert press(payer, reference, "orange").status_code == 303
+    states_of = "SELECT provider, state FROM payment_attempt ORDER BY provider"
+    assert rows_of(database, states_of) == [
+        ("cmi", "closed"),
+        ("orange", "sent"),
+        ("other", "closed"),
+    ]
 
 
 def test_a_wallet_is_entered_by_its_address_and_pays(payer: TestClient, operator: Server) -> None:

@@ -130,6 +130,26 @@ def test_a_delivery_keeps_its_money_and_the_rest_of_its_fields(database: str, ho
     assert data["remark"] == "card [erased] of [erased]"
 
 
+def test_what_people_wrote_about_her_deliveries_and_records_goes_too(
+    database: str, home: Path
+) -> None:
+    """Exceptions about a record, and a delivery that mentions her and told of nobody's payment."""
+    told(home, GHIZLANE, NEIGHBOUR)
+    with transaction() as session:
+        execute(
+            session,
+            "INSERT INTO coded_exception (code, subject, detail, opened_at, resolved_at,"
+            " resolution) SELECT code, subject, '{}', :now, :now, :why FROM ("
+            "SELECT 'conflicting_record' AS code, 'record:' || record_id AS subject"
+            " FROM institution_record WHERE cnss_number = :number UNION ALL"
+            " SELECT 'conflicting_delivery', 'delivery:cashplus/' || delivery_id"
+            " FROM webhook_delivery WHERE strpos(encode(body, 'escape'), 'memo') > 0) AS about",
+            {"why": f"{GHIZLANE.given_name} called", "number": GHIZLANE.cnss_number, "now": NOON},
+        )
+    assert erased(GHIZLANE).found["coded_exception.resolution"] == 2
+    assert places_of(database, GHIZLANE.tokens) == set()
+
+
 def test_names_in_free_texts_and_in_place_of_a_reference_go_too(database: str, home: Path) -> None:
     told(home, GHIZLANE, NEIGHBOUR)
     typed = (f"CNSS {GHIZLANE.cnss_number}", NEIGHBOUR.cnss_number, GHIZLANE.family_name)

@@ -371,6 +371,31 @@ def test_a_day_that_is_not_stated_is_that_of_the_callback_and_a_false_one_is_sho
     assert want.report.paid_at == want.report.stated_at == at
 
 
+def test_what_was_paid_meanwhile_is_not_taken_by_an_earlier_day(database: str) -> None:
+    whole, part, page = some_invoices(3)
+    oid = a_page(page)["oid"]
+    for reference, paid in ((whole, 16352), (part, 1), (page, 16352)):
+        assert record(a_report(reference, amount_minor=paid)) == ["booked"]
+    before = the_books()
+    for at, named in enumerate((whole, part, oid)):
+        late = a_form(named, TransId=f"T{at}", **{"EXTRA.TRXDATE": "20261117 12:30:00"})
+        assert tell(late) == APPROVED
+    assert the_books() == before
+
+
+def test_a_card_that_was_refused_before_is_taken_at_what_is_due_on_its_new_day(
+    reference: str,
+) -> None:
+    now = NOON + timedelta(days=20)
+    day: dict[str, Any] = {"EXTRA.TRXDATE": "20261208 12:30:00"}
+    assert tell(declined(reference, TransId="T1")) == APPROVED
+    assert tell(a_form(reference, TransId="T1", **day), now=now) == APPROVED
+    with_penalty = a_form(reference, TransId="T1", amount="165.16", rnd="2", **day)
+    assert tell(a_form(reference, TransId="T2", amount="165.16", **day), now=now) == CAPTURED
+    # Under the id of a delivery that was declined the first word stands.
+    assert tell(with_penalty, now=now) == APPROVED
+
+
 def test_callbacks_at_one_moment_capture_once(reference: str) -> None:
     same, other = a_form(reference, TransId="T1"), a_form(reference, TransId="T2")
     words = at_once(*[lambda body=body: tell(body) for body in (same, other, same, other)])

@@ -299,14 +299,18 @@ def _claim(session: Session, provider: str, size: int, wait: bool) -> list[_Chos
         SELECT d.id, d.provider, d.delivery_id, d.body, d.received_at, d.path, d.state, d.outcome,
             d.attempts, d.masked_at IS NOT NULL,
             EXISTS (SELECT FROM webhook_answer a WHERE a.delivery_pk = d.id)
-        FROM replayed_delivery r JOIN webhook_delivery d ON d.id = r.delivery_pk
-        WHERE r.processed_at IS NULL AND d.provider = :provider
-        ORDER BY r.replay_id, r.delivery_pk LIMIT :size FOR UPDATE OF d
+        FROM webhook_delivery d WHERE d.id IN (
+            SELECT r.delivery_pk FROM replayed_delivery r
+            JOIN webhook_delivery chosen ON chosen.id = r.delivery_pk
+            WHERE r.processed_at IS NULL AND chosen.provider = :provider
+            ORDER BY r.replay_id, r.delivery_pk LIMIT :size
+        ) ORDER BY d.id FOR UPDATE OF d
         """,
         {"provider": provider, "size": size},
     )
-    # Two orders may have chosen one delivery: it is acted on once for both.
-    return sorted({row[0]: _Chosen(*row) for row in rows}.values(), key=lambda d: d.id)
+    # Two orders may have chosen one delivery: it is acted on once for both. Locked by id, as where
+    # bodies are masked or erased.
+    return [_Chosen(*row) for row in rows]
 
 
 def _act(session: Session, desk: Desk, chosen: Sequence[_Chosen]) -> int:

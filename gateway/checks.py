@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from gateway.billing.bills import last_day, placed_parts, read_bills, read_claims, read_parts
 from gateway.billing.invoice_seals import broken_seals
@@ -30,7 +30,7 @@ from gateway.books.seals import (
 )
 from gateway.collection.payment_batch import return_of
 from gateway.collection.returns import given_back_minor
-from gateway.db import execute
+from gateway.db import NAMES, execute
 from gateway.dues.balances import balance
 from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
@@ -99,6 +99,7 @@ def books_checks(key: BooksKey, heads_file: HeadsFile, judges: Judges) -> list[C
             "the heads file and the database agree", lambda s: _heads(s, key, heads_file, sealed)
         ),
         Check("the database refuses what it must refuse", lambda s: _judges(s, judges)),
+        Check("whatever a row names is there", _named),
         Check("a payment gives back what its refunds and disputes say", _returned),
         Check("no invoice was written or changed by another hand", lambda s: _sealed(s, key)),
         Check("an invoice comes to what its notes, reliefs and payments say", _worked_out),
@@ -489,6 +490,22 @@ def _heads(session: Session, key: BooksKey, file: HeadsFile, sealed: int) -> Ite
             return
     if (unsealed := next(heads, None)) is not None:
         yield Broken("a batch is not in the heads file", f"ledger_batch {unsealed.head.batch_id}")
+
+
+def _named(session: Session) -> Iterator[Broken]:
+    """Look for rows that name what is not there: no foreign key keeps these columns (db.names)."""
+    for table in SQLModel.metadata.sorted_tables:
+        for column in table.columns:
+            if (named := column.info.get(NAMES)) is None:
+                continue
+            query = (
+                f"SELECT DISTINCT {column.name} FROM {table.name} AS t WHERE {column.name} IS NOT"
+                f" NULL AND NOT EXISTS (SELECT FROM {named} AS n WHERE n.id = t.{column.name})"
+                f" LIMIT {FINDINGS_MAX}"
+            )
+            for missing in execute(session, query).scalars():
+                where = f"{table.name}.{column.name} {missing}"
+                yield Broken("whatever a row names is there", where)
 
 
 def _judges(session: Session, judges: Judges) -> Iterator[Broken]:

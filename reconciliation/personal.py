@@ -105,9 +105,7 @@ class Records:
         ids = {"ids": [row.id for row in locked]}
         questions = execute(session, _OPEN, ids).scalar_one()
         hindrances = (
-            (f"{questions} exceptions about the institution's records are open.",)
-            if questions
-            else ()
+            (f"Open exceptions about the institution's records: {questions}.",) if questions else ()
         )
 
         def erase(now: datetime) -> Mapping[str, int]:

@@ -86,9 +86,9 @@ class Inbox:
         parked = execute(session, _OPEN, about).scalar_one()
         later = execute(session, _LATER, about).scalar_one()
         hindrances = (
-            *([f"{waiting} deliveries about the person are not acted on yet."] if waiting else []),
-            *([f"{parked} exceptions about such deliveries are open."] if parked else []),
-            *([f"{later} callbacks or replays of such deliveries wait."] if later else []),
+            *([f"Deliveries about the person, waiting or parked: {waiting}."] if waiting else []),
+            *([f"Open exceptions about such deliveries: {parked}."] if parked else []),
+            *([f"Callbacks or replays of such deliveries that wait: {later}."] if later else []),
         )
 
         def erase(now: datetime) -> Mapping[str, int]:

@@ -395,12 +395,17 @@ def _note_failure(session: Session, delivery: _Chosen, error: Exception, *, now:
     """Keep why a delivery failed again. One that was parked stays so; no other state changes."""
     lock_provider(session, delivery.provider)
     reason, attempts = said(error), delivery.attempts + 1
-    execute(
+    # Since it failed another may have had it, and may have done it.
+    stands = execute(
         session,
         "UPDATE webhook_delivery SET last_error = :reason,"
-        " attempts = CASE WHEN state = 'parked' THEN :attempts ELSE attempts END WHERE id = :id",
-        {"reason": reason, "attempts": attempts, "id": delivery.id},
-    )
+        " attempts = CASE WHEN state = 'parked' THEN :attempts ELSE attempts END"
+        " WHERE id = :id AND state = :state AND EXISTS (SELECT FROM replayed_delivery"
+        " WHERE delivery_pk = :id AND processed_at IS NULL)",
+        {"reason": reason, "attempts": attempts, "id": delivery.id, "state": delivery.state},
+    ).rowcount
+    if not stands:
+        return
     _mark_replayed(session, {delivery.id: FAILED}, now)
     log.error("replay_failed", delivery=delivery.id, state=delivery.state)
     if delivery.is_parked:

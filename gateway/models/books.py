@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from gateway.db import choice, instant, key, minor, one_of, points_to
+from gateway.db import choice, instant, key, minor, names, one_of, points_to
 from gateway.models.words import AccountKind
 from gateway.money import AMOUNT_MINOR_MAX
 
@@ -66,14 +66,14 @@ class LedgerTransfer(SQLModel, table=True):
 
     id: int = Field(sa_type=sa.BigInteger, primary_key=True)
     """Counts from 1 without gaps."""
-    batch_id: int = points_to("ledger_batch.id")
+    batch_id: int = names("ledger_batch")
     name: str = Field(unique=True)
     """What it is for: `provider/provider's payment id/part`. One fact is posted once."""
-    debit_account_id: int = points_to("ledger_account.id")
-    credit_account_id: int = points_to("ledger_account.id")
+    debit_account_id: int = names("ledger_account")
+    credit_account_id: int = names("ledger_account")
     amount_minor: int = minor()
-    payment_id: int | None = points_to("payment.id", nullable=True)
-    invoice_id: int | None = points_to("invoice.id", nullable=True)
+    payment_id: int | None = names("payment", default=None)
+    invoice_id: int | None = names("invoice", default=None)
     reverses_id: int | None = points_to("ledger_transfer.id", nullable=True, unique=True)
     """The transfer that this one takes back, in full, the other way (a trigger compares them)."""
     posted_at: datetime = instant()
@@ -81,7 +81,6 @@ class LedgerTransfer(SQLModel, table=True):
     __table_args__ = (
         sa.CheckConstraint("debit_account_id <> credit_account_id", name="accounts"),
         sa.CheckConstraint(_POSITIVE, name="amount"),
-        sa.Index(None, "batch_id"),
         sa.Index(None, "payment_id"),
         sa.Index(None, "debit_account_id"),
         sa.Index(None, "credit_account_id"),

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from gateway.db import choice, instant, key, minor, one_of, points_to
+from gateway.db import choice, instant, key, minor, names, one_of, points_to
 from gateway.models.words import (
     AttemptState,
     Channel,
@@ -31,9 +31,9 @@ class Payment(SQLModel, table=True):
     status: PaymentStatus = choice(PaymentStatus)
     reference_given: str
     """The reference as the provider wrote it."""
-    invoice_id: int | None = points_to("invoice.id", nullable=True)
+    invoice_id: int | None = names("invoice", default=None)
     """The invoice whose reference it quoted; its money may lie elsewhere (allocations)."""
-    bundle_id: int | None = points_to("bundle.id", nullable=True)
+    bundle_id: int | None = names("bundle", default=None)
     """The bundle whose reference it quoted, in place of one invoice's."""
     amount_minor: int = minor()
     currency: str
@@ -179,8 +179,8 @@ class Allocation(SQLModel, table=True):
     is taken back or moved is a negative allocation."""
 
     id: int | None = key()
-    payment_id: int = points_to("payment.id")
-    invoice_id: int = points_to("invoice.id")
+    payment_id: int = names("payment")
+    invoice_id: int = names("invoice")
     component: Component = choice(
         Component,
         default=Component.PRINCIPAL,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
-from gateway.db import instant, key, points_to
+from gateway.db import instant, key, names, points_to
 
 
 class ReceiptDue(SQLModel, table=True):
@@ -17,7 +17,7 @@ class ReceiptDue(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "receipt_due"
 
-    payment_id: int = Field(sa_type=sa.BigInteger, foreign_key="payment.id", primary_key=True)
+    payment_id: int = names("payment", primary_key=True)
 
 
 class Receipt(SQLModel, table=True):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from gateway.db import choice, instant, key, one_of, points_to
+from gateway.db import choice, instant, key, names, one_of, points_to
 from gateway.models.words import EventType, ExceptionCode, Role
 
 
@@ -124,8 +124,8 @@ class Event(SQLModel, table=True):
 
     id: int | None = key()
     type: EventType = choice(EventType)
-    invoice_id: int | None = points_to("invoice.id", nullable=True)
-    payment_id: int | None = points_to("payment.id", nullable=True)
+    invoice_id: int | None = names("invoice", default=None)
+    payment_id: int | None = names("payment", default=None)
     data: dict[str, Any] = Field(sa_type=JSONB)
     """The facts as they were then. Never a name or a personal number."""
     happened_at: datetime = instant()

@@ -193,11 +193,11 @@ def _parameters(session: Session, subject: Subject) -> dict[str, Any]:
 
 
 _SENTENCES: Final = {
-    "unpaid": "{0} invoices are not settled: what is due is to be paid or cancelled first.",
-    "exceptions": "{0} exceptions about the person are open: they are to be decided first.",
-    "reliefs": "{0} plans or remissions are still under condition: they are to end first.",
-    "disputes": "{0} disputes are open: the payers' banks are to decide first.",
-    "pages": "{0} card pages may still take money: they are to end first.",
+    "unpaid": "Invoices that are not settled: {0}. What is due is to be paid or cancelled first.",
+    "exceptions": "Open exceptions about the person: {0}. They are to be decided first.",
+    "reliefs": "Plans and remissions still under condition: {0}. They are to end first.",
+    "disputes": "Open disputes: {0}. The payers' banks are to decide first.",
+    "pages": "Card pages that may still take money: {0}. They are to end first.",
     "reassessments": "The person is in line for re-assessment: it is to be done first.",
 }
 

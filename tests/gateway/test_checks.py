@@ -383,6 +383,18 @@ def test_tampering_is_found_and_its_place_is_named(
     assert any(all(word in line for word in expected) for line in found), found
 
 
+def test_a_row_that_names_what_is_not_there_is_refused_and_found(books: str) -> None:
+    with pytest.raises(psycopg.errors.ForeignKeyViolation), psycopg.connect(books) as connection:
+        connection.execute(
+            "INSERT INTO event (type, payment_id, data, happened_at)"
+            " VALUES ('payment.booked', 1000000000, '{}', now())"
+        )
+    with pytest.raises(psycopg.errors.RestrictViolation), psycopg.connect(books) as connection:
+        connection.execute("UPDATE payment SET id = id + 1000000")
+    as_owner(books, "UPDATE payment SET bundle_id = 10 ^ 9, invoice_id = NULL WHERE id = 1")
+    assert "payment.bundle_id 1000000000" in {broken.where for broken in broken_promises()}
+
+
 def test_what_is_legal_is_not_called_tampering(books: str) -> None:
     assert {row[0] for row in rows_of(books, "SELECT DISTINCT status FROM payment")} == {
         "booked",

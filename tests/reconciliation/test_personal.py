@@ -85,5 +85,5 @@ def test_what_is_open_about_a_record_hinders(database: str, tmp_path: Path) -> N
         subject = subject_of(session, person)
         assert subject is not None
         assert Records().hold(session, subject).hindrances == (
-            "1 exceptions about the institution's records are open.",
+            "Open exceptions about the institution's records: 1.",
         )

@@ -170,6 +170,26 @@ def test_however_many_replay_the_same_it_is_booked_once(
     seal_and_check()
 
 
+def test_who_fails_at_what_another_has_done_meanwhile_says_nothing(database: str) -> None:
+    deliver_each(some_invoices())
+    park(database, a_desk(Faulty(b"{", raises(RuntimeError("a fault")))))
+    at, calls = an_order(PARKED), 0
+
+    def clock() -> datetime:
+        nonlocal calls
+        calls += 1
+        # In the batch, by itself, and before the failure is noted.
+        if calls == 3:
+            assert drain_replays(a_desk(), batches_max=9) == 1
+        return LATER
+
+    drain_replays(a_desk(Faulty(b"{", raises(RuntimeError("a fault"))), clock=clock), batches_max=9)
+    assert calls == 3
+    assert the_order(at)["outcomes"] == {"booked": 1}
+    assert the_books().exceptions == []
+    seal_and_check()
+
+
 def test_what_a_person_decided_is_not_asked_again(database: str) -> None:
     (reference,) = some_invoices()
     a_delivery(an_event(reference, provider_payment_id="P"))

@@ -11,15 +11,37 @@ revision = "0006"
 down_revision = "0005"
 
 APPEND_ONLY = ("webhook_answer", "webhook_replay", "erasure")
-NEVER_DELETED = ("provider_callback", "replayed_delivery")
+NEVER_DELETED = ("provider_callback", "replayed_delivery", "ledger_account")
 FACTS = {
     "provider_callback": ("provider", "delivery_pk", "url", "body", "made_at"),
 }
-OTHER_TRIGGERS = ()
+# What is written by thousands names other rows by these columns, checked once a statement.
+_NAMES = {
+    "payment": (("invoice_id", "invoice"), ("bundle_id", "bundle")),
+    "allocation": (("payment_id", "payment"), ("invoice_id", "invoice")),
+    "receipt_due": (("payment_id", "payment"),),
+    "ledger_transfer": (
+        ("batch_id", "ledger_batch"),
+        ("debit_account_id", "ledger_account"),
+        ("credit_account_id", "ledger_account"),
+        ("payment_id", "payment"),
+        ("invoice_id", "invoice"),
+    ),
+    "event": (("payment_id", "payment"), ("invoice_id", "invoice")),
+}
+_UPDATED = ("payment", "receipt_due")
+"""The others are append-only."""
+_NAMED = ("invoice", "bundle", "payment", "ledger_account")
+"""Beside ledger_batch, which is append-only: none of these is ever deleted."""
+OTHER_TRIGGERS = (
+    *(("names_stand_inserted", table, f"wasl_{table}_names") for table in _NAMES),
+    *(("names_stand_updated", table, f"wasl_{table}_names") for table in _UPDATED),
+    *(("id_stands", table, "wasl_refuse_other_facts") for table in _NAMED),
+)
 
 # As in the migration before: of what is in force after this one.
-CONSTRAINTS_MD5 = "124c1ec04548bc7c957eadd5cbc07120"
-FUNCTIONS_MD5 = "5018dc3fe6045f3bece490066b89bd72"
+CONSTRAINTS_MD5 = "fbad6b02d92fa33cf19ffce4a8e180e6"
+FUNCTIONS_MD5 = "3c0256378d284cc47db522cb61defe7f"
 
 _MASKED = {
     "webhook_delivery": (
@@ -115,6 +137,48 @@ def upgrade() -> None:
         once = f"OLD.{said} IS NULL AND NEW.{said} IS NOT NULL"
         forgot = f"OLD.{said} IS NOT NULL AND NEW.{said} IS DISTINCT FROM OLD.{said}"
         _facts_stand(table, f"{_differ(facts)} OR {forgot} OR {_differ(personal)} AND NOT ({once})")
+    for table in _NAMED:
+        op.execute(
+            f"CREATE TRIGGER id_stands BEFORE UPDATE OF id ON {table} FOR EACH ROW"
+            " WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION wasl_refuse_other_facts()"
+        )
+    for table, pointers in _NAMES.items():
+        _names_stand(table, pointers)
+    op.drop_index(op.f("ledger_transfer_batch_id_idx"), table_name="ledger_transfer")
+
+
+def _names_stand(table: str, pointers: tuple[tuple[str, str], ...]) -> None:
+    """Check what rows name for all rows of a statement at once, in place of foreign keys.
+
+    A foreign key asks for each row. A row is looked up by its key however few there were when the
+    plan was made: a plan is kept, and tables grow.
+    """
+    checks = "".join(
+        f"""
+        IF EXISTS (SELECT FROM (SELECT DISTINCT {column} AS id FROM fresh) AS f
+            WHERE id IS NOT NULL AND NOT EXISTS (SELECT FROM {named} AS n WHERE n.id = f.id)) THEN
+            RAISE EXCEPTION '{table}.{column}: there is no such {named}'
+                USING ERRCODE = 'foreign_key_violation';
+        END IF;"""
+        for column, named in pointers
+    )
+    op.execute(
+        f"""
+        CREATE FUNCTION wasl_{table}_names() RETURNS trigger LANGUAGE plpgsql
+        SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+        BEGIN{checks}
+            RETURN NULL;
+        END $$
+        """
+    )
+    for when, event in (("inserted", "INSERT"), ("updated", "UPDATE")):
+        if when == "inserted" or table in _UPDATED:
+            op.execute(
+                f"CREATE TRIGGER names_stand_{when} AFTER {event} ON {table} REFERENCING NEW TABLE"
+                f" AS fresh FOR EACH STATEMENT EXECUTE FUNCTION wasl_{table}_names()"
+            )
+    for column, _ in pointers:
+        op.drop_constraint(op.f(f"{table}_{column}_fkey"), table)
 
 
 def _tables() -> None:
@@ -294,6 +358,15 @@ def downgrade() -> None:
         END $$
         """
     )
+    op.create_index(op.f("ledger_transfer_batch_id_idx"), "ledger_transfer", ["batch_id"])
+    for table, pointers in _NAMES.items():
+        for column, named in pointers:
+            name = op.f(f"{table}_{column}_fkey")
+            op.create_foreign_key(name, table, named, [column], ["id"])
+        op.execute(f"DROP FUNCTION wasl_{table}_names() CASCADE")
+    for table in _NAMED:
+        op.execute(f"DROP TRIGGER id_stands ON {table}")
+    op.execute("DROP TRIGGER never_deleted ON ledger_account")
     for table, columns in _BEFORE.items():
         _facts_stand(table, _differ(columns))
     op.drop_constraint(op.f("contributor_erased_check"), "contributor")

@@ -262,14 +262,14 @@ def still_to_be_acted_on(who: Somebody) -> None:
 
 
 _HAPPENS: Final[tuple[tuple[Callable[[Somebody], None], str], ...]] = (
-    (lambda _: None, "1 invoices are not settled"),
+    (lambda _: None, "Invoices that are not settled: 1."),
     (overpaid, "36.48 MAD are held as the person's own credit"),
-    (overpaid, "1 exceptions about the person are open"),
-    (quoted_by_number, "1 exceptions about the person are open"),
-    (disputed, "1 disputes are open"),
-    (on_a_card_page, "1 card pages may still take money"),
+    (overpaid, "Open exceptions about the person: 1."),
+    (quoted_by_number, "Open exceptions about the person: 1."),
+    (disputed, "Open disputes: 1."),
+    (on_a_card_page, "Card pages that may still take money: 1."),
     (in_line, "in line for re-assessment"),
-    (still_to_be_acted_on, "1 deliveries about the person are not acted on yet"),
+    (still_to_be_acted_on, "Deliveries about the person, waiting or parked: 1."),
 )
 
 

@@ -211,7 +211,7 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
     attempts = delivery.attempts + 1
     reason = said(error)
     parked = attempts >= ATTEMPTS_MAX
-    execute(
+    changed = execute(
         session,
         "UPDATE webhook_delivery SET attempts = :attempts, last_error = :reason,"
         " state = CASE WHEN :parked THEN 'parked' ELSE 'waiting' END,"
@@ -225,6 +225,9 @@ def _put_off(session: Session, delivery: Delivery, error: Exception, desk: Desk)
             "id": delivery.id,
         },
     )
+    if changed.rowcount == 0:
+        # A replay acted on it since it failed: it is done, and nobody need look.
+        return
     log.error("delivery_failed", delivery=delivery.id, attempts=attempts, parked=parked)
     if parked:
         subject = f"delivery:{delivery.provider}/{delivery.delivery_id}"

@@ -150,7 +150,8 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
     if decision.outcome == "booked":
         batch.debts.arrivals += 1
     _keep(batch, report.key, quoted, decision)
-    if report.statement is Statement.COMPLETED and report.attempt_id:
+    conflicts = decision.outcome == "conflicting"
+    if report.attempt_id and report.statement is Statement.COMPLETED and not conflicts:
         batch.attempts_paid[report.attempt_id] = report.key
     if decision.outcome == "booked" and report.key in batch.returns:
         because = "the payment was booked since"

@@ -315,3 +315,21 @@ def test_a_filter_chooses_what_fits_all_of_it(
     for wide in ({}, {"provider": "cashplus"}):
         with pytest.raises(TooWide):
             count(**wide)
+
+
+def test_what_was_done_meanwhile_is_not_parked(database: str) -> None:
+    """A replay has it between the failure and the parking."""
+    deliver_each(some_invoices())
+    faulty = a_desk(Faulty(b"{", raises(RuntimeError("a fault"))))
+    for _ in range(ATTEMPTS_MAX - 1):
+        drain(faulty, batches_max=1)
+        make_due(database)
+
+    class Slow(RuntimeError):
+        def __str__(self) -> str:
+            assert replayed(Choice(state=DeliveryState.WAITING)) == {"booked": 1}
+            return "a fault"
+
+    drain(a_desk(Faulty(b"{", raises(Slow()))), batches_max=1)
+    assert the_books().exceptions == []
+    seal_and_check()

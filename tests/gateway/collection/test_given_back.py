@@ -437,6 +437,13 @@ def test_another_provider_cannot_mark_it(database: str, attempt: str) -> None:
     assert rows_of(database, "SELECT state FROM payment_attempt") == [("sent",)]
 
 
+def test_other_money_for_a_booked_payment_marks_no_attempt(database: str, attempt: str) -> None:
+    first = a_report(attempt, provider_payment_id="P1")
+    other = replace(first, amount_minor=first.amount_minor + 1, attempt_id="a1")
+    assert record(first, other) == ["booked", "conflicting"]
+    assert rows_of(database, "SELECT state FROM payment_attempt") == [("sent",)]
+
+
 def test_a_page_that_lapsed_may_still_turn_out_to_be_paid(database: str, attempt: str) -> None:
     lapsed = AttemptLapsed("cashplus", "cs_1", "delivery:cashplus/e1")
     assert record(lapsed, lapsed) == ["noted", "noted"]

@@ -22,6 +22,8 @@ HEAD_SECONDS_MAX: Final = 20.0
 """Until a head is whole, from the connection or from its first byte: silence takes a place too."""
 CONNECTIONS_MAX: Final = 1_000
 """A bound on memory: each may be in the middle of one body. More are told to come back."""
+QUEUED_MAX: Final = 32
+"""Requests of one connection that came before those ahead of them were answered."""
 
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -29,14 +31,22 @@ _TOO_LARGE: Final = (
 )
 
 
+class _TooManyQueued(Exception):
+    """Ends the reading of what came; uvicorn takes it for a request that cannot be read."""
+
+
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol with bounds on a request's head, in bytes and in time: it has none.
+
+    What follows a body in parts (its trailers) is bounded as a head is, and not read. Requests that
+    are sent without waiting for answers are bounded in number.
 
     And with less to do for each of many small requests: no timer for what has come already or for
     a connection that is busy, and a small answer in one piece.
     """
 
     _head_bytes = 0
+    """That came and are no part of a body, since the last that were, or that ended a request."""
     _in_head = True
     _has_begun = False
     """Whether a part of a head is there."""
@@ -70,16 +80,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the wire; end the connection whose head does not end."""
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and (self._has_begun or self._head_bytes):
-            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+        if self._head_bytes > HEAD_BYTES_MAX:
+            if not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
-            elif self._deadline is None:
-                # Most heads come whole; only for the others is there a deadline to be kept.
-                self._wait_for_a_head()
+        elif self._in_head and (self._has_begun or self._head_bytes) and self._deadline is None:
+            # Most heads come whole; only for the others is there a deadline to be kept.
+            self._wait_for_a_head()
 
     def on_message_begin(self) -> None:
         """Begin to count a head."""
@@ -92,6 +101,16 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = self._has_begun = False
         self._wait_no_more()
         super().on_headers_complete()
+        # Trailers would be put beside the headers: after a proxy looked at these, and without end.
+        self.headers = []
+        if len(self.pipeline) > QUEUED_MAX:
+            self.transport.close()
+            raise _TooManyQueued
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Whatever comes next is the next head."""
@@ -126,6 +145,9 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self.server_state.total_requests += 1
         self.flow.resume_reading()
+        if not self._in_head and self._deadline is None:
+            # Its body is still to come, and nobody waits for it any more.
+            self._wait_for_a_head()
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_later(self.timeout_keep_alive)

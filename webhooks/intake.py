@@ -30,6 +30,13 @@ RETRY_SECONDS: Final = 0.2
 BELL_SECONDS: Final = 0.2
 REFUSED_LOG_SECONDS: Final = 60.0
 
+# A commit that is told is on disk, whatever the server's default. And a statement that waits for a
+# lock ends with those who waited for it: a connection that we drop would be held until then.
+_SESSION: Final = {
+    "synchronous_commit": "on",
+    "statement_timeout": f"{STORE_SECONDS_MAX:.0f}s",
+}
+
 log = structlog.get_logger(__name__)
 
 
@@ -143,9 +150,13 @@ class Intake:
                 try:
                     await self._flush(batch)
                 except asyncio.CancelledError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the next batch still needs us
+                    log.error("batch_not_stored", error=type(error).__name__)
+                finally:
+                    # Nobody may wait for ever, whatever became of the batch.
                     for _, stored in batch:
                         _fail(stored)
-                    raise
 
     async def _flush(self, batch: list[tuple[Arrival, asyncio.Future[None]]]) -> None:
         # One order of keys for all flushers, so that no two wait for each other in a ring. The sort
@@ -168,9 +179,10 @@ class Intake:
 
     async def _flush_one_by_one(self, batch: list[tuple[Arrival, asyncio.Future[None]]]) -> None:
         """Keep one row that the database refuses from refusing its neighbours."""
+        deadline = time.monotonic() + STORE_SECONDS_MAX
         for arrival, stored in batch:
             try:
-                await self._write_until([arrival], time.monotonic() + STORE_SECONDS_MAX)
+                await self._write_until([arrival], deadline)
             except (asyncpg.PostgresError, StoreUnavailable) as error:
                 log.error("delivery_not_stored", provider=arrival.provider, error=str(error))
                 _fail(stored)
@@ -236,6 +248,7 @@ class Intake:
                 min_size=0,
                 max_size=FLUSHERS + 1,
                 reset=_leave_as_it_is,
+                server_settings=_SESSION,
             )
         return await self._pool
 

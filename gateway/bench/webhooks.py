@@ -86,6 +86,7 @@ def bench_webhooks(*, rounds: int, seconds: float, progress: Progress) -> list[M
     """
     with tempfile.TemporaryDirectory(prefix="wasl-bench-") as scratch, _stage(scratch) as stage:
         stage.many(min(seconds, WARM_UP_SECONDS))
+        stage.limit(min(seconds, WARM_UP_SECONDS))
         stage.forget()
         rate = interleaved(
             f"webhooks at {CONNECTIONS} connections",

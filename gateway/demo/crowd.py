@@ -18,7 +18,8 @@ from gateway.errors import Unavailable
 
 STARTS_MAX: Final = 20
 STANDSTILL_SECONDS_MAX: Final = 240
-"""How long no program may write a line until we give up: longer than any of them tries again."""
+"""How long nobody may get an answer as it must be until we give up: longer than any of them tries
+again. Lines alone prove nothing: who gives up writes one too, and begins with the next case."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def play(parts: Sequence[Part], tick: Callable[[int, int], None]) -> None:
     starts: Counter[str] = Counter()
     waiting = {part.name: part for part in parts}
     watched = {part.name: Watched(part.journal) for part in parts}
-    read, since = 0, time.monotonic()
+    answered, since = 0, time.monotonic()
     try:
         while waiting:
             for name in waiting.keys() - running.keys():
@@ -63,11 +64,11 @@ def play(parts: Sequence[Part], tick: Callable[[int, int], None]) -> None:
                         del waiting[name]
             for journal in watched.values():
                 journal.look()
-            if (now := sum(journal.read for journal in watched.values())) != read:
-                read, since = now, time.monotonic()
+            if (now := sum(journal.answered for journal in watched.values())) != answered:
+                answered, since = now, time.monotonic()
             if time.monotonic() - since > STANDSTILL_SECONDS_MAX:
                 raise Unavailable(
-                    f"The payers of {', '.join(sorted(waiting))} have done nothing for"
+                    f"The payers of {', '.join(sorted(waiting))} have got no answer for"
                     f" {STANDSTILL_SECONDS_MAX} seconds: see {parts[0].log.parent}."
                 )
             tick(sum(w.done for w in watched.values()), sum(w.cases for w in watched.values()))

@@ -87,7 +87,9 @@ class Watched:
         """How many of them are over."""
         self.ended = False
         """Whether the last line is that of a program that came to its end."""
-        self.read = 0
+        self.answered = 0
+        """How many answers were as they must be."""
+        self._read = 0
         """How many bytes of it."""
         self._path = path
 
@@ -95,12 +97,13 @@ class Watched:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
-            file.seek(self.read)
+            file.seek(self._read)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self.read += len(line)
+                self._read += len(line)
                 self.done += b'"last":true' in line
+                self.answered += b'"as_expected":true' in line
                 self.ended = line.startswith(b'{"line":"end"')
                 if line.startswith(b'{"line":"start"'):
                     self.cases = json.loads(line)["cases"]

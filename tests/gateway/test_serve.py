@@ -20,19 +20,24 @@ from gateway.errors import Unusable
 from gateway.settings import Settings
 
 
-async def answers(scope: dict[str, Any], _receive: Any, send: Any) -> None:
-    """A program that says hello; at `/at-once` in one piece where it may."""
+async def answers(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """A program that says hello: at `/at-once` in one piece where it may, at `/body` after it."""
     if scope["path"] == "/at-once":
         await asyncio.sleep(0)
         if scope["extensions"][AT_ONCE](scope, 200, b"content-length: 5\r\n\r\nhello"):
             PIECES.append(scope["path"])
             return
+    if scope["path"] == "/body":
+        while (await receive()).get("more_body"):
+            pass
+        HEADERS.append([name for name, _ in scope["headers"]])
     headers = [(b"content-length", b"5")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"hello"})
 
 
 PIECES: list[str] = []
+HEADERS: list[list[bytes]] = []
 
 
 @pytest.fixture
@@ -101,6 +106,41 @@ def test_whoever_asks_no_more_is_hung_up_on(address: tuple[str, int]) -> None:
             while not said.endswith(b"hello"):
                 said += connection.recv(1024)
         until_closed(connection)
+
+
+IN_PARTS = b"POST /body HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+
+
+def test_what_follows_a_body_is_no_header_and_has_an_end(address: tuple[str, int]) -> None:
+    HEADERS.clear()
+    with socket.create_connection(address) as connection:
+        connection.sendall(IN_PARTS + b"x-forwarded-for: 192.0.2.1\r\n\r\n")
+        assert b"200 OK" in connection.recv(1024)
+    assert HEADERS == [[b"host", b"transfer-encoding"]]
+    with socket.create_connection(address) as connection:
+        connection.sendall(IN_PARTS)
+        until_closed(connection, drip=b"x: " + b"y" * 8192 + b"\r\n")
+
+
+def test_a_body_that_nobody_waits_for_does_not_hold_its_connection(
+    address: tuple[str, int],
+) -> None:
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+        until_closed(connection, drip=b"y")
+
+
+def test_what_is_asked_without_waiting_for_answers_is_bounded(address: tuple[str, int]) -> None:
+    heard = []
+    for count in (serve.QUEUED_MAX, 2 * serve.QUEUED_MAX):
+        with socket.create_connection(address) as connection:
+            connection.sendall(WHOLE * count)
+            connection.settimeout(10)
+            said = b""
+            while part := connection.recv(65536):
+                said += part
+        heard.append(said.count(b"hello"))
+    assert heard == [serve.QUEUED_MAX, 0]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import httpx
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
@@ -416,6 +417,44 @@ def test_a_row_that_the_database_refuses_does_not_harm_its_neighbours(database: 
     assert [told[0], told[2]] == [None, None]
     assert isinstance(told[1], StoreUnavailable)
     assert [row[0] for row in rows_of(database, STORED)] == ["msg_1", "msg_2"]
+
+
+def test_what_nobody_foresaw_holds_neither_its_batch_nor_the_next(database: str) -> None:
+    async def nobody_rings() -> None:
+        return None
+
+    async def stored() -> list[BaseException | None]:
+        intake = Intake(database, nobody_rings)
+        await intake.start()
+        good = Arrival("cashplus", "msg_1", BODY, True, NOON)
+        # Ids that cannot be put in order stand for a bug: each flusher is given some.
+        bad = good._replace(delivery_id=cast("str", 7))
+        told = []
+        for batch in [[bad, good]] * intake_module.FLUSHERS + [[good]]:
+            async with asyncio.timeout(10):
+                told += await asyncio.gather(*map(intake.store, batch), return_exceptions=True)
+        await intake.stop()
+        return told
+
+    *those, last = asyncio.run(stored())
+    assert [type(each) for each in those] == [StoreUnavailable] * 2 * intake_module.FLUSHERS
+    assert last is None
+
+
+def test_a_commit_is_on_disk_and_no_statement_outlives_those_who_wait(database: str) -> None:
+    name = database.rpartition("/")[2]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+
+    async def said() -> list[str]:
+        intake = Intake(database, asyncio.Event().wait)  # type: ignore[arg-type]
+        pool = await intake._connections()
+        names = ("synchronous_commit", "statement_timeout")
+        found = [await pool.fetchval(f"SHOW {each}") for each in names]
+        await intake.stop()
+        return found
+
+    assert asyncio.run(said()) == ["on", f"{intake_module.STORE_SECONDS_MAX:.0f}s"]
 
 
 @pytest.mark.usefixtures("web")

@@ -6,18 +6,22 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.db import transaction
+from gateway import process
+from gateway.checks import books_checks, run_checks
+from gateway.db import execute, transaction
+from gateway.migrate import judges
 from gateway.simulators.journal import Line, read_journal
 from gateway.simulators.tally import Answered, answered, struck, tally
 from gateway.soak.judge import Held, Told, differences, read_held
 from gateway.soak.result import SoakResult
-from tests.factories import NOON, a_delivery, a_desk, an_event, some_invoices
+from tests.factories import NOON, a_delivery, a_desk, a_provider, an_event, seal, some_invoices
 from webhooks.inbox import drain
 
 BODIES = {"a": b'{"paid": "a"}', "b": b'{"paid": "b"}'}
@@ -181,3 +185,51 @@ def test_what_is_held_is_read_from_the_books_and_the_inbox(database: str) -> Non
     assert held.exceptions == {}
     assert held.undone.items() >= {"deliveries to act on": 1}.items()
     assert held.unexpected == {}
+
+
+class Undone(Exception):
+    """Takes a lie back."""
+
+
+LIES = {
+    "an allocation is gone": "DELETE FROM allocation WHERE payment_id = 1",
+    "a transfer is gone": "DELETE FROM ledger_transfer WHERE payment_id = 1",
+    "a dirham too much": "UPDATE ledger_transfer SET amount_minor = amount_minor + 100",
+    "a payment is worth less": "UPDATE payment SET amount_minor = amount_minor - 1 WHERE id = 1",
+    "two payments changed places": "UPDATE allocation SET invoice_id = 3 - invoice_id",
+    "a delivery is gone": "DELETE FROM webhook_delivery WHERE id = 1",
+    "a payment never was": "DELETE FROM payment WHERE id = 1",
+}
+
+
+def test_a_lie_written_into_the_database_is_named(database: str, tmp_path: Path) -> None:
+    journal = lines()
+    for named, reference in zip(BODIES, some_invoices(2), strict=True):
+        body = an_event(reference, provider_payment_id=f"BA-{named}")
+        a_delivery(body, provider="bank", delivery_id=f"msg_{named}")
+        next(line for line in journal if line.get("step") == f"{named}.0")["body"] = body.decode()
+    next(line for line in journal if line.get("planted"))["planted"] = None
+    drain(a_desk(a_provider("bank")), batches_max=5)
+    seal()
+    said = told(tmp_path / "bank.jsonl", journal)
+    checks = books_checks(process.signing_key(), process.heads_file(), judges())
+
+    def found(lie: str) -> set[str]:
+        heard: set[str] = set()
+        with suppress(Undone), transaction() as session:
+            execute(session, "SET LOCAL session_replication_role = replica")
+            execute(session, lie)
+            broken = [{"what": b.what, "where": b.where} for b in run_checks(session, checks)]
+            heard |= set(differences(said, read_held(session, said.answered, broken)))
+            raise Undone
+        return heard
+
+    honest = found("SELECT 1")
+    assert all(each.startswith("Left at the end") for each in honest), honest
+    assert [what for what, lie in LIES.items() if not found(lie) - honest] == []
+
+
+def test_a_payment_booked_again_under_another_name_is_named(tmp_path: Path) -> None:
+    doubled = {**HELD.booked, ("bank", "BA-c"): 16352}
+    found = differences(told(tmp_path / "bank.jsonl", lines()), replace(HELD, booked=doubled))
+    assert any("payment BA-c: the journal says nothing" in each for each in found)

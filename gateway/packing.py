@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from struct import Struct, pack
@@ -21,7 +21,6 @@ NULL: Final = pack(">i", -1)
 
 _BLOCK_ROWS: Final = 256
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _BIGINT_OID: Final = 20
 _TEXT_OID: Final = 25
 _length: Final = Struct(">i").pack
@@ -57,7 +56,12 @@ def bigint(value: int | None) -> bytes:
 
 def instant(value: datetime | None) -> bytes:
     """Return an aware instant as a TIMESTAMPTZ column."""
-    return NULL if value is None else _bigint(8, (value - _EPOCH) // _MICROSECOND)
+    if value is None:
+        return NULL
+    since = value - _EPOCH
+    # Dividing by a microsecond takes twice as long.
+    seconds = since.days * 86_400 + since.seconds
+    return _bigint(8, seconds * 1_000_000 + since.microseconds)
 
 
 def jsonb(written: bytes) -> bytes:

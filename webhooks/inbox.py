@@ -38,7 +38,7 @@ from gateway.providers.registry import Providers
 from gateway.references import normalise_reference
 from webhooks.failing import may_be_the_deliverys, said
 
-BATCH_SIZE: Final = 1_000
+BATCH_SIZE: Final = 2_000
 SMALLER: Final = 10
 """A batch that failed is done in so many parts, and so on down to single deliveries."""
 ATTEMPTS_MAX: Final = 6
@@ -99,6 +99,7 @@ def drain(desk: Desk, *, batches_max: int, seconds: float = float("inf")) -> int
 
 def _providers_waiting(desk: Desk) -> list[str]:
     with transaction() as session:
+        _in_order(session, only=True)
         return list(
             execute(
                 session,
@@ -156,17 +157,27 @@ _NEXT: Final = (
 )
 
 
+def _in_order(session: Session, *, only: bool) -> None:
+    """Have an index read in its order and no further than asked, or as the planner likes again.
+
+    By figures of a quiet hour it would read all that waits, and sort it, for each batch of a rush.
+    """
+    execute(session, f"SET LOCAL enable_bitmapscan = {'off' if only else 'on'}")
+
+
 def _claim(session: Session, provider: str, size: int) -> list[Delivery]:
     """Lock the next deliveries of a provider; none if another is at them."""
     if not lock_provider(session, provider, wait=False):
         return []
+    _in_order(session, only=True)
     # The number stands in the statement: a plan for any number would be one for many.
     rows = execute(
         session,
         "SELECT id, provider, delivery_id, body, received_at, attempts"
         f" {_NEXT.format(provider=':provider')} LIMIT {size:d} FOR UPDATE SKIP LOCKED",
         {"provider": provider},
-    )
+    ).all()
+    _in_order(session, only=False)
     return [Delivery(*row) for row in rows]
 
 

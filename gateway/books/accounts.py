@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.models import AccountKind
 
@@ -17,8 +16,7 @@ PAYABLE: Final = account(AccountKind.PAYABLE, "institution")
 SUSPENSE: Final = account(AccountKind.SUSPENSE, "unidentified")
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """A transfer to be posted. The same name with the same content again posts nothing."""
 
     name: str

@@ -156,12 +156,12 @@ def lock_debts(
     """
     asked = {"references": texts(references), "ids": bigints(sorted(set(invoice_ids)))}
     rows = execute(session, _LOCKED, asked).all()
-    merged = {row[2] for row in rows if row[3] is not None}
-    survivors = surviving_files(session, merged)
+    owners = {"ids": bigints(sorted({row[2] for row in rows}))}
+    survivors = surviving_files(session, execute(session, _MERGED, owners).scalars())
     # Many are alike, and one that nothing changed never changes.
     bills: dict[tuple[int, date, bool], Bill] = {}
     invoices: dict[int, InvoiceState] = {}
-    for at, reference, owner, _, category, period, due_on, minor, paid, owed, cancelled in rows:
+    for at, reference, owner, category, period, due_on, minor, paid, owed, cancelled in rows:
         alike = (minor, due_on, cancelled)
         bill = bills.get(alike) or bills.setdefault(alike, Bill(minor, due_on, (), (), cancelled))
         person = survivors.get(owner, owner)
@@ -184,11 +184,15 @@ def _has_history(invoice: InvoiceState) -> bool:
 
 
 _LOCKED: Final = """
-    SELECT i.id, reference, contributor_id, merged_into_id, i.category_code, period, due_on,
+    SELECT id, reference, contributor_id, category_code, period, due_on,
         amount_minor, paid_minor, owed_minor, cancelled_at IS NOT NULL AS cancelled
-    FROM invoice i JOIN contributor c ON c.id = contributor_id
-    WHERE reference = ANY(:references) OR i.id = ANY(:ids)
-    ORDER BY i.id FOR NO KEY UPDATE OF i
+    FROM invoice WHERE reference = ANY(:references) OR id = ANY(:ids)
+    ORDER BY id FOR NO KEY UPDATE
+"""
+
+# Few files ever were: they have an index of their own.
+_MERGED: Final = """
+    SELECT id FROM contributor WHERE merged_into_id IS NOT NULL AND id = ANY(:ids)
 """
 
 # Asked once the rows are locked: what stood beside them when we began to wait is no matter.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -102,6 +103,10 @@ class Batch:
         return None if payment.invoice_id is None else self.debts.invoices[payment.invoice_id]
 
 
+read_once: Final = lru_cache(maxsize=4_096)(read_reference)
+"""`read_reference`, of what a batch asks for more than once."""
+
+
 def lock_providers(session: Session, providers: Iterable[str]) -> None:
     """Make this transaction the only one that books for these providers, until it ends."""
     for provider in sorted(providers):
@@ -130,7 +135,7 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
         " ON p.provider = k.provider AND p.provider_payment_id = k.named",
         {"providers": texts(k[0] for k in keys), "ids": texts(k[1] for k in keys)},
     )
-    given = {read_reference(r.reference_given) for r in reports if isinstance(r, PaymentReport)}
+    given = {read_once(r.reference_given) for r in reports if isinstance(r, PaymentReport)}
     references = [each for each in given if each]
     bundles = _bundles(session, references, payments.values())
     inside = {at for bundle in bundles for at in bundle.invoice_ids}
@@ -265,7 +270,7 @@ def return_of(row: Mapping[str, Any] | sa.RowMapping) -> Return:
 
 def write(session: Session, batch: Batch, *, now: datetime) -> dict[Key, int]:
     """Write what a batch came to, save the books; return the ids of its payments."""
-    ids = _write_payments(session, batch)
+    ids = _write_payments(session, batch, now)
     write_debts(session, batch.settled.values(), batch.allocations, ids, now=now)
     _write_returns(session, batch, now)
     _write_attempts(session, batch)
@@ -273,7 +278,7 @@ def write(session: Session, batch: Batch, *, now: datetime) -> dict[Key, int]:
     return ids
 
 
-def _write_payments(session: Session, batch: Batch) -> dict[Key, int]:
+def _write_payments(session: Session, batch: Batch, now: datetime) -> dict[Key, int]:
     """Write new and changed payments; return the ids of all that the batch has to do with."""
     known = batch.debts.payments | batch.payments
     ids = {at: state.id for at, state in known.items() if state.id is not None}
@@ -282,7 +287,7 @@ def _write_payments(session: Session, batch: Batch) -> dict[Key, int]:
         drawn = execute(session, _IDS, {"many": len(fresh)}).scalars()
         numbered = [(next_id, state) for next_id, (_, state) in zip(drawn, fresh, strict=True)]
         ids.update((state.key, next_id) for next_id, state in numbered)
-        copy_blocks(session, _COPY_PAYMENTS, blocks(_packed(numbered)))
+        copy_blocks(session, _COPY_PAYMENTS, blocks(_packed(numbered, now)))
     # Without its name: an update that sets a key locks the row against being pointed to.
     changed = [
         {c: value for c, value in _row(s).items() if c not in _IDENTITY} | {"at": s.id}
@@ -305,9 +310,9 @@ _COPY_PAYMENTS: Final = (
 )
 
 
-def _packed(numbered: Iterable[tuple[int, PaymentState]]) -> Iterator[bytes]:
-    """Yield rows of new payments, as COPY takes them."""
-    start = columns(19)
+def _packed(numbered: Iterable[tuple[int, PaymentState]], now: datetime) -> Iterator[bytes]:
+    """Yield rows of new payments, as COPY takes them. Most instants are `now`, packed once."""
+    start, packed_now = columns(19), instant(now)
     for at, state in numbered:
         report = state.report
         yield b"".join(
@@ -328,8 +333,8 @@ def _packed(numbered: Iterable[tuple[int, PaymentState]]) -> Iterator[bytes]:
                 bigint(report.fee_minor),
                 instant(state.paid_at),
                 instant(state.stated_at),
-                instant(state.recorded_at),
-                instant(state.booked_at),
+                packed_now if state.recorded_at is now else instant(state.recorded_at),
+                packed_now if state.booked_at is now else instant(state.booked_at),
                 bigint(state.returned_minor),
                 text(report.source),
             )

@@ -506,15 +506,15 @@ def _enter_one(
     part: str,
     policy: str,
 ) -> list[Moved]:
-    day = payment.paid_on
-    simple = _is_simple(payment.key, day, invoice)
-    invoice.payments[payment.key] = payment
+    at, day = payment.key, payment.paid_on
+    simple = _is_simple(at, day, invoice)
+    invoice.payments[at] = payment
     invoice.latest_on = max(invoice.latest_on, day)
     if not simple:
-        return settle(invoice, on, entering={payment.key: amount_minor}, part=part, policy=policy)
+        return settle(invoice, on, entering={at: amount_minor}, part=part, policy=policy)
     taken = min(invoice.bill.amount_minor - invoice.paid_minor, amount_minor)
     if taken:
-        at, part_of = payment.key, Component.PRINCIPAL
+        part_of = Component.PRINCIPAL
         invoice.paid_minor += taken
         invoice.held[at] = {part_of: taken}
         invoice.policies[at] = policy
@@ -524,7 +524,7 @@ def _enter_one(
         allocated = Allocated(at, invoice.id, part_of, taken, policy)
         return [Moved(payment, invoice, 0, taken, [allocated], [posting], taken)]
     if payment.invoice_id != invoice.id:
-        del invoice.payments[payment.key]
+        del invoice.payments[at]
     return []
 
 

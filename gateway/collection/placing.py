@@ -12,7 +12,7 @@ functions end with the last two. So whoever does more in one transaction than ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -357,7 +357,7 @@ def _finish(
     used_up = {each.payment.key: why_used_up(each) for each in moved if each.used_up}
     closed = resolve_used_up(session, used_up, now=now)
     postings = [
-        replace(posting, payment_id=each.payment.id) for each in moved for posting in each.postings
+        posting._replace(payment_id=each.payment.id) for each in moved for posting in each.postings
     ]
     ledger.post(session, postings, key=key, now=now)
     told = [moved_happening(each) for each in moved if each.postings]

@@ -161,6 +161,34 @@ def test_deliveries_of_a_provider_are_acted_on_in_the_order_they_were_stored(
     seal_and_check()
 
 
+def test_a_batch_reads_no_more_of_a_rush_than_it_takes(database: str) -> None:
+    """Though the planner's figures are of a quiet hour: it would read all that waits, and sort."""
+    with psycopg.connect(database, autocommit=True) as connection:
+
+        def store(name: str, many: int, *, done: bool) -> None:
+            connection.execute(
+                "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256,"
+                " received_at, state, outcome)"
+                " SELECT (ARRAY['bank', 'cashplus', 'kiosk'])[mod(n, 3) + 1],"
+                " %s || n, repeat('x', 200)::bytea, sha256(''), now(), %s, %s"
+                " FROM generate_series(1, %s) AS n",
+                [name, *(("done", "ignored") if done else ("waiting", None)), many],
+            )
+
+        store("old", 9_000, done=True)
+        store("quiet", 600, done=False)
+        connection.execute("ANALYZE webhook_delivery")
+        store("rush", 9_000, done=False)
+    with transaction() as session:
+        assert len(inbox._claim(session, "cashplus", 300)) == 300
+        read = execute(
+            session,
+            "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'webhook_delivery'",
+        ).scalar_one()
+    assert read < 1_000
+
+
 def test_while_one_acts_on_a_provider_another_leaves_it_alone_and_takes_the_next(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

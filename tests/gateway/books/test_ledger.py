@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -129,7 +128,7 @@ class LedgerAndModel(RuleBasedStateMachine):
     @rule(one=st.integers(0, 99), by=st.sampled_from([-1, 1]))
     def another_amount_under_a_known_name_is_refused(self, one: int, by: int) -> None:
         (known,) = self._known([one])
-        other = replace(known, amount_minor=known.amount_minor + by)
+        other = known._replace(amount_minor=known.amount_minor + by)
         new = a_posting(debit=self._account("a"), credit=self._account("b"))
         with pytest.raises(TransferMismatch):
             post(new, other)

@@ -9,13 +9,23 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
+from gateway.collection.reports import Refusal
 from gateway.db import execute
 from gateway.logs import masked
+from gateway.models import ExceptionCode
 from webhooks.masking import BodyKind, kind_of, mask
 from webhooks.models import DeliveryState
 
 UNREADABLE: Final = "unreadable"
 """The state of a delivery id under which nothing came that could be read."""
+OUTCOMES: Final = frozenset(
+    {
+        *("booked", "reversed", "returned", "noted", "repeated", "ignored"),
+        *("quarantined", "conflicting", "heeded"),
+        *(f"declined_{why}" for why in (*Refusal, *ExceptionCode)),
+    }
+)
+"""All that a delivery can have come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,17 @@ _SUMMARY: Final = """
     d.last_error, d.masked_at, length(d.body) AS bytes, (SELECT count(*) FROM webhook_variant v
         WHERE (v.provider, v.delivery_id) = (d.provider, d.delivery_id)) AS variants
 """
+
+
+def has_sent(session: Session, provider: str) -> bool:
+    """Say whether anything ever came from a provider. The caller owns the transaction."""
+    found = execute(
+        session,
+        "SELECT EXISTS (SELECT FROM webhook_delivery WHERE provider = :provider)"
+        " OR EXISTS (SELECT FROM webhook_variant WHERE provider = :provider)",
+        {"provider": provider},
+    )
+    return bool(found.scalar_one())
 
 
 def list_deliveries(

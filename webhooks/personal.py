@@ -85,11 +85,12 @@ class Inbox:
         about = {"ids": sorted(found.deliveries), "variants": sorted(found.variants)}
         parked = execute(session, _OPEN, about).scalar_one()
         later = execute(session, _LATER, about).scalar_one()
-        hindrances = (
-            *([f"Deliveries about the person, waiting or parked: {waiting}."] if waiting else []),
-            *([f"Open exceptions about such deliveries: {parked}."] if parked else []),
-            *([f"Callbacks or replays of such deliveries that wait: {later}."] if later else []),
-        )
+        found_open = {
+            "Deliveries about the person, waiting or parked": waiting,
+            "Open exceptions on deliveries about the person": parked,
+            "Callbacks or replays of deliveries about the person, still to be done": later,
+        }
+        hindrances = tuple(f"{what}: {n}." for what, n in found_open.items() if n)
 
         def erase(now: datetime) -> Mapping[str, int]:
             emptied = {

@@ -68,6 +68,7 @@ def deliveries_list(limit: int, after: int, as_json: bool, **chosen: Any) -> Non
     """List deliveries in the order in which they were stored."""
     choice = _choice(**chosen)
     with database():
+        _check_known(choice)
         from gateway.db import snapshot
         from webhooks.deliveries import list_deliveries
 
@@ -156,6 +157,7 @@ def _replay(choice: Choice, why: str, by: str | None, *, dry_run: bool, as_json:
     # Whoever is named, the account stands beside it: nobody can sign for a key or for another.
     asked_by = f"{by.strip()}, by {account()}" if by and by.strip() else account()
     with database():
+        _check_known(choice)
         try:
             answer = _counted(choice) if dry_run else _replayed(choice, why, asked_by)
         except TooWide:
@@ -212,19 +214,20 @@ def _replayed(choice: Choice, why: str, asked_by: str) -> dict[str, Any]:
     default=None,
     help="Of what came before this day; else of what was kept as long as the retention file says.",
 )
+@click.option("--sooner", is_flag=True, help="Though the retention file keeps them longer.")
 @_dry_run
 @json_flag
-def deliveries_mask(before: datetime | None, dry_run: bool, as_json: bool) -> None:
+def deliveries_mask(before: datetime | None, sooner: bool, dry_run: bool, as_json: bool) -> None:
     """Mask what is personal in bodies, for good; amounts, references and instants stay.
 
     What waits or is parked stays as it came. Running services do this by themselves.
     """
+    if sooner and before is None:
+        raise Unusable("Say with --before which bodies are to be masked sooner.")
     with database(), counting("Masking bodies") as progress:
-        from gateway.api.schemas import start_of
-        from gateway.retention import retention
         from webhooks.retention import Sweeps, count_due
 
-        end = retention().bodies.before(now()) if before is None else start_of(before.date())
+        end = _masked_before(before, sooner=sooner)
         if dry_run:
             masked = count_due(end)
         else:
@@ -232,6 +235,56 @@ def deliveries_mask(before: datetime | None, dry_run: bool, as_json: bool) -> No
     answer = {"deliveries": masked.deliveries, "variants": masked.variants, "dry_run": dry_run}
     would = "would be masked" if dry_run else "masked"
     report(answer, as_json, f"{{deliveries}} bodies and {{variants}} variants {would}.")
+
+
+def _masked_before(before: datetime | None, *, sooner: bool) -> datetime:
+    """Return the instant before which bodies are masked.
+
+    Raises:
+        Unusable: The day has not begun, or the retention file keeps later bodies and nobody said
+            that it is to be sooner: it cannot be undone.
+    """
+    from gateway.api.schemas import start_of
+    from gateway.retention import retention
+
+    kept = retention().bodies
+    latest = kept.before(now())
+    if before is None:
+        return latest
+    end = start_of(before.date())
+    if end > now():
+        raise Unusable(f"{before:%Y-%m-%d} has not begun: nothing can be kept long enough by then.")
+    if end > latest and not sooner:
+        raise Unusable(
+            f"The retention file keeps bodies for {counted(kept.days, 'day')}, and masking cannot"
+            " be undone: add --sooner if it is meant."
+        )
+    return end
+
+
+def _check_known(choice: Choice) -> None:
+    """Refuse a provider or an outcome that there is not: most likely it is mistyped.
+
+    Raises:
+        Unusable: That is so.
+    """
+    from gateway import process
+    from gateway.db import snapshot
+    from webhooks.deliveries import OUTCOMES, has_sent
+
+    if choice.outcome is not None and choice.outcome not in OUTCOMES:
+        plain = ", ".join(sorted(each for each in OUTCOMES if not each.startswith("declined_")))
+        raise Unusable(
+            f"{choice.outcome!r} is no outcome. There are: {plain}, and declined_ with the reason."
+        )
+    if choice.provider is None:
+        return
+    with snapshot() as session:
+        known = has_sent(session, choice.provider)
+    if not known and choice.provider not in process.providers():
+        raise Unusable(
+            f"{choice.provider!r} is not in the providers file, and nothing ever came from it."
+        )
 
 
 def _choice(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from gateway.models import AttemptState
 from gateway.providers import (
     MadePage,
     PageFailed,
+    PageMadeBefore,
     PageProvider,
     PageState,
     Provider,
@@ -53,15 +55,22 @@ ASK_BACK_SECONDS: Final = 4
 """The same for a payer who came back and waits."""
 ABOUT_TO_ASK_SECONDS: Final = 30
 """For how long the worker's question that is due is waited for, before a payer's press asks."""
+STEPS_MAX: Final = 5
+"""How often one press looks again, because another changed what it had read."""
+MADE_ELSEWHERE_SECONDS: Final = 4.0
+"""For how long a press waits for another one, which has the page and is about to keep it."""
+LOOK_SECONDS: Final = 0.1
 FAILED: Final = "failed"
 """Why an attempt was closed that the provider answered by an error of its own, for good."""
 NOT_KNOWN: Final = "nobody could be asked"
 """Why an attempt was closed of which we do not know that nothing came by it."""
 UNDECIDED: Final = "still undecided at its end"
 """The same of one that the provider said nothing final of, when it was asked for the last time."""
+LEFT_OPEN: Final = "left open"
+"""Why an attempt was closed whose page only its payer can close, and who has chosen another way."""
 DECLINED: Final = "declined"
 """Why an attempt was closed whose page was about to take what was not due: it takes no more."""
-TRIES_HURRIED_MAX: Final = 30
+TRIES_HURRIED_MAX: Final = 60
 """How often somebody who loads a page again, or gives it up again, can have us ask."""
 
 log = structlog.get_logger(__name__)
@@ -168,7 +177,7 @@ def begin(
     """
     provider = page_provider(providers, way)
     assert provider is not None, "asked for a page where nobody makes any"
-    for _ in range(3):
+    for _ in range(STEPS_MAX):
         with transaction() as session:
             due = due_minor(session)
             known = _open_attempt(session, reference)
@@ -184,7 +193,11 @@ def begin(
         if known.state is AttemptState.SENT and known.page_url:
             return Begun(Step.PAGE, known.page_url)
         # A form is never stored: of an attempt that has one, the same wish makes it again.
-        made = _page(provider, known, link)
+        try:
+            made = _page(provider, known, link)
+        except PageMadeBefore:
+            _await_winner(known)
+            continue
         if _sent(known, made):
             return Begun(Step.PAGE, made.url, made.fields)
         # Settled by somebody else meanwhile, for another amount: nobody is sent to this page.
@@ -192,8 +205,17 @@ def begin(
     raise ProviderAway("the attempt changed under our hands")
 
 
-def give_up(providers: Mapping[str, Provider], reference: str, *, clock: Clock) -> bool:
-    """Close the open page of an invoice at its provider, and say whether none is open any more.
+def give_up(
+    providers: Mapping[str, Provider], reference: str, *, clock: Clock, anyway: bool = False
+) -> bool:
+    """Close the open page of an invoice at its provider, and say whether another may be opened.
+
+    Args:
+        providers: Who is switched on.
+        reference: The invoice's.
+        clock: The business clock.
+        anyway: The payer knows that he could pay twice: a page that is open, and that we cannot
+            close, is no hindrance. We go on asking about it. One that is being paid is.
 
     Raises:
         ProviderAway: It is not known to be closed.
@@ -203,7 +225,7 @@ def give_up(providers: Mapping[str, Provider], reference: str, *, clock: Clock) 
             known = _open_attempt(session, reference)
         if known is None:
             return True
-        if not _settle(providers, known, clock(), because="given up"):
+        if not _settle(providers, known, clock(), because="given up", anyway=anyway):
             return False
     return False
 
@@ -274,11 +296,32 @@ def _page(provider: PageProvider, attempt: Attempt, link: str) -> MadePage:
         log.error("page_refused", attempt=attempt.id, reason=str(error))
         close(attempt, "refused")
         raise
+    except PageMadeBefore:
+        raise
     except PageFailed as error:
         # Under this key it will always answer so: the next press takes a new one.
         log.error("page_failed", attempt=attempt.id, reason=str(error))
         close(attempt, FAILED)
         raise
+
+
+def _await_winner(attempt: Attempt) -> None:
+    """Wait for whoever was told the page of an attempt, and end it if nobody keeps it.
+
+    Its answer was lost then: nobody has seen that page, and the next look makes another. Whoever
+    is slower than that finds the attempt closed, and sends nobody there.
+    """
+    until = time.monotonic() + MADE_ELSEWHERE_SECONDS
+    while True:
+        with transaction() as session:
+            stands = attempt_of(session, attempt.id).state
+        if stands is not AttemptState.MADE:
+            return
+        if time.monotonic() >= until:
+            break
+        time.sleep(LOOK_SECONDS)
+    log.warning("page_answer_lost", attempt=attempt.id)
+    close(attempt, FAILED)
 
 
 def _sent(attempt: Attempt, made: MadePage) -> bool:
@@ -307,6 +350,8 @@ def _settle(
     attempt: Attempt,
     now: datetime,
     because: str = "replaced",
+    *,
+    anyway: bool = False,
 ) -> bool:
     """Bring an attempt to its end, and say whether it is known that no money comes by it.
 
@@ -323,13 +368,17 @@ def _settle(
             raise ProviderAway(f"the open page is of {attempt.provider}, which is switched off")
         close(attempt, NOT_KNOWN)
         return True
-    if attempt.asked_soon:
+    if attempt.asked_soon and not anyway:
         # Whoever presses again and again learns it from the worker, and has us ask no more often.
         return False
     if attempt.tries >= TRIES_HURRIED_MAX:
         return False
-    if provider.close_page(attempt.session_id) is PageState.CLOSED:
+    stands = provider.close_page(attempt.session_id)
+    if stands is PageState.CLOSED:
         close(attempt, because)
+        return True
+    if stands is PageState.OPEN and anyway:
+        _leave_open(attempt)
         return True
     # Paid, or about to be: the books are the worker's, and it asks at once.
     with transaction() as session:
@@ -340,6 +389,18 @@ def _settle(
             {"id": attempt.id},
         )
     return False
+
+
+def _leave_open(attempt: Attempt) -> None:
+    """Close an attempt whose page stays open, and go on asking about it."""
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET state = 'closed', closed_because = :because,"
+            " tries = tries + 1, ask_at = clock_timestamp() + make_interval(secs => :seconds)"
+            " WHERE id = :id AND state = 'sent'",
+            {"id": attempt.id, "because": LEFT_OPEN, "seconds": ASK_FIRST_UNSIGNED_SECONDS},
+        )
 
 
 def close(attempt: Attempt, because: str) -> None:

@@ -20,7 +20,14 @@ from sqlmodel import Session
 from gateway.billing.owing import read_owing
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock, day_of
-from gateway.collection.attempts import NOT_KNOWN, UNDECIDED, Attempt, attempt_of, close
+from gateway.collection.attempts import (
+    LEFT_OPEN,
+    NOT_KNOWN,
+    UNDECIDED,
+    Attempt,
+    attempt_of,
+    close,
+)
 from gateway.collection.payments import record_reports
 from gateway.collection.reports import PaymentReport, Report
 from gateway.db import alone, execute, transaction
@@ -32,6 +39,8 @@ ASK_OUTDATED_SECONDS_MAX: Final = 300
 """The same about a page that asks for what is not due any more: it could be paid by twice."""
 ASK_OPEN_SECONDS: Final = 60
 """How often at most we ask about an open page of which nothing reliable will tell."""
+ASK_OPEN_SECONDS_MAX: Final = 120
+"""How long at most we do not ask about it while it lives, whatever the back-off has come to."""
 AFTER_EXPIRY_SECONDS: Final = 30
 UNDECIDED_MAX: Final = timedelta(days=1)
 """How long after its page has run out an attempt is asked about, where money may be on its way."""
@@ -47,8 +56,15 @@ ASKS_PER_MINUTE: Final = 120
 """To a provider whose settings say nothing. Cards have signed webhooks that are sent until we take
 them, so few questions are left; each may be three calls, far below what Stripe allows."""
 HINTS_FREE: Final = 3
-"""So many questions about an attempt may follow upon hints at once; then hints keep to a back-off
-too, since whoever learned one token could have us ask for ever."""
+"""So many questions about an attempt may follow upon hints at once."""
+HINT_SECONDS: Final = 10
+"""How far apart the later ones are, however many hints come: the true one may repeat an early one
+word by word."""
+HINTED_TRIES_MAX: Final = 400
+"""After so many questions hints hurry us no more: whoever learned one token could have us ask for
+ever. An hour of them."""
+
+_NONE: Final = timedelta(0)
 
 log = structlog.get_logger(__name__)
 
@@ -70,16 +86,20 @@ def heed(session: Session, provider: str, token: str) -> bool:
     A closed attempt is asked about as well: the provider may know better by now. The caller owns
     the transaction.
     """
+    # The microsecond: a question that is being asked may be too early for what this hint is about,
+    # so whoever asks it is not to put the next one off (see `_set_next`).
     found = execute(
         session,
         """
         UPDATE payment_attempt SET ask_at = CASE WHEN state = 'paid' THEN ask_at ELSE
-            least(ask_at, clock_timestamp() + make_interval(secs => CASE WHEN tries < :free THEN 0
-                ELSE least(:most, 5 * power(2, least(tries, 20) - :free)) END)) END
+            least(ask_at - interval '1 microsecond', clock_timestamp() + make_interval(secs =>
+                CASE WHEN tries < :free THEN 0 WHEN tries < :hinted THEN :floor ELSE :most END)) END
         WHERE provider = :provider AND token_sha256 = :token RETURNING id
         """,
         {
             "free": HINTS_FREE,
+            "hinted": HINTED_TRIES_MAX,
+            "floor": HINT_SECONDS,
             "most": ASK_SECONDS_MAX,
             "provider": provider,
             "token": hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest(),
@@ -163,16 +183,22 @@ def _after(claimed: Claim, answer: Answer, now: datetime) -> None:
     attempt = claimed.attempt
     left = attempt.expires_at - now
     if not attempt.is_open:
-        if answer.state is not PageState.USED or now > attempt.expires_at + UNDECIDED_MAX:
+        if attempt.closed_because == LEFT_OPEN and PageState.OPEN is answer.state and left > _NONE:
+            _wait(claimed, left, told=answer.tells)
+        elif answer.state is not PageState.USED or now > attempt.expires_at + UNDECIDED_MAX:
             _set_next(claimed, None)
     elif answer.state is PageState.OPEN:
-        if left < timedelta(0):
+        if left < _NONE:
             close(attempt, UNDECIDED)
         else:
             _wait(claimed, left, told=answer.tells)
-    elif answer.state is PageState.USED and now > attempt.expires_at + UNDECIDED_MAX:
-        # Of one that is paid now this changes nothing.
-        close(attempt, UNDECIDED)
+    elif answer.state is PageState.USED:
+        if now > attempt.expires_at + UNDECIDED_MAX:
+            # Of one that is paid now this changes nothing.
+            close(attempt, UNDECIDED)
+        elif not answer.tells and left > _NONE:
+            # A payment on its way: the back-off begins with seconds, and does not come to more.
+            _wait(claimed, left, told=False, at_least=0)
 
 
 def _after_refusal(claimed: Claim, now: datetime) -> None:
@@ -186,7 +212,7 @@ def _after_refusal(claimed: Claim, now: datetime) -> None:
         _wait(claimed, attempt.expires_at - now, told=True)
 
 
-def _wait(claimed: Claim, left: timedelta, *, told: bool) -> None:
+def _wait(claimed: Claim, left: timedelta, *, told: bool, at_least: int = ASK_OPEN_SECONDS) -> None:
     """Ask about an open page when it has run out, if its deliveries tell; else not too soon.
 
     One that asks for what is not due any more keeps to its own back-off (see `claim`).
@@ -194,7 +220,11 @@ def _wait(claimed: Claim, left: timedelta, *, told: bool) -> None:
     if claimed.outdated:
         return
     until_end = max(0, int(left.total_seconds())) + AFTER_EXPIRY_SECONDS
-    _set_next(claimed, until_end, at_least=None if told else min(ASK_OPEN_SECONDS, until_end))
+    if told:
+        _set_next(claimed, until_end)
+    else:
+        most = min(ASK_OPEN_SECONDS_MAX, until_end)
+        _set_next(claimed, most, at_least=min(at_least, most))
 
 
 def _set_next(claimed: Claim, seconds: int | None, *, at_least: int | None = None) -> None:

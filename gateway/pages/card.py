@@ -7,7 +7,7 @@ use, and its forms are refused all the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -20,6 +20,7 @@ from sqlmodel import Session
 from gateway import process
 from gateway.billing.presentment import Presentment
 from gateway.collection.attempts import (
+    LEFT_OPEN,
     NOT_KNOWN,
     UNDECIDED,
     Attempt,
@@ -60,6 +61,8 @@ class CardState(StrEnum):
     """A page was opened, and there is no word of how it went on."""
     UNKNOWN = "unknown"
     """The payer came back from it, and there is no word yet: he must not pay again."""
+    OPEN = "open"
+    """He wants to give it up, and only he can close it, where he pays."""
     ENDED = "ended"
     """The page he comes from is closed, and took nothing."""
 
@@ -94,14 +97,15 @@ def card_of(request: Request, found: Presentment) -> Card | None:
     if attempt is None or attempt.state in {AttemptState.MADE, AttemptState.PAID}:
         return Card(CardState.NONE, attempt)
     if not attempt.is_open:
-        known = attempt.closed_because not in {NOT_KNOWN, UNDECIDED}
-        ended = said in {"back", "left", "stopped"} and known
+        known = attempt.closed_because not in {NOT_KNOWN, UNDECIDED, LEFT_OPEN}
+        ended = said in {"back", "left", "stopped", "open"} and known
         return Card(CardState.ENDED if ended else CardState.NONE, attempt)
-    if said != "back":
+    if said not in {"back", "open"}:
         return Card(CardState.BEGUN, attempt)
     with transaction() as session:
         came_back(session, attempt)
-    return Card(CardState.UNKNOWN, attempt, _refresh(request, found.reference))
+    state = CardState.OPEN if said == "open" and _is_wallet(attempt.provider) else CardState.UNKNOWN
+    return Card(state, attempt, _refresh(request, found.reference, said))
 
 
 def lead_out(answer: Response, card: Card | None) -> Response:
@@ -133,7 +137,11 @@ def pages_by_channel() -> dict[Channel, list[str]]:
 
 def chosen_way(posted: Body) -> str:
     """Return the provider that a form names; what it names otherwise is none of ours."""
-    return "" if posted.is_multipart else read_form(posted).fields.get("way", "")
+    return _fields(posted).get("way", "")
+
+
+def _fields(posted: Body) -> Mapping[str, str]:
+    return {} if posted.is_multipart else read_form(posted).fields
 
 
 def pay(request: Request, found: Presentment, way: str = "") -> Response:
@@ -161,15 +169,22 @@ def pay(request: Request, found: Presentment, way: str = "") -> Response:
     return _asked(request, found.reference, act, way)
 
 
-def stop(request: Request, found: Presentment) -> Response:
-    """Close the page at its provider, so that nothing can be taken by it any more."""
+def stop(request: Request, found: Presentment, posted: Body) -> Response:
+    """Close the page at its provider, so that nothing can be taken by it any more.
+
+    A wallet's only its payer can close: he may take another way though it is open, if he says that
+    he knows what that means.
+    """
+    anyway = "anyway" in _fields(posted)
 
     if page_provider(process.providers()) is None:
         return site.missing(request)
 
     def act() -> Response:
-        closed = give_up(process.providers(), found.reference, clock=process.business_clock())
-        said = "stopped" if closed else "back"
+        now = process.business_clock()
+        if not give_up(process.providers(), found.reference, clock=now, anyway=anyway):
+            return _not_closed(request, found.reference)
+        said = "left" if anyway else "stopped"
         return site.redirect(request, f"/{found.reference}", card=said)
 
     with snapshot() as session:
@@ -183,7 +198,7 @@ def _led(request: Request, reference: str, begun: Begun, way: str) -> Response:
     if begun.step is Step.NOTHING_DUE:
         return site.redirect(request, f"/{reference}")
     if begun.step is Step.UNKNOWN:
-        return site.redirect(request, f"/{reference}", card="back")
+        return _not_closed(request, reference)
     if begun.fields:
         # A bank takes its payers by a form that only their own browser can post.
         form = site.page(
@@ -200,6 +215,14 @@ def _led(request: Request, reference: str, begun: Begun, way: str) -> Response:
     made.headers["Location"] = begun.url
     made.headers["Cache-Control"] = site.NEVER_KEPT
     return made
+
+
+def _not_closed(request: Request, reference: str) -> Response:
+    """Lead to the page that says why no other way can be taken yet."""
+    with snapshot() as session:
+        attempt = latest_attempt(session, reference)
+    by_wallet = attempt is not None and _is_wallet(attempt.provider)
+    return site.redirect(request, f"/{reference}", card="open" if by_wallet else "back")
 
 
 def _asked(request: Request, reference: str, act: Callable[[], Response], way: str) -> Response:
@@ -252,10 +275,10 @@ def _is_ours(request: Request) -> bool:
     )
 
 
-def _refresh(request: Request, reference: str) -> str:
+def _refresh(request: Request, reference: str, said: str) -> str:
     tried = request.query_params.get("try", "0")
     tries = int(tried) if tried.isascii() and tried.isdecimal() and len(tried) == 1 else 0
     if tries >= REFRESHES_MAX:
         return ""
-    again = site.address_of(request).link(f"/{reference}", card="back", **{"try": str(tries + 1)})
+    again = site.address_of(request).link(f"/{reference}", card=said, **{"try": str(tries + 1)})
     return f"{3 + 2 * tries}; url={again}"

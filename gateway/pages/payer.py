@@ -229,10 +229,10 @@ def pay_by_page(request: Request, reference: str, posted: Posted) -> Response:
 
 
 @router.post("/{reference}/card/stop")
-def give_card_up(request: Request, reference: str, posted: Posted) -> Response:  # noqa: ARG001
+def give_card_up(request: Request, reference: str, posted: Posted) -> Response:
     """Have the card page closed."""
     found = _one_invoice(request, reference)
-    return found if isinstance(found, Response) else card.stop(request, found)
+    return found if isinstance(found, Response) else card.stop(request, found, posted)
 
 
 def _one_invoice(request: Request, text: str) -> Presentment | Response:

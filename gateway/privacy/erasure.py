@@ -197,7 +197,7 @@ _SENTENCES: Final = {
     "exceptions": "Open exceptions about the person: {0}. They are to be decided first.",
     "reliefs": "Plans and remissions still under condition: {0}. They are to end first.",
     "disputes": "Open disputes: {0}. The payers' banks are to decide first.",
-    "pages": "Card pages that may still take money: {0}. They are to end first.",
+    "pages": "Pages to pay on that may still take money: {0}. They are to end first.",
     "reassessments": "The person is in line for re-assessment: it is to be done first.",
 }
 
@@ -231,7 +231,8 @@ _OPEN: Final = f"""
         (SELECT count(*) FROM payment_return r JOIN his USING (provider, provider_payment_id)
             WHERE r.kind = 'dispute' AND r.outcome IS NULL) AS disputes,
         (SELECT count(*) FROM payment_attempt WHERE invoice_id = ANY(:invoices)
-            AND state IN ('made', 'sent')) AS pages,
+            AND (state IN ('made', 'sent')
+                OR closed_because = 'left open' AND ask_at IS NOT NULL)) AS pages,
         (SELECT count(*) FROM reassessment_due WHERE contributor_id = ANY(:files))
             AS reassessments,
         greatest(

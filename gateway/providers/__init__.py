@@ -22,6 +22,11 @@ class PageFailed(ProviderAway):
     """It failed at the provider, which will say so again to the same wish: make another one."""
 
 
+class PageMadeBefore(PageFailed):
+    """The same wish was granted before, and the page is told only once: to somebody who asked at
+    the same moment and is about to keep it, or in an answer that was lost."""
+
+
 @runtime_checkable
 class Provider(Protocol):
     """What every provider must be able to do."""

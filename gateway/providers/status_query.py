@@ -27,7 +27,7 @@ from gateway.collection.reports import (
 from gateway.errors import ProviderAway, ProviderRefused, Unusable
 from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, format_amount, parse_amount
-from gateway.providers import Answer, MadePage, PageFailed, PageState, WantedPage
+from gateway.providers import Answer, MadePage, PageMadeBefore, PageState, WantedPage
 from gateway.providers.asking import (
     DoneBefore,
     is_this_machine,
@@ -239,8 +239,7 @@ class StatusQueryPages(StatusQuery):
                 },
             )
         except DoneBefore:
-            # Its answer was lost, and so the page: nobody has seen it.
-            raise PageFailed("the order exists, and its page is not known") from None
+            raise PageMadeBefore("the order exists, and its page was told before") from None
         pay_token, token, url = (
             made.get(each) for each in ("pay_token", "notif_token", "payment_url")
         )

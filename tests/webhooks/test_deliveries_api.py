@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from click.testing import CliRunner
 
+from gateway import process
 from gateway.cli import wasl
 from gateway.cli.shared import Refused
 from gateway.errors import Unusable
@@ -194,9 +195,32 @@ def test_by_command(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("list", "--from", "2026-11-19", "--to", "2026-11-18") == (2, "--from is after --to.")
     assert run("release", "--why", "Of 123456785", "--dry-run")[0] == 2
     assert run("replay", "--id", "msg_9", *why)[0] == 1
+    for wrong in (("--provider", "nobody"), ("--outcome", "funny")):
+        for command in (("list",), ("replay", *why), ("replay", "--dry-run", *why)):
+            code, sentence = run(*command, *wrong)
+            assert code == 2
+            assert wrong[1] in sentence
+    assert run("release", "--provider", "nobody", *why)[0] == 2
+    assert len(run("list", "--provider", "gone")[1]["deliveries"]) == 1
+    assert run("list", "--provider", "kiosk", "--outcome", "declined_nothing_due")[0] == 0
     before = ("--before", "2026-11-19")
-    assert run("mask", *before, "--dry-run")[1]["deliveries"] == 1
-    assert run("mask", *before) == (0, {"deliveries": 1, "variants": 0, "dry_run": False})
+    for more in ((), ("--sooner",), ("--sooner", "--dry-run")):
+        code, sentence = run("mask", *before, *more)
+        assert code == 2
+        assert "has not begun" in sentence
+    monkeypatch.setenv("WASL_CLOCK", "=2026-11-19T12:00:00+00:00")
+    settings.cache_clear()
+    process.business_clock.cache_clear()
+    for more in ((), ("--dry-run",)):
+        code, sentence = run("mask", *before, *more)
+        assert code == 2
+        assert "--sooner" in sentence
+    assert run("mask", "--sooner")[0] == 2, "sooner than what, is not said"
+    assert run("mask", *before, "--sooner", "--dry-run")[1]["deliveries"] == 1
+    assert run("mask", *before, "--sooner") == (
+        0,
+        {"deliveries": 1, "variants": 0, "dry_run": False},
+    )
     assert run("mask")[1]["deliveries"] == 0
     kept = rows_of(database, "SELECT body FROM webhook_delivery WHERE delivery_id = 'msg_1'")
     assert b"Fatima" not in bytes(kept[0][0])

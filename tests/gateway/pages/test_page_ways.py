@@ -138,12 +138,52 @@ def test_a_wallet_is_entered_by_its_address_and_pays(payer: TestClient, operator
         assert unknown in text_of(waiting)
         assert "page de paiement par carte" not in text_of(waiting)
     # Nobody but the payer can close it: until then another page would be a second payment.
-    assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=back")
-    assert press(payer, reference, "cmi").headers["location"].endswith("?card=back")
+    assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=open")
+    assert press(payer, reference, "cmi").headers["location"].endswith("?card=open")
+    for language, still in (("fr", "peut encore être payé"), ("ar", "ما زال أداؤه ممكنا")):
+        shown = text_of(payer.get(f"/{reference}?lang={language}&card=open"))
+        assert still in shown
+        assert "14:00" in shown, "an hour after it was begun, in Casablanca"
+        assert "Vous revenez" not in shown
+        assert "عدتم" not in shown
     operator.operator.settle(order, paid=True)
     assert ask() == 1
     assert "Cette cotisation est payée" in text_of(payer.get(f"/{reference}?card=back"))
     assert balances() == {"clearing:orange": 16352, "payable:institution": -16352}
+
+
+def test_who_takes_the_risk_may_take_another_way_and_is_told_of_what_is_paid_twice(
+    payer: TestClient, operator: Server, database: str
+) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    press(payer, reference, deed="/stop")
+    again = payer.post(f"/{reference}/card/stop", data={"anyway": "1"})
+    assert again.headers["location"].endswith("?card=left")
+    shown = text_of(payer.get(f"/{reference}?card=left"))
+    assert "rien n’y a été pris" not in shown, "nobody knows that"
+    assert press(payer, reference, "cmi").status_code == 200
+    # The page that was left open is asked about as long as it lives, and its money is booked.
+    order = operator.operator.find(reference)
+    for _ in range(2):
+        before = operator.operator.asked[order.order_id]
+        ask()
+        assert operator.operator.asked[order.order_id] == before + 1
+    operator.operator.settle(order, paid=True)
+    ask()
+    assert balances() == {"clearing:orange": 16352, "payable:institution": -16352}
+    assert rows_of(database, "SELECT state FROM payment_attempt WHERE provider = 'orange'") == [
+        ("paid",)
+    ]
+
+
+def test_nobody_takes_that_risk_for_what_is_being_paid(payer: TestClient, operator: Server) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    operator.operator.find(reference).status = "PENDING"
+    again = payer.post(f"/{reference}/card/stop", data={"anyway": "1"})
+    assert again.headers["location"].endswith("?card=open")
+    assert press(payer, reference, "cmi").headers["location"].endswith("?card=open")
 
 
 def test_who_refuses_in_the_wallet_may_take_another_way(

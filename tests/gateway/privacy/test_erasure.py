@@ -267,7 +267,7 @@ _HAPPENS: Final[tuple[tuple[Callable[[Somebody], None], str], ...]] = (
     (overpaid, "Open exceptions about the person: 1."),
     (quoted_by_number, "Open exceptions about the person: 1."),
     (disputed, "Open disputes: 1."),
-    (on_a_card_page, "Card pages that may still take money: 1."),
+    (on_a_card_page, "Pages to pay on that may still take money: 1."),
     (in_line, "in line for re-assessment"),
     (still_to_be_acted_on, "Deliveries about the person, waiting or parked: 1."),
 )

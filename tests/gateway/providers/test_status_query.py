@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 
 from gateway import process
 from gateway.billing.presentment import present
+from gateway.collection import attempts
 from gateway.collection.attempts import (
     NOT_KNOWN,
     UNDECIDED,
@@ -563,6 +564,90 @@ def a_wish(**values: Any) -> WantedPage:
         "notify_url": "https://amo.example.ma/webhooks/wallet",
     }
     return WantedPage(**{**given, **values})
+
+
+class _SlowFirst(Operator):
+    """Keeps back the answer to who was first, until another has asked for the same."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=lambda: NOON)
+        self.asked_again = threading.Event()
+
+    def begin(self, said: dict[str, Any]) -> dict[str, Any]:
+        try:
+            begun = super().begin(said)
+        except walletoperator.Wrong:
+            self.asked_again.set()
+            raise
+        assert self.asked_again.wait(PATIENCE_SECONDS)
+        return begun
+
+
+def test_who_loses_the_race_for_a_page_is_led_to_the_winners(database: str) -> None:
+    reference = some_invoices()[0]
+    with an_operator(_SlowFirst()) as server:
+        wallet = wallet_at(server.address)
+        begun = at_once(*[lambda: pay(wallet, reference)] * 3)
+        assert [each.step for each in begun] == [Step.PAGE] * 3
+        assert len({each.url for each in begun}) == 1
+        assert len(server.operator.orders) == 1
+    assert rows_of(database, "SELECT state FROM payment_attempt") == [("sent",)]
+
+
+def test_a_page_whose_answer_was_lost_is_replaced_at_the_same_press(
+    server: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "MADE_ELSEWHERE_SECONDS", 0.0)
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    pay(wallet, reference)
+    with transaction() as session:
+        # As it is left by a process that dies before it keeps the answer.
+        execute(
+            session,
+            "UPDATE payment_attempt SET state = 'made', session_id = NULL, page_url = NULL,"
+            " token_sha256 = NULL, ask_at = NULL",
+        )
+    assert pay(wallet, reference).step is Step.PAGE
+    query = "SELECT state, closed_because FROM payment_attempt ORDER BY state"
+    assert rows_of(database, query) == [("closed", "failed"), ("sent", None)]
+
+
+def test_a_hint_that_repeats_makes_the_asking_due_soon(server: Server, database: str) -> None:
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    pay(wallet, reference)
+    order = server.operator.find(reference)
+    for _ in range(9):
+        # It came early: nothing was decided yet, and the questions became few.
+        assert hint(wallet, order.notif_token) == 202
+        ask(wallet, hurry=True)
+    soon = "SELECT ask_at < clock_timestamp() + interval '15 seconds' FROM payment_attempt"
+    assert rows_of(database, soon) == [(False,)]
+    server.operator.settle(order, paid=True)
+    assert hint(wallet, order.notif_token) == 202
+    assert rows_of(database, soon) == [(True,)]
+    assert ask(wallet) == 0, "not more than one question in a few seconds"
+    assert ask(wallet, hurry=True) == 1
+    paid_once(reference)
+
+
+@pytest.mark.parametrize("word", ["INITIATED", "PENDING"])
+def test_an_open_page_is_never_left_unasked_for_long(
+    server: Server, database: str, word: str
+) -> None:
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    pay(wallet, reference)
+    server.operator.find(reference).status = word
+    with transaction() as session:
+        execute(session, "UPDATE payment_attempt SET tries = 15")
+    assert ask(wallet, hurry=True) == 1
+    query = (
+        "SELECT ask_at BETWEEN clock_timestamp() + interval '30 seconds'"
+        " AND clock_timestamp() + make_interval(secs => 120) FROM payment_attempt"
+    )
+    assert rows_of(database, query) == [(True,)]
 
 
 def test_an_order_that_is_known_already_takes_another_attempt(server: Server) -> None:

@@ -24,10 +24,9 @@ from itertools import starmap
 from threading import Event
 from typing import Final
 
-import psycopg
 import structlog
 from psycopg.errors import DeadlockDetected, UniqueViolation
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import Session
 
 from gateway.billing.invoice_rows import COPY_EVENTS, COPY_INVOICES, COPY_LINES, Billed, Rows, Terms
@@ -242,11 +241,11 @@ class Issuer:
                     if claimed is None and wait:
                         claimed = _claim(session, run_id, skip=False)
                     return None if claimed is None else self._run(session, claimed)
-            except (DBAPIError, psycopg.Error) as error:
-                cause = error.orig if isinstance(error, DBAPIError) else error
+            except DBAPIError as error:
                 # Somebody else billed one of these people in the same moment: who is left is
                 # found anew.
-                if not tries_left or not isinstance(cause, (UniqueViolation, DeadlockDetected)):
+                met = isinstance(error.orig, (UniqueViolation, DeadlockDetected))
+                if not tries_left or not met:
                     raise
         raise AssertionError
 
@@ -358,7 +357,9 @@ def issue_one(
             rows = Rows(list(billed), terms, sealer)
             _write(session, rows)
             return rows.happenings()[0]
-    except UniqueViolation:
+    except IntegrityError as error:
+        if not isinstance(error.orig, UniqueViolation):
+            raise
         return None
 
 

@@ -217,7 +217,7 @@ def _failing(site: Site) -> list[View]:
         View("unknown", f"/{NOBODYS}", 404),
         View("throttled", f"/{NOBODYS}", 429, missed_before=MISSES_MAX),
         View("no such page", "/nothing-here", 404),
-        View("not to be written to", f"/{site.references['open']}", 405, posted=True),
+        View("not to be written to", f"/{site.references['open']}/receipt", 405, posted=True),
         View("a fault of ours", f"/{site.references['open']}", 500, out_of_order=True),
         View("nothing to scan", f"/{site.references['paid']}.svg?code=emv", 410),
         View("nothing for wallets", f"/{site.references['several']}.svg?code=emv", 410),

@@ -150,9 +150,9 @@ def test_a_sandboxs_secrets_are_known_wherever_they_are_copied_to(
     production: Callable[..., Settings], tmp_path: Path
 ) -> None:
     made = load_providers(Settings(home=tmp_path / "sandbox"))
-    assert unsafe_in_production(made) == [
-        f"Provider {', '.join(made)}: a secret was made by a sandbox."
-    ]
+    said = " ".join(unsafe_in_production(made))
+    assert "cashplus, kiosk, wallet, card, bank: a secret was made by a sandbox." in said
+    assert all(f"Provider {name}: " in said for name in ("cmi", "mobile-money", "wallet-query"))
     text = (tmp_path / "sandbox" / "providers.toml").read_text()
     one = next(line for line in text.splitlines() if line.startswith("secrets"))
     copied = f'[[provider]]\nname = "mine"\nkind = "standard-webhooks"\n{one}\n'

@@ -420,10 +420,10 @@ import os, signal, sys
 from pathlib import Path
 import sqlalchemy as sa
 from gateway import db, process
-from gateway.people import contributors
+from gateway.people import imports
 from gateway.dues.tariff import tariff
 
-contributors.PROGRESS_LINES = 100
+imports.PROGRESS_LINES = 100
 process.connect_database()
 when, left = sys.argv[2], int(sys.argv[3])
 
@@ -435,7 +435,7 @@ def strike(*_):
 
 if when != "progress":
     sa.event.listen(db.engine(), when, strike)
-contributors.import_contributors(
+imports.import_contributors(
     Path(sys.argv[1]), tariff(), now=process.business_clock()(),
     progress=strike if when == "progress" else lambda _: None,
 )

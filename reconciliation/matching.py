@@ -1,411 +1,134 @@
-"""Which payments and which of the institution's records belong together. Pure.
+"""What matching says and by which figures: rules, codes, points, terms. Pure.
 
-Every payment and every record ends in exactly one outcome: a group, a pair of records of which one
-takes back the other, or an open outcome with a code. The passes run in the order of `PASSES`; each
-takes rows that are still free, by its own evidence, and leaves the others to the next. No pass
-depends on the order in which the rows were given.
+`docs/matching.md` says what each pass decides. The engines (`reconciliation.engines`) carry it out
+on rows that were read before (`reconciliation.reading`); none of it knows a table of the product.
 """
 
 from __future__ import annotations
 
-import gc
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Protocol
 
-from gateway.money import format_amount
 
-EXACT: Final = "exact"
-"""Rule: the same reference and the same amount."""
+class Rule(StrEnum):
+    """By which evidence a group was made."""
 
-EXACT_SCORE: Final = 100
-
-Row = TypeVar("Row", "Payment", "Record")
+    EXACT = "exact"
+    NORMALISED_REFERENCE = "normalised_reference"
+    REFERENCE_IN_TEXT = "reference_in_text"
+    WITHIN_TOLERANCE = "within_tolerance"
+    INSTALMENTS = "instalments"
+    SEVERAL_RECORDS = "several_records"
+    PROVIDER_REFERENCE = "provider_reference"
+    REFERENCES_IN_TEXT = "references_in_text"
+    REPAIRED_REFERENCE = "repaired_reference"
+    PART_OF_REFERENCE = "part_of_reference"
+    SEVERAL_DUES = "several_dues"
+    IDENTITY = "identity"
+    IDENTITY_SLIP = "identity_slip"
+    INSTALMENTS_BY_IDENTITY = "instalments_by_identity"
 
 
 class OpenCode(StrEnum):
-    """Why rows are in no group; the same words as the exceptions that are opened for them."""
+    """Why a row is in no group; the words of the exceptions that are opened for it."""
 
     PAYMENT_WITHOUT_RECORD = "payment_without_record"
     RECORD_WITHOUT_PAYMENT = "record_without_payment"
     AMOUNT_DIFFERS = "amount_differs"
     AMBIGUOUS_MATCH = "ambiguous_match"
+    PAID_TWICE = "paid_twice"
+    TAKEN_BACK = "taken_back"
+    """Records only, of files: one and the negative one that takes it back answer each other."""
+
+
+class Relation(StrEnum):
+    """How digits that do not verify stand to a reference; a greater number of points wins."""
+
+    SAME_DIGITS = "same_digits"
+    SLIP = "slip"
+    PART = "part"
+    HALF = "half"
+
+
+SCORES: Final = {
+    Rule.EXACT: 100,
+    Rule.NORMALISED_REFERENCE: 99,
+    Rule.REFERENCE_IN_TEXT: 98,
+    Rule.WITHIN_TOLERANCE: 97,
+    Rule.INSTALMENTS: 96,
+    Rule.SEVERAL_RECORDS: 96,
+    Rule.PROVIDER_REFERENCE: 97,
+    Rule.REFERENCES_IN_TEXT: 96,
+    Rule.SEVERAL_DUES: 92,
+    Rule.INSTALMENTS_BY_IDENTITY: 80,
+}
+"""0 to 100, of rules whose score does not follow from the strength of a pair."""
+
+SCORE_OF_ONE_AMONG_SEVERAL_REFERENCES: Final = 90
+SCORE_OF_SUMS_WITH_ATTACHED: Final = 90
+SCORE_OF_SEVERAL_DUES_BY_IDENTITY: Final = 82
+
+STRENGTH_TO_SCORE: Final = {
+    # rule: what is added to the strength, and the most that it may come to
+    Rule.REPAIRED_REFERENCE: (60, 97),
+    Rule.PART_OF_REFERENCE: (60, 97),
+    Rule.IDENTITY: (50, 90),
+    Rule.IDENTITY_SLIP: (50, 80),
+}
+
+SAME_PERSON: Final = 8
+ONE_SLIP: Final = 4
+OTHER_PERSON: Final = -8
+NAME_AGREES: Final = 4
+NAME_IN_PART: Final = 2
+NAME_DIFFERS: Final = -2
+AMOUNT_EQUAL: Final = 6
+AMOUNT_CLOSE: Final = 5
+DAYS_POINTS: Final = ((3, 3), (10, 2), (31, 1))
+"""Up to so many days: so many points."""
+RELATION_POINTS: Final = {"same_digits": 7, "slip": 6, "part10": 4, "part8": 3, "part6": 1, "half": 1}
+
+WINDOW_DAYS: Final = 31
+SUGGESTED_DAYS: Final = 10
+DUES_AT_ONCE_MAX: Final = 12
+ROUNDS: Final = 3
+SUGGESTIONS_MAX: Final = 3
+PAIRS_OF_ONE_MAX: Final = 1_000
+"""What would offer more pairs than this tells nobody apart, and offers none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Payment:
-    """Money that we booked. What is not known is None."""
+class Terms:
+    """What a caller decides about a match."""
 
-    payment_id: str
-    """Unique among the payments."""
-    reference: str | None
-    amount_minor: int
-    """Centimes, positive."""
-    paid_on: date
-    """The day in Casablanca."""
-    provider_reference: str | None = None
-    channel: str | None = None
-    cnss_number: str | None = None
-    cin: str | None = None
-    name: str | None = None
-
-    @property
-    def rank(self) -> tuple[date, str]:
-        """Decides between equal payments: the earlier first."""
-        return (self.paid_on, self.payment_id)
+    tolerance_minor: int = 5
+    """Centimes by which the two sides of a group may differ."""
+    shards: int = 1
+    """In how many parts the bulk pass is done, by the reference; the result is the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A line of the institution's books. What is not known is None."""
+class Engine(Protocol):
+    """One way to carry out the passes. It holds its tables; nothing of it outlives the caller's
+    connection.
 
-    record_id: str
-    """Unique among the records."""
-    reference: str | None
-    amount_minor: int
-    """Centimes; negative takes back the record with the same reference."""
-    posted_on: date
-    period: str | None = None
-    provider_reference: str | None = None
-    channel: str | None = None
-    cnss_number: str | None = None
-    cin: str | None = None
-    name: str | None = None
+    It finds two tables, `payment_key` and `record_key` (n, k, how, a): a whole number of the row's
+    own, the reference or NULL, how it was written, centimes. Between its two steps the caller fills
+    `payment_row` and `record_row` with what `free_payment` and `free_record` (n) name. It leaves:
 
-    @property
-    def rank(self) -> tuple[date, str]:
-        """Decides between equal records: the earlier first."""
-        return (self.posted_on, self.record_id)
+    - `matched` (g, pn, rn, rule, score, why): lines of groups, g the least n of its payments by id;
+    - `payment_open` (n, code, candidates, why), `record_open` (n, code, candidates, why):
+      candidates are n of the other side in order of their ids (of a taken-back pair: of the same
+      side).
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Payments and records that belong together, by which rule; 100 is certain."""
-
-    rule: str
-    score: int
-    payments: tuple[Payment, ...]
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TakenBack:
-    """A record and the negative one that takes it back: neither says that we were paid."""
-
-    record: Record
-    negative: Record
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Rows that a person must decide about, together: one finding."""
-
-    code: OpenCode
-    payments: tuple[Payment, ...] = ()
-    records: tuple[Record, ...] = ()
-
-    @property
-    def first_id(self) -> str:
-        """Id of the payment, or else of the record, that the finding is about."""
-        return self.payments[0].payment_id if self.payments else self.records[0].record_id
-
-    @property
-    def detail(self) -> dict[str, str]:
-        """What was found, in words and decimal strings; never a name or a personal number."""
-        return _detail(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """Every row in one outcome. The lists are in the order of their first row's id."""
-
-    groups: list[Group]
-    taken_back: list[TakenBack]
-    open: list[Open]
-
-
-def match(payments: Sequence[Payment], records: Sequence[Record]) -> Matching:
-    """Find what belongs together, and say of the rest why it does not.
-
-    Linear in the rows, but for sorting the result, and rows that are alike to every rule.
+    Every row is in exactly one of `matched` and the open ones.
     """
-    with collector_paused():
-        return _match(payments, records)
 
+    def within_references(self) -> None:
+        """Do the bulk pass, and leave `free_payment` and `free_record`."""
 
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keep Python's garbage collector from walking millions of rows that hold no cycle.
+    def rest(self) -> None:
+        """Do all other passes on the rows that are left, from `payment_row` and `record_row`.
 
-    It would take a third of the time, and find nothing.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _match(payments: Sequence[Payment], records: Sequence[Record]) -> Matching:
-    state = _State(
-        payments={payment.payment_id: payment for payment in payments},
-        records={record.record_id: record for record in records},
-    )
-    assert len(state.payments) == len(payments), "two payments have one id"
-    assert len(state.records) == len(records), "two records have one id"
-    for run_pass in PASSES:
-        run_pass(state)
-    assert not state.payments, "a payment is in no outcome"
-    assert not state.records, "a record is in no outcome"
-    state.groups.sort(key=lambda group: group.payments[0].payment_id)
-    state.taken_back.sort(key=lambda pair: pair.negative.record_id)
-    state.open.sort(key=lambda found: found.first_id)
-    return Matching(state.groups, state.taken_back, state.open)
-
-
-def take_back(records: Iterable[Record]) -> list[TakenBack]:
-    """Pair negative records with the records that they take back.
-
-    A negative record takes back one of the same reference and the opposite amount: first one with
-    the same provider's reference; then the latest that is not taken back yet, of those posted by
-    its own day and else, since an institution may post out of order, of any day.
-    """
-    records = list(records)
-    sought = {
-        (r.reference, -r.amount_minor)
-        for r in records
-        if r.amount_minor < 0 and r.reference is not None
-    }
-    if not sought:
-        return []
-    alike: dict[tuple[str | None, int], list[Record]] = defaultdict(list)
-    for record in records:
-        key = (record.reference, abs(record.amount_minor))
-        if key in sought:
-            alike[key].append(record)
-    return [pair for rows in alike.values() for pair in _take_back_alike(rows)]
-
-
-def _take_back_alike(records: list[Record]) -> list[TakenBack]:
-    # A record and the negative of the same day: the one is posted before the other.
-    records.sort(key=lambda r: (r.posted_on, r.amount_minor < 0, r.record_id))
-    by_evidence: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.provider_reference is not None:
-            by_evidence[record.provider_reference].append(record)
-    pairs = [pair for rows in by_evidence.values() for pair in _nested(rows)]
-    pairs += _nested(_without(records, pairs))
-    rest = _without(records, pairs)
-    negatives = [r for r in rest if r.amount_minor < 0]
-    latest_first = [r for r in reversed(rest) if r.amount_minor > 0]
-    pairs += map(TakenBack, latest_first, negatives)
-    return pairs
-
-
-def _nested(records: Iterable[Record]) -> list[TakenBack]:
-    """Pair as brackets pair: a negative closes the latest record that is open before it."""
-    standing: list[Record] = []
-    pairs: list[TakenBack] = []
-    for record in records:
-        if record.amount_minor > 0:
-            standing.append(record)
-        elif standing:
-            pairs.append(TakenBack(standing.pop(), record))
-    return pairs
-
-
-def _without(records: list[Record], pairs: list[TakenBack]) -> list[Record]:
-    used = {r.record_id for pair in pairs for r in (pair.record, pair.negative)}
-    return [r for r in records if r.record_id not in used]
-
-
-# -- the passes -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _State:
-    """The rows that are still free, and the outcomes so far. A row leaves when it is claimed."""
-
-    payments: dict[str, Payment]
-    records: dict[str, Record]
-    groups: list[Group] = field(default_factory=list)
-    taken_back: list[TakenBack] = field(default_factory=list)
-    open: list[Open] = field(default_factory=list)
-
-    def claim(self, payments: Iterable[Payment], records: Iterable[Record]) -> None:
-        """Take rows out of the free ones; KeyError if one is claimed already, a bug."""
-        for payment in payments:
-            del self.payments[payment.payment_id]
-        for record in records:
-            del self.records[record.record_id]
-
-    def of_one_reference(self) -> Iterator[tuple[list[Payment], list[Record]]]:
-        """Yield the free payments and positive records of each reference that has both."""
-        payments, several = _by_reference(self.payments.values())
-        records, several_records = _by_reference(
-            r for r in self.records.values() if r.amount_minor > 0 and r.reference in payments
-        )
-        for reference, record in records.items():
-            yield (
-                several.get(reference) or [payments[reference]],
-                several_records.get(reference) or [record],
-            )
-
-
-def _taken_back(state: _State) -> None:
-    """Evidence: the same reference and the opposite amount, within the institution's books."""
-    for pair in take_back(state.records.values()):
-        state.claim((), (pair.record, pair.negative))
-        state.taken_back.append(pair)
-
-
-def _exact(state: _State) -> None:
-    """Evidence: the same reference and the same amount.
-
-    Of several equal ones, those with the same provider's reference first, then the earliest with
-    the earliest. The choice among the last decides nothing: they are the same money to the same
-    debt, and as many stay open whichever do.
-    """
-    for payments, records in state.of_one_reference():
-        for some, others in _alike(payments, records, lambda row: row.amount_minor):
-            for payment, record in _paired(some, others):
-                state.claim((payment,), (record,))
-                state.groups.append(Group(EXACT, EXACT_SCORE, (payment,), (record,)))
-
-
-def _amount_differs(state: _State) -> None:
-    """Evidence: the same reference; which with which, by the provider's reference or as the last.
-
-    Where several are left on a side, each pair would state another difference: a person decides.
-    """
-    for payments, records in state.of_one_reference():
-        for some, others in _alike(payments, records, lambda row: row.provider_reference):
-            if len(some) == len(others) == 1 and some[0].provider_reference is not None:
-                _leave_open(state, OpenCode.AMOUNT_DIFFERS, some, others)
-        some = [p for p in payments if p.payment_id in state.payments]
-        others = [r for r in records if r.record_id in state.records]
-        if len(some) == len(others) == 1:
-            _leave_open(state, OpenCode.AMOUNT_DIFFERS, some, others)
-        elif some and others:
-            _leave_open(state, OpenCode.AMBIGUOUS_MATCH, some, others)
-
-
-def _rest(state: _State) -> None:
-    """No evidence of anything on the other side."""
-    for payment in list(state.payments.values()):
-        _leave_open(state, OpenCode.PAYMENT_WITHOUT_RECORD, [payment], [])
-    for record in list(state.records.values()):
-        _leave_open(state, OpenCode.RECORD_WITHOUT_PAYMENT, [], [record])
-
-
-PASSES: Final[tuple[Callable[[_State], None], ...]] = (
-    _taken_back,
-    _exact,
-    _amount_differs,
-    _rest,
-)
-
-
-def _leave_open(
-    state: _State, code: OpenCode, payments: list[Payment], records: list[Record]
-) -> None:
-    state.claim(payments, records)
-    payments.sort(key=lambda payment: payment.rank)
-    records.sort(key=lambda record: record.rank)
-    state.open.append(Open(code, tuple(payments), tuple(records)))
-
-
-def _by_reference(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, list[Row]]]:
-    """Return the first row of each reference, and all the rows of those that have several.
-
-    Nearly all have one, and a million lists of one row would double the time and the memory.
-    """
-    first: dict[str, Row] = {}
-    several: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.reference is None:
-            continue
-        if first.setdefault(row.reference, row) is not row:
-            several.setdefault(row.reference, [first[row.reference]]).append(row)
-    return first, several
-
-
-def _alike(
-    payments: list[Payment], records: list[Record], key: Callable[[Payment | Record], Hashable]
-) -> Iterator[tuple[list[Payment], list[Record]]]:
-    """Yield the payments and the records of each key that both sides have."""
-    if len(payments) == len(records) == 1:
-        if key(payments[0]) == key(records[0]):
-            yield payments, records
-        return
-    by_key: dict[Hashable, tuple[list[Payment], list[Record]]] = {}
-    for payment in payments:
-        by_key.setdefault(key(payment), ([], []))[0].append(payment)
-    for record in records:
-        by_key.setdefault(key(record), ([], []))[1].append(record)
-    for some, others in by_key.values():
-        if some and others:
-            yield some, others
-
-
-def _paired(payments: list[Payment], records: list[Record]) -> Iterator[tuple[Payment, Record]]:
-    """Pair equal rows, as many as the shorter side has."""
-    if len(payments) == len(records) == 1:
-        yield payments[0], records[0]
-        return
-    payments = sorted(payments, key=lambda payment: payment.rank)
-    records = sorted(records, key=lambda record: record.rank)
-    told = [
-        pair
-        for some, others in _alike(payments, records, lambda row: row.provider_reference)
-        if some[0].provider_reference is not None
-        for pair in zip(some, others, strict=False)
-    ]
-    yield from told
-    used = {row for pair in told for row in pair}
-    yield from zip(
-        (payment for payment in payments if payment not in used),
-        (record for record in records if record not in used),
-        strict=False,
-    )
-
-
-# -- words for a person ---------------------------------------------------------------------------
-
-
-def _detail(found: Open) -> dict[str, str]:
-    reference = (found.payments or found.records)[0].reference
-    detail = {} if reference is None else {"reference": reference}
-    match found.code:
-        case OpenCode.PAYMENT_WITHOUT_RECORD:
-            (payment,) = found.payments
-            detail["amount"] = format_amount(payment.amount_minor)
-            detail["paid_on"] = payment.paid_on.isoformat()
-        case OpenCode.RECORD_WITHOUT_PAYMENT:
-            (record,) = found.records
-            detail["amount"] = format_amount(record.amount_minor)
-            detail["posted_on"] = record.posted_on.isoformat()
-            detail["why"] = _why_alone(record)
-        case OpenCode.AMOUNT_DIFFERS | OpenCode.AMBIGUOUS_MATCH:
-            ours = sum(payment.amount_minor for payment in found.payments)
-            theirs = sum(record.amount_minor for record in found.records)
-            detail["payments"] = ", ".join(payment.payment_id for payment in found.payments)
-            detail["records"] = ", ".join(record.record_id for record in found.records)
-            detail["paid"] = format_amount(ours)
-            detail["recorded"] = format_amount(theirs)
-            detail["difference"] = format_amount(ours - theirs)
-    return detail
-
-
-def _why_alone(record: Record) -> str:
-    if record.reference is None:
-        return "its reference cannot be read"
-    if record.amount_minor < 0:
-        return "there is nothing that it could take back"
-    return "no payment is left that has its reference"
+        Their columns: n, id, k, how, ks, digits, a, d, provref, cnss, cin, tokens.
+        """

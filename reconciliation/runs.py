@@ -19,7 +19,7 @@ from gateway.events import Happening, tell
 from gateway.exception_queue import Finding, open_exceptions, resolve_exceptions
 from gateway.models import EventType, ExceptionCode
 from gateway.money import format_amount
-from reconciliation.matching import (
+from reconciliation.by_reference import (
     Group,
     Matching,
     Open,
@@ -28,10 +28,10 @@ from reconciliation.matching import (
     Record,
     collector_paused,
     match,
-    take_back,
 )
 from reconciliation.models import ReconciliationRun
 from reconciliation.records import lock_records
+from reconciliation.taken_back import take_back
 
 ROWS_AT_ONCE: Final = 10_000
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciliation.matching import Matching, Payment, Record, match
+from reconciliation.by_reference import Matching, Payment, Record, match
 from tests.reconciliation.factories import payment, record
 
 # Few values, so that references, amounts, days and providers' references meet often.

@@ -12,7 +12,7 @@ from gateway.db import execute, snapshot, transaction
 from gateway.exception_queue import Finding, open_exceptions
 from gateway.models import ExceptionCode, Role
 from gateway.settings import settings
-from reconciliation.matching import OpenCode
+from reconciliation.by_reference import OpenCode
 from tests.factories import NOON, a_report, broken_promises, record
 from tests.gateway.api.conftest import FES, ProgramOf
 from tests.gateway.api.test_problems import PERSON, problem_of

@@ -1,0 +1,226 @@
+"""Pairs of one payment and one record, their evidence, and who is whose only best."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reconciliation.matching import (
+    AMOUNT_CLOSE,
+    AMOUNT_EQUAL,
+    DAYS_POINTS,
+    NAME_AGREES,
+    NAME_DIFFERS,
+    NAME_IN_PART,
+    ONE_SLIP,
+    OTHER_PERSON,
+    SAME_PERSON,
+    SCORES,
+    STRENGTH_TO_SCORE,
+    WINDOW_DAYS,
+    Relation,
+    Rule,
+)
+
+_DAYS: Final = " ".join(f"WHEN days <= {days} THEN {points}" for days, points in DAYS_POINTS)
+
+MACROS: Final = (
+    f"""
+    CREATE TEMP MACRO person_points(a, b) AS CASE
+        WHEN a IS NULL OR b IS NULL THEN 0 WHEN a = b THEN {SAME_PERSON}
+        WHEN damerau_levenshtein(a, b) = 1 THEN {ONE_SLIP} ELSE {OTHER_PERSON} END
+    """,
+    """
+    CREATE TEMP MACRO words_agree(a, b) AS a = b
+        OR (length(a) = 1 AND starts_with(b, a)) OR (length(b) = 1 AND starts_with(a, b))
+    """,
+    f"""
+    CREATE TEMP MACRO names_compared(few, many) AS CASE
+        WHEN len(list_filter(few, lambda x: len(list_filter(many, lambda y: words_agree(x, y))) > 0))
+            = len(few) THEN {NAME_AGREES}
+        WHEN len(list_filter(few, lambda x: length(x) >= 2 AND list_contains(many, x))) > 0
+            THEN {NAME_IN_PART}
+        ELSE {NAME_DIFFERS} END
+    """,
+    """
+    CREATE TEMP MACRO name_points(a, b) AS CASE WHEN a IS NULL OR b IS NULL THEN 0
+        WHEN len(a) <= len(b) THEN names_compared(a, b) ELSE names_compared(b, a) END
+    """,
+    f"CREATE TEMP MACRO days_points(days) AS CASE {_DAYS} ELSE 0 END",
+)
+
+
+def by_how(equal: str, how: str, other_how: str) -> str:
+    """Return rule and score of a pair of one reference, by how the reference was written."""
+    rules = (Rule.EXACT, Rule.NORMALISED_REFERENCE, Rule.REFERENCE_IN_TEXT)
+    how = f"greatest({how}, {other_how})"
+    names = " ".join(f"WHEN {how} = {i} THEN '{rule}'" for i, rule in enumerate(rules))
+    scores = " ".join(f"WHEN {how} = {i} THEN {SCORES[rule]}" for i, rule in enumerate(rules))
+    close = Rule.WITHIN_TOLERANCE
+    return (
+        f"CASE WHEN NOT ({equal}) THEN '{close}' {names} END AS rule,"
+        f" CASE WHEN NOT ({equal}) THEN {SCORES[close]} {scores} END AS score"
+    )
+
+
+def _with_evidence(offered: str, tolerance: int) -> str:
+    """Return the evidence of offered pairs (pn, rn, relation, points)."""
+    return f"""
+        SELECT *, person + name + amount + days_points(days) + points AS strength FROM (
+            SELECT pn, rn, relation, points,
+                person_points(p.cnss, r.cnss) + person_points(p.cin, r.cin) AS person,
+                name_points(p.tokens, r.tokens) AS name,
+                CASE WHEN p.a = r.a THEN {AMOUNT_EQUAL} ELSE {AMOUNT_CLOSE} END AS amount,
+                abs(p.d - r.d) AS days,
+                p.known AS known, p.k IS NOT NULL AND r.k IS NOT NULL AS regrouped,
+                p.cnss IS NOT DISTINCT FROM r.cnss AND p.cnss IS NOT NULL
+                    OR p.cin IS NOT DISTINCT FROM r.cin AND p.cin IS NOT NULL AS is_same
+            FROM ({offered}) offered JOIN p ON p.n = pn JOIN r ON r.n = rn
+            WHERE abs(p.a - r.a) <= {tolerance}
+        )"""
+
+
+def _matched_as(rule: Rule) -> str:
+    add, most = STRENGTH_TO_SCORE[rule]
+    return f"'{rule}' AS rule, CAST(least({most}, {add} + strength) AS TINYINT) AS score"
+
+
+_WHY: Final = (
+    "'person=' || person || ' name=' || name || ' amount=' || amount || ' days=' || days AS why"
+)
+
+
+def plausible_relations(tolerance: int) -> str:
+    """Return the plausible pairs of pass 5."""
+    offered = """
+        SELECT pn, rn, relation, points FROM relation
+        WHERE rn IN (SELECT n FROM unnamed)
+    """
+    repaired, part = Rule.REPAIRED_REFERENCE, Rule.PART_OF_REFERENCE
+    slips = f"relation IN ('{Relation.SLIP}', '{Relation.SAME_DIGITS}')"
+    (add, most), other = STRENGTH_TO_SCORE[repaired], STRENGTH_TO_SCORE[part]
+    assert (add, most) == other
+    return f"""
+        SELECT pn, rn, strength, days,
+            CASE WHEN {slips} THEN '{repaired}' ELSE '{part}' END AS rule,
+            CAST(least({most}, {add} + strength) AS TINYINT) AS score,
+            'relation=' || relation || ' ' || {_WHY}
+        FROM ({_with_evidence(offered, tolerance)})
+        WHERE NOT known AND person >= 0 AND CASE
+            WHEN {slips} THEN NOT regrouped OR person >= {SAME_PERSON}
+            WHEN points >= 3 THEN TRUE
+            ELSE (person > 0 OR name >= {NAME_IN_PART}) AND days <= {WINDOW_DAYS} END
+    """
+
+
+ATTACH: Final = f"""
+    UPDATE p SET k = attached.k, known = TRUE FROM (
+        SELECT pn, min(r.k) AS k FROM relation JOIN p ON p.n = pn JOIN r ON r.n = rn
+        WHERE relation = '{Relation.SLIP}' AND p.k IS NULL
+            AND person_points(p.cnss, r.cnss) + person_points(p.cin, r.cin) >= {SAME_PERSON}
+        GROUP BY pn HAVING count(*) = 1
+    ) attached WHERE p.n = attached.pn
+"""
+
+
+def provider_references(tolerance: int) -> str:
+    """Return the pairs of pass 3."""
+    one = "SELECT provref FROM {} WHERE provref IS NOT NULL GROUP BY provref HAVING count(*) = 1"
+    rule = Rule.PROVIDER_REFERENCE
+    return f"""
+        SELECT p.n AS pn, r.n AS rn, '{rule}' AS rule, {SCORES[rule]} AS score, NULL AS why
+        FROM p JOIN r USING (provref)
+        SEMI JOIN ({one.format("p")}) USING (provref) SEMI JOIN ({one.format("r")}) USING (provref)
+        WHERE abs(p.a - r.a) <= {tolerance}
+            AND (p.k IS NULL OR r.k IS NULL OR p.k = r.k OR NOT (p.known OR r.known))
+    """
+
+
+def same_person(tolerance: int) -> str:
+    """Return the pairs of pass 8."""
+    offered = """
+        SELECT DISTINCT pn, rn, '' AS relation, 0 AS points FROM (
+            SELECT p.n AS pn, r.n AS rn FROM nameless p JOIN unnamed r USING (cnss)
+            UNION ALL SELECT p.n, r.n FROM nameless p JOIN unnamed r USING (cin)
+        )"""
+    return f"""
+        SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY)}, {_WHY}
+        FROM ({_with_evidence(offered, tolerance)})
+        WHERE person >= {SAME_PERSON} AND days <= {WINDOW_DAYS}
+    """
+
+
+def one_slip_of_a_person(tolerance: int) -> str:
+    """Return the pairs of pass 9: two texts within one slip share one of them without a character."""
+    less = "[x] || [x[:i - 1] || x[i + 1:] for i in range(1, length(x) + 1)]"
+
+    def shorter(side: str, number: str) -> str:
+        return (
+            f"SELECT n, a, '{number}' AS of, unnest({less.replace('x', number)}) AS less"
+            f" FROM {side} WHERE {number} IS NOT NULL"
+        )
+
+    payments, records = (
+        f"{shorter(side, 'cnss')} UNION ALL {shorter(side, 'cin')}"
+        for side in ("nameless", "unnamed")
+    )
+    offered = f"""
+        SELECT DISTINCT p.n AS pn, r.n AS rn, '' AS relation, 0 AS points
+        FROM ({payments}) p JOIN ({records}) r USING (of, less)
+        WHERE abs(p.a - r.a) <= {tolerance}
+    """
+    return f"""
+        SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}
+        FROM ({_with_evidence(offered, tolerance)})
+        WHERE person >= {ONE_SLIP} AND NOT is_same AND name >= {NAME_IN_PART}
+            AND days <= {WINDOW_DAYS}
+    """
+
+
+_RANKED: Final = """
+    SELECT *, count(*) FILTER (rank_p = 1) OVER (PARTITION BY pn) AS best_p,
+        count(*) FILTER (rank_r = 1) OVER (PARTITION BY rn) AS best_r
+    FROM (
+        SELECT *, rank() OVER (PARTITION BY pn ORDER BY strength DESC, days) AS rank_p,
+            rank() OVER (PARTITION BY rn ORDER BY strength DESC, days) AS rank_r
+        FROM candidate
+    )
+"""
+
+MUTUAL_BEST: Final = f"""
+    SELECT pn, rn, rule, score, why FROM ({_RANKED})
+    WHERE rank_p = 1 AND rank_r = 1 AND best_p = 1 AND best_r = 1
+"""
+
+FORGET_CLAIMED: Final = """
+    DELETE FROM candidate
+    WHERE pn IN (SELECT pn FROM found) OR rn IN (SELECT rn FROM found)
+"""
+
+TIES: Final = f"""
+    INSERT INTO tie SELECT pn, rn, of FROM (
+        SELECT pn, rn, TRUE AS of FROM ({_RANKED}) WHERE rank_p = 1 AND best_p > 1
+        UNION ALL
+        SELECT pn, rn, FALSE FROM ({_RANKED}) WHERE rank_r = 1 AND best_r > 1
+    )
+"""
+
+INTERCHANGEABLE: Final = """
+    WITH class AS (
+        SELECT pn, rn, rule, score, why, p.d AS pd, p.id AS pid, r.d AS rd, r.id AS rid,
+            coalesce('n' || r.cnss, 'c' || r.cin) AS person, r.a AS a
+        FROM candidate JOIN p ON p.n = pn JOIN r ON r.n = rn WHERE p.a = r.a
+    ), strays AS (
+        SELECT pn AS stray FROM class GROUP BY pn HAVING count(DISTINCT (person, a)) > 1
+    ), whole AS (
+        SELECT person, a FROM class GROUP BY person, a
+        HAVING count(DISTINCT pn) = count(DISTINCT rn)
+            AND count(*) = count(DISTINCT pn) * count(DISTINCT rn)
+            AND count(*) FILTER (pn IN (SELECT stray FROM strays)) = 0
+    ), placed AS (
+        SELECT class.*,
+            dense_rank() OVER (PARTITION BY person, a ORDER BY pd, pid) AS ip,
+            dense_rank() OVER (PARTITION BY person, a ORDER BY rd, rid) AS ir
+        FROM class SEMI JOIN whole USING (person, a)
+    )
+    SELECT pn, rn, rule, score, why FROM placed WHERE ip = ir
+"""

@@ -1,0 +1,134 @@
+"""How digits that do not verify stand to references of the other side: slips, parts, halves."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reconciliation.matching import RELATION_POINTS, Relation
+
+_WEIGHTS: Final = [10**place for place in range(13)]
+
+
+def _weights(first: int, last: int) -> str:
+    """Return a table `place (w)` of the powers of ten from `first` down to `last`."""
+    values = ", ".join(f"({_WEIGHTS[place]})" for place in range(last, first + 1))
+    return f"(VALUES {values}) place (w)"
+
+
+# x are the digits as a number, w the weight of a place; what each slip makes of x.
+_OTHER_DIGIT: Final = "CROSS JOIN range(10) other (e)"
+_DIGIT: Final = "(x // w % 10)"
+_NEXT: Final = "(x // (w // 10) % 10)"
+_AFTER_NEXT: Final = "(x // (w // 100) % 10)"
+_GROUPS: Final = ("x // 100000000", "x // 10000 % 10000", "x % 10000")
+_ORDERS: Final = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+_REGROUPED: Final = ", ".join(
+    f"({_GROUPS[a]}) * 100000000 + ({_GROUPS[b]}) * 10000 + ({_GROUPS[c]})" for a, b, c in _ORDERS
+)
+_VERIFIES: Final = (
+    "y BETWEEN 100000000000 AND 999999999999 AND y % 97 = 1 AND y % 100 BETWEEN 2 AND 98"
+)
+
+_SLIPS: Final = f"""
+    CREATE OR REPLACE TEMP TABLE slip AS
+    WITH given AS (
+        SELECT TRUE AS is_payment, n, length(digits) AS length, CAST(digits AS BIGINT) AS x
+        FROM p WHERE length(digits) BETWEEN 11 AND 13
+        UNION ALL
+        SELECT FALSE, n, length(digits), CAST(digits AS BIGINT)
+        FROM r WHERE length(digits) BETWEEN 11 AND 13
+    ), twelve AS (SELECT * FROM given WHERE length = 12),
+    made AS (
+        SELECT is_payment, n, x + (e - {_DIGIT}) * w AS y
+        FROM twelve CROSS JOIN {_weights(11, 0)} {_OTHER_DIGIT} WHERE e <> {_DIGIT}
+        UNION ALL
+        SELECT is_payment, n, x + ({_NEXT} - {_DIGIT}) * (w - w // 10)
+        FROM twelve CROSS JOIN {_weights(11, 1)} WHERE {_NEXT} <> {_DIGIT}
+        UNION ALL
+        SELECT is_payment, n, x + ({_AFTER_NEXT} - {_DIGIT}) * (w - w // 100)
+        FROM twelve CROSS JOIN {_weights(11, 2)} WHERE {_AFTER_NEXT} <> {_DIGIT}
+        UNION ALL
+        SELECT is_payment, n, x + (e - {_DIGIT}) * (w + w // 10)
+        FROM twelve CROSS JOIN {_weights(11, 1)} {_OTHER_DIGIT}
+        WHERE {_NEXT} = {_DIGIT} AND e <> {_DIGIT}
+        UNION ALL
+        SELECT is_payment, n, unnest([{_REGROUPED}]) FROM twelve
+        UNION ALL
+        SELECT is_payment, n, x // w * 10 * w + e * w + x % w
+        FROM given CROSS JOIN {_weights(11, 0)} {_OTHER_DIGIT} WHERE length = 11
+        UNION ALL
+        SELECT is_payment, n, x // (10 * w) * w + x % w
+        FROM given CROSS JOIN {_weights(12, 0)} WHERE length = 13
+        UNION ALL
+        SELECT is_payment, n, y FROM (
+            SELECT TRUE AS is_payment, n, k, unnest([{_REGROUPED.replace("x ", "k ")}]) AS y
+            FROM p WHERE k IS NOT NULL AND NOT known
+        ) WHERE y <> k
+    )
+    SELECT DISTINCT is_payment, n, y FROM made WHERE {_VERIFIES}
+"""
+
+
+def _points(length: str) -> str:
+    return (
+        f"CASE WHEN {length} >= 10 THEN {RELATION_POINTS['part10']}"
+        f" WHEN {length} >= 8 THEN {RELATION_POINTS['part8']} ELSE {RELATION_POINTS['part6']} END"
+    )
+
+
+def _parts(short: str, whole: str, *, to: str) -> str:
+    """Return the pairs of digits of one side and a reference that begins or ends with them."""
+    return f"""
+        SELECT {to}, '{Relation.PART}', {_points("length")} FROM (
+            SELECT n, digits, length(digits) AS length FROM {short}
+            WHERE length(digits) BETWEEN 6 AND 11
+        ) short JOIN (
+            SELECT n, length, unnest([k[:length], k[-length:]]) AS digits
+            FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {whole}) CROSS JOIN (
+                SELECT DISTINCT length(digits) AS length FROM {short}
+                WHERE length(digits) BETWEEN 6 AND 11
+            )
+        ) whole USING (length, digits)
+    """
+
+
+def _halves(short: str, whole: str, *, to: str) -> str:
+    ends = "['<' || {0}[:6], '>' || {0}[7:]]"
+    return f"""
+        SELECT {to}, '{Relation.HALF}', {RELATION_POINTS["half"]} FROM (
+            SELECT n, unnest({ends.format("digits")}) AS half FROM {short} WHERE length(digits) = 12
+        ) short JOIN (
+            SELECT n, unnest({ends.format("k")}) AS half
+            FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {whole})
+        ) whole USING (half)
+    """
+
+
+_REFERENCES: Final = "(SELECT n, k FROM r WHERE k IS NOT NULL)"
+_UNKNOWN: Final = "(SELECT n, k FROM p WHERE k IS NOT NULL AND NOT known)"
+_FORWARD: Final = "short.n AS pn, whole.n AS rn"
+_BACK: Final = "whole.n AS pn, short.n AS rn"
+_SLIP_POINTS: Final = RELATION_POINTS["slip"]
+
+RELATIONS: Final = (
+    _SLIPS,
+    f"""
+    CREATE OR REPLACE TEMP TABLE relation AS
+    SELECT pn, rn, arg_max(relation, points) AS relation, max(points) AS points FROM (
+        SELECT slip.n AS pn, r.n AS rn, '{Relation.SLIP}' AS relation, {_SLIP_POINTS} AS points
+        FROM slip JOIN r ON r.k = slip.y WHERE is_payment
+        UNION ALL
+        SELECT p.n, slip.n, '{Relation.SLIP}', {_SLIP_POINTS}
+        FROM slip JOIN p ON p.k = slip.y WHERE NOT is_payment AND NOT p.known
+        UNION ALL
+        SELECT p.n, r.n, '{Relation.SAME_DIGITS}', {RELATION_POINTS["same_digits"]}
+        FROM p JOIN r USING (digits)
+        UNION ALL {_parts("p", _REFERENCES, to=_FORWARD)}
+        UNION ALL {_parts("r", _UNKNOWN, to=_BACK)}
+        UNION ALL {_halves("p", _REFERENCES, to=_FORWARD)}
+        UNION ALL {_halves("r", _UNKNOWN, to=_BACK)}
+    ) GROUP BY pn, rn
+    """,
+)
+"""Make the table `relation` (pn, rn, relation, points), of each pair the strongest."""

@@ -25,7 +25,8 @@ from reconciliation.matching import (
 from reconciliation.taken_back import Record, take_back
 
 _MATCHED: Final = (
-    "CREATE TABLE matched (g BIGINT, pn BIGINT, rn BIGINT, rule VARCHAR, score TINYINT, why VARCHAR)"
+    "CREATE TABLE matched"
+    " (g BIGINT, pn BIGINT, rn BIGINT, rule VARCHAR, score TINYINT, why VARCHAR)"
 )
 
 _OPEN: Final = "(n BIGINT, code VARCHAR, candidates BIGINT[], why VARCHAR)"
@@ -42,8 +43,7 @@ _SIDES: Final = (
     " (SELECT k FROM payment_key WHERE k IS NOT NULL) AS known FROM record_row",
     "CREATE TEMP VIEW named AS SELECT k FROM p WHERE k IS NOT NULL"
     " UNION ALL SELECT unnest(ks) FROM p WHERE ks IS NOT NULL",
-    "CREATE TEMP VIEW unnamed AS SELECT * FROM r"
-    " WHERE k IS NULL OR k NOT IN (SELECT k FROM named)",
+    "CREATE TEMP VIEW unnamed AS SELECT * FROM r WHERE k IS NULL OR k NOT IN (SELECT k FROM named)",
     "CREATE TEMP VIEW nameless AS SELECT * FROM p WHERE k IS NULL AND ks IS NULL",
 )
 
@@ -68,7 +68,7 @@ def bulk(terms: Terms, shard: int) -> tuple[str, ...]:
 
 
 class DuckEngine:
-    """See `reconciliation.matching.Engine`. Works on the caller's connection, in its main schema."""
+    """See `reconciliation.matching.Engine`. Works on the caller's connection."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, terms: Terms) -> None:
         self._con = con
@@ -167,9 +167,7 @@ class DuckEngine:
         self._do(*RELATIONS)
         self._best(pairs.plausible_relations(tolerance))
         self._do(pairs.ATTACH)
-        self._claim(
-            sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2)
-        )
+        self._claim(sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2))
 
     def _several_dues(self, tolerance: int) -> None:
         self._do(*sums.dues_of_the_anchored(tolerance))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from reconciliation.engines.duck_sharing import sharing
 from reconciliation.matching import (
     AMOUNT_CLOSE,
     AMOUNT_EQUAL,
@@ -35,8 +36,8 @@ MACROS: Final = (
     """,
     f"""
     CREATE TEMP MACRO names_compared(few, many) AS CASE
-        WHEN len(list_filter(few, lambda x: len(list_filter(many, lambda y: words_agree(x, y))) > 0))
-            = len(few) THEN {NAME_AGREES}
+        WHEN len(list_filter(few, lambda x:
+            len(list_filter(many, lambda y: words_agree(x, y))) > 0)) = len(few) THEN {NAME_AGREES}
         WHEN len(list_filter(few, lambda x: length(x) >= 2 AND list_contains(many, x))) > 0
             THEN {NAME_IN_PART}
         ELSE {NAME_DIFFERS} END
@@ -135,13 +136,17 @@ def provider_references(tolerance: int) -> str:
     """
 
 
+def _sharing(number: str) -> str:
+    of = f"SELECT n, {number} AS shared FROM {{}} WHERE {number} IS NOT NULL"
+    return sharing(of.format("nameless"), of.format("unnamed"))
+
+
 def same_person(tolerance: int) -> str:
     """Return the pairs of pass 8."""
-    offered = """
-        SELECT DISTINCT pn, rn, '' AS relation, 0 AS points FROM (
-            SELECT p.n AS pn, r.n AS rn FROM nameless p JOIN unnamed r USING (cnss)
-            UNION ALL SELECT p.n, r.n FROM nameless p JOIN unnamed r USING (cin)
-        )"""
+    offered = f"""
+        SELECT pn, rn, '' AS relation, 0 AS points
+        FROM ({_sharing("cnss")} UNION {_sharing("cin")})
+    """
     return f"""
         SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY)}, {_WHY}
         FROM ({_with_evidence(offered, tolerance)})
@@ -150,23 +155,19 @@ def same_person(tolerance: int) -> str:
 
 
 def one_slip_of_a_person(tolerance: int) -> str:
-    """Return the pairs of pass 9: two texts within one slip share one of them without a character."""
-    less = "[x] || [x[:i - 1] || x[i + 1:] for i in range(1, length(x) + 1)]"
+    """Return the pairs of pass 9: texts within one slip share one of them less a character."""
 
-    def shorter(side: str, number: str) -> str:
-        return (
-            f"SELECT n, a, '{number}' AS of, unnest({less.replace('x', number)}) AS less"
-            f" FROM {side} WHERE {number} IS NOT NULL"
+    def less(side: str) -> str:
+        return " UNION ALL ".join(
+            f"SELECT DISTINCT n, unnest([{mark} || x] || [{mark} || x[:i - 1] || x[i + 1:]"
+            f" for i in range(1, length(x) + 1)]) AS shared"
+            f" FROM (SELECT n, {number} AS x FROM {side} WHERE {number} IS NOT NULL)"
+            for number, mark in (("cnss", "'n'"), ("cin", "'c'"))
         )
 
-    payments, records = (
-        f"{shorter(side, 'cnss')} UNION ALL {shorter(side, 'cin')}"
-        for side in ("nameless", "unnamed")
-    )
     offered = f"""
-        SELECT DISTINCT p.n AS pn, r.n AS rn, '' AS relation, 0 AS points
-        FROM ({payments}) p JOIN ({records}) r USING (of, less)
-        WHERE abs(p.a - r.a) <= {tolerance}
+        SELECT DISTINCT pn, rn, '' AS relation, 0 AS points
+        FROM ({sharing(less("nameless"), less("unnamed"))})
     """
     return f"""
         SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}

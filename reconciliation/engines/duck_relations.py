@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from reconciliation.engines.duck_sharing import sharing
 from reconciliation.matching import RELATION_POINTS, Relation
 
 _WEIGHTS: Final = [10**place for place in range(13)]
@@ -77,57 +78,76 @@ def _points(length: str) -> str:
     )
 
 
-def _parts(short: str, whole: str, *, to: str) -> str:
-    """Return the pairs of digits of one side and a reference that begins or ends with them."""
-    return f"""
-        SELECT {to}, '{Relation.PART}', {_points("length")} FROM (
-            SELECT n, digits, length(digits) AS length FROM {short}
-            WHERE length(digits) BETWEEN 6 AND 11
-        ) short JOIN (
-            SELECT n, length, unnest([k[:length], k[-length:]]) AS digits
-            FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {whole}) CROSS JOIN (
-                SELECT DISTINCT length(digits) AS length FROM {short}
-                WHERE length(digits) BETWEEN 6 AND 11
-            )
-        ) whole USING (length, digits)
-    """
+def _parts(digits: str, references: str) -> tuple[str, str]:
+    """Return what digits of one side and references of the other share as a part, or None of it."""
+    lengths = f"SELECT DISTINCT length(digits) AS length FROM {digits}"
+    return (
+        f"SELECT n, digits AS shared FROM {digits} WHERE length(digits) BETWEEN 6 AND 11",
+        f"""
+        SELECT DISTINCT n, unnest([k[:length], k[-length:]]) AS shared
+        FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {references})
+        CROSS JOIN ({lengths} WHERE length(digits) BETWEEN 6 AND 11)
+        """,
+    )
 
 
-def _halves(short: str, whole: str, *, to: str) -> str:
+def _halves(digits: str, references: str) -> tuple[str, str]:
     ends = "['<' || {0}[:6], '>' || {0}[7:]]"
-    return f"""
-        SELECT {to}, '{Relation.HALF}', {RELATION_POINTS["half"]} FROM (
-            SELECT n, unnest({ends.format("digits")}) AS half FROM {short} WHERE length(digits) = 12
-        ) short JOIN (
-            SELECT n, unnest({ends.format("k")}) AS half
-            FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {whole})
-        ) whole USING (half)
-    """
+    return (
+        f"SELECT n, unnest({ends.format('digits')}) AS shared"
+        f" FROM {digits} WHERE length(digits) = 12",
+        f"SELECT n, unnest({ends.format('k')}) AS shared"
+        f" FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {references})",
+    )
 
 
 _REFERENCES: Final = "(SELECT n, k FROM r WHERE k IS NOT NULL)"
 _UNKNOWN: Final = "(SELECT n, k FROM p WHERE k IS NOT NULL AND NOT known)"
-_FORWARD: Final = "short.n AS pn, whole.n AS rn"
-_BACK: Final = "whole.n AS pn, short.n AS rn"
-_SLIP_POINTS: Final = RELATION_POINTS["slip"]
+_SLIPS_OF: Final = "SELECT n, y AS shared FROM slip WHERE is_payment = {}"
+_KEYS_OF: Final = "SELECT n, k AS shared FROM {}"
+_DIGITS_OF: Final = "SELECT n, digits AS shared FROM {} WHERE digits IS NOT NULL"
+_LENGTH: Final = "(SELECT length(digits) AS length, n FROM {} WHERE digits IS NOT NULL)"
+
+
+def _related(relation: Relation, points: int, payments: str, records: str) -> str:
+    return (
+        f"SELECT pn, rn, '{relation}' AS relation, {points} AS points"
+        f" FROM ({sharing(payments, records)})"
+    )
+
+
+def _related_in_part(payments: str, records: str, *, short: str, n: str) -> str:
+    return f"""
+        SELECT pn, rn, '{Relation.PART}', {_points("length")}
+        FROM ({sharing(payments, records)}) JOIN {_LENGTH.format(short)} ON n = {n}
+    """
+
+
+_SLIP, _HALF = RELATION_POINTS["slip"], RELATION_POINTS["half"]
+_P_PARTS, _R_PARTS = _parts("p", _REFERENCES), _parts("r", _UNKNOWN)
+_P_HALVES, _R_HALVES = _halves("p", _REFERENCES), _halves("r", _UNKNOWN)
 
 RELATIONS: Final = (
     _SLIPS,
     f"""
     CREATE OR REPLACE TEMP TABLE relation AS
     SELECT pn, rn, arg_max(relation, points) AS relation, max(points) AS points FROM (
-        SELECT slip.n AS pn, r.n AS rn, '{Relation.SLIP}' AS relation, {_SLIP_POINTS} AS points
-        FROM slip JOIN r ON r.k = slip.y WHERE is_payment
+        {_related(Relation.SLIP, _SLIP, _SLIPS_OF.format(True), _KEYS_OF.format(_REFERENCES))}
         UNION ALL
-        SELECT p.n, slip.n, '{Relation.SLIP}', {_SLIP_POINTS}
-        FROM slip JOIN p ON p.k = slip.y WHERE NOT is_payment AND NOT p.known
+        {_related(Relation.SLIP, _SLIP, _KEYS_OF.format(_UNKNOWN), _SLIPS_OF.format(False))}
         UNION ALL
-        SELECT p.n, r.n, '{Relation.SAME_DIGITS}', {RELATION_POINTS["same_digits"]}
-        FROM p JOIN r USING (digits)
-        UNION ALL {_parts("p", _REFERENCES, to=_FORWARD)}
-        UNION ALL {_parts("r", _UNKNOWN, to=_BACK)}
-        UNION ALL {_halves("p", _REFERENCES, to=_FORWARD)}
-        UNION ALL {_halves("r", _UNKNOWN, to=_BACK)}
+        {
+        _related(
+            Relation.SAME_DIGITS,
+            RELATION_POINTS["same_digits"],
+            _DIGITS_OF.format("p"),
+            _DIGITS_OF.format("r"),
+        )
+    }
+        UNION ALL {_related_in_part(*_P_PARTS, short="p", n="pn")}
+        UNION ALL {_related_in_part(*reversed(_R_PARTS), short="r", n="rn")}
+        UNION ALL {_related(Relation.HALF, _HALF, *_P_HALVES)}
+        UNION ALL {_related(Relation.HALF, _HALF, *reversed(_R_HALVES))}
     ) GROUP BY pn, rn
     """,
 )

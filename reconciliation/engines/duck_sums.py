@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from reconciliation.engines.duck_pairs import by_how
+from reconciliation.engines.duck_sharing import sharing
 from reconciliation.matching import (
     DUES_AT_ONCE_MAX,
     SCORE_OF_ONE_AMONG_SEVERAL_REFERENCES,
@@ -95,6 +96,9 @@ _UNDISPUTED: Final = """
 """
 
 
+_OF: Final = "SELECT n, {0} AS shared FROM {1} WHERE {0} IS NOT NULL"
+
+
 def instalments_by_identity(tolerance: int) -> str:
     """Return the payments of a person that come to his one record."""
     rule = Rule.INSTALMENTS_BY_IDENTITY
@@ -104,13 +108,13 @@ def instalments_by_identity(tolerance: int) -> str:
         ), lone AS (
             SELECT * FROM person
             WHERE of IN (SELECT of FROM person GROUP BY of HAVING count(*) = 1)
-        ), paid AS (
-            SELECT p.n AS pn, r.n AS rn, p.a AS pa, r.a AS ra
-            FROM nameless p JOIN lone r ON p.cnss = r.cnss WHERE abs(p.d - r.d) <= {WINDOW_DAYS}
+        ), shared AS (
+            {sharing(_OF.format("cnss", "nameless"), _OF.format("cnss", "lone"))}
             UNION ALL
-            SELECT p.n, r.n, p.a, r.a
-            FROM nameless p JOIN lone r ON r.cnss IS NULL AND p.cin = r.cin
-            WHERE abs(p.d - r.d) <= {WINDOW_DAYS}
+            {sharing(_OF.format("cin", "nameless"), f"{_OF.format('cin', 'lone')} AND cnss IS NULL")}
+        ), paid AS (
+            SELECT pn, rn, p.a AS pa, r.a AS ra
+            FROM shared JOIN p ON p.n = pn JOIN r ON r.n = rn WHERE abs(p.d - r.d) <= {WINDOW_DAYS}
         ), wanted AS (
             SELECT pn, rn FROM paid WHERE rn IN (
                 SELECT rn FROM (SELECT *, count(*) OVER (PARTITION BY pn) AS records FROM paid)
@@ -156,27 +160,38 @@ def dues_of_the_person(tolerance: int) -> tuple[str, ...]:
 def _choose(tolerance: int, *, besides_anchor: int) -> tuple[str, ...]:
     most = DUES_AT_ONCE_MAX - (besides_anchor == 1)
     return (
-        """
+        f"""
         CREATE OR REPLACE TEMP TABLE due AS
         SELECT pn, r.n AS rn, r.a AS ra, r.d AS rd, row_number() OVER (PARTITION BY pn) - 1 AS i
         FROM (
-            SELECT pn, r.* FROM payer JOIN unnamed r ON r.cnss = payer.cnss
+            SELECT pn, r.* FROM payer JOIN {_few("cnss", most)} r ON r.cnss = payer.cnss
             UNION ALL
-            SELECT pn, r.* FROM payer JOIN unnamed r ON r.cin = payer.cin
+            SELECT pn, r.* FROM payer JOIN {_few("cin", most)} r ON r.cin = payer.cin
         ) r
         """,
+        # All of them together need no search: amounts are positive, so no other sum is the same.
         f"""
         CREATE OR REPLACE TEMP TABLE subset AS
-        SELECT pn, mask, any_value(pa) = any_value(anchor_a) + sum(ra) AS is_exact,
+        WITH whole AS (
+            SELECT pn, (1 << count(*)) - 1 AS mask,
+                count(*) AS dues, sum(ra) AS a, min(ra) AS least,
+                any_value(pa) - any_value(anchor_a) AS wanted,
+                least(min(rd), any_value(anchor_d)) = greatest(max(rd), any_value(anchor_d))
+                    AS one_day
+            FROM due JOIN payer USING (pn) GROUP BY pn HAVING count(*) >= {besides_anchor}
+        )
+        SELECT pn, mask, TRUE AS is_exact, one_day FROM whole WHERE a = wanted
+        UNION ALL
+        SELECT pn, mask, any_value(wanted) = sum(ra) AS is_exact,
             least(min(rd), any_value(anchor_d)) = greatest(max(rd), any_value(anchor_d)) AS one_day
         FROM (
-            SELECT pn, unnest(range(1, 1 << count(*))) AS mask
-            FROM due GROUP BY pn HAVING count(*) BETWEEN {besides_anchor} AND {most}
+            SELECT pn, wanted, unnest(range(1, 1 << dues)) AS mask FROM whole
+            WHERE a <> wanted AND wanted BETWEEN least * {besides_anchor} - {tolerance}
+                AND a + {tolerance}
         ) JOIN due USING (pn) JOIN payer USING (pn)
         WHERE (mask >> i) & 1 = 1
         GROUP BY pn, mask
-        HAVING count(*) >= {besides_anchor}
-            AND abs(any_value(anchor_a) + sum(ra) - any_value(pa)) <= {tolerance}
+        HAVING count(*) >= {besides_anchor} AND abs(sum(ra) - any_value(wanted)) <= {tolerance}
         """,
         """
         CREATE OR REPLACE TEMP TABLE solution AS
@@ -201,6 +216,13 @@ def _choose(tolerance: int, *, besides_anchor: int) -> tuple[str, ...]:
         SELECT DISTINCT pn, rn, TRUE FROM solution JOIN due USING (pn)
         WHERE solutions > 1 AND of_one_day <> 1 AND (mask >> i) & 1 = 1
         """,
+    )
+
+
+def _few(number: str, most: int) -> str:
+    return (
+        f"(SELECT * FROM unnamed QUALIFY count(*) OVER (PARTITION BY {number}) <= {most}"
+        f" AND {number} IS NOT NULL)"
     )
 
 

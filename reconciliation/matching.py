@@ -67,6 +67,7 @@ SCORES: Final = {
 
 SCORE_OF_ONE_AMONG_SEVERAL_REFERENCES: Final = 90
 SCORE_OF_SUMS_WITH_ATTACHED: Final = 90
+SCORE_OF_SUMS_WITH_A_SLIP: Final = 85
 SCORE_OF_SEVERAL_DUES_BY_IDENTITY: Final = 82
 
 STRENGTH_TO_SCORE: Final = {
@@ -87,7 +88,14 @@ AMOUNT_EQUAL: Final = 6
 AMOUNT_CLOSE: Final = 5
 DAYS_POINTS: Final = ((3, 3), (10, 2), (31, 1))
 """Up to so many days: so many points."""
-RELATION_POINTS: Final = {"same_digits": 7, "slip": 6, "part10": 4, "part8": 3, "part6": 1, "half": 1}
+RELATION_POINTS: Final = {
+    "same_digits": 7,
+    "slip": 6,
+    "part10": 4,
+    "part8": 3,
+    "part6": 1,
+    "half": 1,
+}
 
 WINDOW_DAYS: Final = 31
 SUGGESTED_DAYS: Final = 10

@@ -44,7 +44,7 @@ _SIDES: Final = (
     "CREATE TEMP VIEW named AS SELECT k FROM p WHERE k IS NOT NULL"
     " UNION ALL SELECT unnest(ks) FROM p WHERE ks IS NOT NULL",
     "CREATE TEMP VIEW unnamed AS SELECT * FROM r WHERE k IS NULL OR k NOT IN (SELECT k FROM named)",
-    "CREATE TEMP VIEW nameless AS SELECT * FROM p WHERE k IS NULL AND ks IS NULL",
+    "CREATE TEMP VIEW nameless AS SELECT * FROM p WHERE NOT known AND ks IS NULL",
 )
 
 
@@ -168,6 +168,8 @@ class DuckEngine:
         self._best(pairs.plausible_relations(tolerance))
         self._do(pairs.ATTACH)
         self._claim(sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2))
+        self._claim(pairs.instalments_with_a_slip(tolerance))
+        self._do(pairs.settle(tolerance))
 
     def _several_dues(self, tolerance: int) -> None:
         self._do(*sums.dues_of_the_anchored(tolerance))

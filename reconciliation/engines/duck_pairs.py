@@ -15,6 +15,7 @@ from reconciliation.matching import (
     ONE_SLIP,
     OTHER_PERSON,
     SAME_PERSON,
+    SCORE_OF_SUMS_WITH_A_SLIP,
     SCORES,
     STRENGTH_TO_SCORE,
     WINDOW_DAYS,
@@ -33,12 +34,15 @@ MACROS: Final = (
     """
     CREATE TEMP MACRO words_agree(a, b) AS a = b
         OR (length(a) = 1 AND starts_with(b, a)) OR (length(b) = 1 AND starts_with(a, b))
+        OR (length(a) >= 3 AND length(b) >= 3 AND length(a) + length(b) >= 7
+            AND damerau_levenshtein(a, b) = 1)
     """,
     f"""
     CREATE TEMP MACRO names_compared(few, many) AS CASE
         WHEN len(list_filter(few, lambda x:
             len(list_filter(many, lambda y: words_agree(x, y))) > 0)) = len(few) THEN {NAME_AGREES}
-        WHEN len(list_filter(few, lambda x: length(x) >= 2 AND list_contains(many, x))) > 0
+        WHEN len(list_filter(few, lambda x: length(x) >= 2 AND
+            len(list_filter(many, lambda y: length(y) >= 2 AND words_agree(x, y))) > 0)) > 0
             THEN {NAME_IN_PART}
         ELSE {NAME_DIFFERS} END
     """,
@@ -73,6 +77,7 @@ def _with_evidence(offered: str, tolerance: int) -> str:
                 CASE WHEN p.a = r.a THEN {AMOUNT_EQUAL} ELSE {AMOUNT_CLOSE} END AS amount,
                 abs(p.d - r.d) AS days,
                 p.known AS known, p.k IS NOT NULL AND r.k IS NOT NULL AS regrouped,
+                p.k IS NULL OR (r.k IS NULL AND r.ks IS NULL) AS may_pair,
                 p.cnss IS NOT DISTINCT FROM r.cnss AND p.cnss IS NOT NULL
                     OR p.cin IS NOT DISTINCT FROM r.cin AND p.cin IS NOT NULL AS is_same
             FROM ({offered}) offered JOIN p ON p.n = pn JOIN r ON r.n = rn
@@ -123,6 +128,46 @@ ATTACH: Final = f"""
 """
 
 
+def instalments_with_a_slip(tolerance: int) -> str:
+    """Return the payments of one record of which some name it by a slip (pass 6c)."""
+    return f"""
+        WITH slipped AS (
+            SELECT pn, min(rn) AS rn
+            FROM relation JOIN p ON p.n = pn JOIN r ON r.n = rn
+            WHERE relation = '{Relation.SLIP}' AND p.k IS NULL
+            GROUP BY pn HAVING count(*) = 1
+                AND min(person_points(p.cnss, r.cnss) + person_points(p.cin, r.cin)) >= 0
+        ), part AS (
+            SELECT pn, rn FROM slipped
+            UNION ALL
+            SELECT p.n, r.n FROM p JOIN r USING (k) SEMI JOIN slipped ON slipped.rn = r.n
+        ), whole AS (
+            SELECT rn FROM part JOIN p ON p.n = pn JOIN r ON r.n = rn
+            GROUP BY rn HAVING count(*) > 1 AND abs(sum(p.a) - any_value(r.a)) <= {tolerance}
+        )
+        SELECT pn, rn, '{Rule.INSTALMENTS}' AS rule, {SCORE_OF_SUMS_WITH_A_SLIP} AS score,
+            NULL AS why
+        FROM part SEMI JOIN whole USING (rn)
+    """
+
+
+def settle(tolerance: int) -> str:
+    """Take what is one slip from a reference that is settled as naming it (pass 6d)."""
+    return f"""
+        UPDATE p SET k = settled.k, known = TRUE FROM (
+            SELECT slip.n AS pn, min(slip.y) AS k
+            FROM slip JOIN p USING (n) JOIN (
+                SELECT k, list(a) AS amounts FROM record_key SEMI JOIN slip ON slip.y = k
+                ANTI JOIN r ON r.k = record_key.k GROUP BY k
+            ) gone ON gone.k = slip.y
+            WHERE slip.is_payment AND p.k IS NULL
+            GROUP BY slip.n
+            HAVING count(*) = 1
+                AND bool_or(len(list_filter(amounts, lambda x: abs(x - p.a) <= {tolerance})) > 0)
+        ) settled WHERE p.n = settled.pn
+    """
+
+
 def provider_references(tolerance: int) -> str:
     """Return the pairs of pass 3."""
     one = "SELECT provref FROM {} WHERE provref IS NOT NULL GROUP BY provref HAVING count(*) = 1"
@@ -150,7 +195,7 @@ def same_person(tolerance: int) -> str:
     return f"""
         SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY)}, {_WHY}
         FROM ({_with_evidence(offered, tolerance)})
-        WHERE person >= {SAME_PERSON} AND days <= {WINDOW_DAYS}
+        WHERE may_pair AND person >= {SAME_PERSON} AND days <= {WINDOW_DAYS}
     """
 
 
@@ -172,7 +217,7 @@ def one_slip_of_a_person(tolerance: int) -> str:
     return f"""
         SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}
         FROM ({_with_evidence(offered, tolerance)})
-        WHERE person >= {ONE_SLIP} AND NOT is_same AND name >= {NAME_IN_PART}
+        WHERE may_pair AND person >= {ONE_SLIP} AND NOT is_same AND name = {NAME_AGREES}
             AND days <= {WINDOW_DAYS}
     """
 

@@ -54,6 +54,16 @@ _SLIPS: Final = f"""
         FROM twelve CROSS JOIN {_weights(11, 1)} {_OTHER_DIGIT}
         WHERE {_NEXT} = {_DIGIT} AND e <> {_DIGIT}
         UNION ALL
+        SELECT is_payment, n, x + (e - {_DIGIT}) * (w + w // 100)
+        FROM twelve CROSS JOIN {_weights(11, 2)} {_OTHER_DIGIT}
+        WHERE {_AFTER_NEXT} = {_DIGIT} AND e <> {_DIGIT}
+        UNION ALL
+        SELECT is_payment, n, x + ({_NEXT} - 1) * w - {_NEXT} * (w // 10)
+        FROM twelve CROSS JOIN {_weights(11, 1)} WHERE {_DIGIT} = 1 AND {_NEXT} >= 2
+        UNION ALL
+        SELECT is_payment, n, x + (1 - {_DIGIT}) * w + {_DIGIT} * (w // 10)
+        FROM twelve CROSS JOIN {_weights(11, 1)} WHERE {_NEXT} = 0 AND {_DIGIT} >= 2
+        UNION ALL
         SELECT is_payment, n, unnest([{_REGROUPED}]) FROM twelve
         UNION ALL
         SELECT is_payment, n, x // w * 10 * w + e * w + x % w

@@ -104,22 +104,29 @@ def instalments_by_identity(tolerance: int) -> str:
     rule = Rule.INSTALMENTS_BY_IDENTITY
     return f"""
         WITH person AS (
-            SELECT *, coalesce('n' || cnss, 'c' || cin) AS of FROM unnamed
+            SELECT *, coalesce('n' || cnss, 'c' || cin) AS of FROM r
         ), lone AS (
             SELECT * FROM person
             WHERE of IN (SELECT of FROM person GROUP BY of HAVING count(*) = 1)
         ), shared AS (
             {sharing(_OF.format("cnss", "nameless"), _OF.format("cnss", "lone"))}
             UNION ALL
-            {sharing(_OF.format("cin", "nameless"), f"{_OF.format('cin', 'lone')} AND cnss IS NULL")}
+            SELECT pn, rn FROM ({sharing(_OF.format("cin", "nameless"), _OF.format("cin", "lone"))})
+            JOIN p ON p.n = pn JOIN r ON r.n = rn WHERE p.cnss IS NULL OR r.cnss IS NULL
+        ), offered AS (
+            SELECT pn, rn, count(*) OVER (PARTITION BY pn) AS records
+            FROM shared JOIN p ON p.n = pn JOIN r ON r.n = rn
+            WHERE abs(p.d - r.d) <= {WINDOW_DAYS}
+                AND (p.k IS NULL OR (r.k IS NULL AND r.ks IS NULL))
         ), paid AS (
-            SELECT pn, rn, p.a AS pa, r.a AS ra
-            FROM shared JOIN p ON p.n = pn JOIN r ON r.n = rn WHERE abs(p.d - r.d) <= {WINDOW_DAYS}
+            SELECT pn, rn, records FROM offered
+            UNION ALL
+            SELECT p.n, r.n, 1 FROM p JOIN r USING (k) SEMI JOIN offered ON offered.rn = r.n
         ), wanted AS (
             SELECT pn, rn FROM paid WHERE rn IN (
-                SELECT rn FROM (SELECT *, count(*) OVER (PARTITION BY pn) AS records FROM paid)
+                SELECT rn FROM paid JOIN p ON p.n = pn JOIN r ON r.n = rn
                 GROUP BY rn HAVING count(*) > 1 AND max(records) = 1
-                    AND abs(sum(pa) - any_value(ra)) <= {tolerance}
+                    AND abs(sum(p.a) - any_value(r.a)) <= {tolerance}
             )
         )
         SELECT pn, rn, '{rule}' AS rule, {SCORES[rule]} AS score, NULL AS why FROM wanted
@@ -135,7 +142,7 @@ def dues_of_the_anchored(tolerance: int) -> tuple[str, ...]:
         f"""
         CREATE OR REPLACE TEMP TABLE payer AS
         SELECT p.n AS pn, p.a AS pa, r.n AS anchor, r.a AS anchor_a, r.d AS anchor_d,
-            r.cnss, CASE WHEN r.cnss IS NULL THEN r.cin END AS cin
+            r.cnss, CASE WHEN r.cnss IS NULL THEN r.cin END AS cin, FALSE AS only_nameless
         FROM (SELECT k FROM {_BOTH} WHERE ps.times = 1 AND rs.times = 1)
         JOIN p USING (k) JOIN r USING (k)
         WHERE p.a > r.a + {tolerance}
@@ -150,7 +157,8 @@ def dues_of_the_person(tolerance: int) -> tuple[str, ...]:
         """
         CREATE OR REPLACE TEMP TABLE payer AS
         SELECT n AS pn, a AS pa, CAST(NULL AS BIGINT) AS anchor, 0 AS anchor_a,
-            CAST(NULL AS DATE) AS anchor_d, cnss, CASE WHEN cnss IS NULL THEN cin END AS cin
+            CAST(NULL AS DATE) AS anchor_d, cnss, CASE WHEN cnss IS NULL THEN cin END AS cin,
+            k IS NOT NULL AS only_nameless
         FROM nameless
         """,
         *_choose(tolerance, besides_anchor=2),
@@ -167,7 +175,8 @@ def _choose(tolerance: int, *, besides_anchor: int) -> tuple[str, ...]:
             SELECT pn, r.* FROM payer JOIN {_few("cnss", most)} r ON r.cnss = payer.cnss
             UNION ALL
             SELECT pn, r.* FROM payer JOIN {_few("cin", most)} r ON r.cin = payer.cin
-        ) r
+        ) r JOIN payer USING (pn)
+        WHERE NOT only_nameless OR (r.k IS NULL AND r.ks IS NULL)
         """,
         # All of them together need no search: amounts are positive, so no other sum is the same.
         f"""

@@ -21,7 +21,8 @@ from gateway import process
 from gateway.billing.issuing import issue_invoices
 from gateway.billing.orders import IssueResult
 from gateway.books import ledger
-from gateway.checks import Broken, books_checks, run_checks
+from gateway.checks import Broken, run_checks
+from gateway.checks.promises import books_checks
 from gateway.collection.payments import record_reports
 from gateway.collection.reports import PaymentReport, Report, ReturnReport, Statement, Unbookable
 from gateway.db import execute, snapshot, transaction

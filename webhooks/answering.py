@@ -20,7 +20,7 @@ from sqlmodel import Session
 
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock
-from gateway.collection.attempts import DECLINED
+from gateway.collection.attempt_rows import DECLINED
 from gateway.collection.inquiries import heed
 from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
@@ -31,6 +31,7 @@ from gateway.providers.calls import (
     AnsweringProvider,
     AnswerNow,
     Call,
+    CallingBackProvider,
     Heed,
     Heeded,
     Recall,
@@ -132,6 +133,7 @@ def _take(answerer: Answerer, provider: AnsweringProvider, want: TakePayment, ca
         reply = provider.say(want, taken)
         _keep_answer(session, delivery, taken.ticket, reply, now)
         if want.callback_url is not None:
+            assert isinstance(provider, CallingBackProvider), "it read where to call back"
             callback = provider.say_later(want, taken, now=now)
             owe(session, provider.name, delivery, want.callback_url, callback, now=now)
         return reply

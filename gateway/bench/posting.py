@@ -38,7 +38,8 @@ from gateway.billing.issuing import Issuer, work_off
 from gateway.billing.orders import order_issue
 from gateway.books import ledger
 from gateway.books.seals import HeadsFile, books_key
-from gateway.checks import books_checks, run_checks
+from gateway.checks import run_checks
+from gateway.checks.promises import books_checks
 from gateway.db import snapshot, transaction
 from gateway.dues.periods import parse_period
 from gateway.dues.tariff import keep_categories, tariff

@@ -113,7 +113,8 @@ def verify(as_json: bool) -> None:
     """Check the books' promises: sums, chain, signed heads, every payment booked once."""
     with database(), working("Checking the books") as says:
         from gateway import process
-        from gateway.checks import books_checks, run_checks
+        from gateway.checks import run_checks
+        from gateway.checks.promises import books_checks
         from gateway.db import snapshot
         from gateway.migrate import judges
         from gateway.receipt_checks import receipt_checks

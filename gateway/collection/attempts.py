@@ -4,7 +4,8 @@ Every call over the network stands between two transactions and inside none. Wha
 between (an answer, a process, the network), the same step may be taken again: the attempt's id is
 the provider's idempotency key, so asking again finds the page that was made. An invoice has one
 open attempt at a time, which a unique index keeps. What became of it is asked by
-gateway.collection.inquiries.
+gateway.collection.inquiries, and once more before another page is made, where it may still be paid
+though it was refused before.
 """
 
 from __future__ import annotations
@@ -12,16 +13,31 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from sqlmodel import Session
 
 from gateway.clock import Clock
+from gateway.collection.attempt_rows import (
+    ASK_FIRST_UNSIGNED_SECONDS,
+    ATTEMPTS_MAX,
+    FAILED,
+    NOT_KNOWN,
+    REVIVED,
+    Attempt,
+    ask_at_once,
+    attempt_of,
+    close,
+    closed_and_payable,
+    latest_attempt,
+    leave_open,
+    open_attempt,
+)
 from gateway.db import execute, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState
@@ -42,64 +58,22 @@ PAGE_LIFE_MIN: Final = timedelta(minutes=31)
 REUSED_WITHIN: Final = timedelta(minutes=2)
 """A page that ends sooner is no good to send a payer to."""
 
-ATTEMPTS_MAX: Final = 10
-"""For one invoice while a page lives: somebody who begins and gives up again and again waits."""
 FAILED_COUNTS: Final = timedelta(minutes=5)
 """For how long one counts that failed at the provider, which is no fault of the payer's."""
 
 ASK_FIRST_SECONDS: Final = 600
 """When we ask about a page that nobody came back from; its webhook mostly comes first."""
-ASK_FIRST_UNSIGNED_SECONDS: Final = 60
-"""The same where callbacks are unsigned: such are sent once, and one that is lost stays lost."""
 ASK_BACK_SECONDS: Final = 4
 """The same for a payer who came back and waits."""
-ABOUT_TO_ASK_SECONDS: Final = 30
-"""For how long the worker's question that is due is waited for, before a payer's press asks."""
 STEPS_MAX: Final = 5
 """How often one press looks again, because another changed what it had read."""
 MADE_ELSEWHERE_SECONDS: Final = 4.0
 """For how long a press waits for another one, which has the page and is about to keep it."""
 LOOK_SECONDS: Final = 0.1
-FAILED: Final = "failed"
-"""Why an attempt was closed that the provider answered by an error of its own, for good."""
-NOT_KNOWN: Final = "nobody could be asked"
-"""Why an attempt was closed of which we do not know that nothing came by it."""
-UNDECIDED: Final = "still undecided at its end"
-"""The same of one that the provider said nothing final of, when it was asked for the last time."""
-LEFT_OPEN: Final = "left open"
-"""Why an attempt was closed whose page only its payer can close, and who has chosen another way."""
-DECLINED: Final = "declined"
-"""Why an attempt was closed whose page was about to take what was not due: it takes no more."""
 TRIES_HURRIED_MAX: Final = 60
 """How often somebody who loads a page again, or gives it up again, can have us ask."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A payer who was sent to a provider's page."""
-
-    id: str
-    invoice_id: int
-    reference: str
-    provider: str
-    amount_minor: int
-    language: str
-    state: AttemptState
-    session_id: str | None
-    page_url: str | None
-    made_at: datetime
-    expires_at: datetime
-    tries: int
-    closed_because: str | None
-    asked_soon: bool
-    """Whether the worker's question about it is due since a moment ago."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether money may still come by it."""
-        return self.state is AttemptState.SENT
 
 
 class Step(StrEnum):
@@ -132,15 +106,6 @@ def page_provider(providers: Mapping[str, Provider], named: str = "") -> PagePro
     """Return the provider of this name if it makes pages, or else the first that does."""
     known = page_providers(providers)
     return next((p for p in known if p.name == named), known[0] if known else None)
-
-
-def latest_attempt(session: Session, reference: str) -> Attempt | None:
-    """Return the open attempt of an invoice, or else the last there was."""
-    return _one(
-        session,
-        "reference = :which ORDER BY state IN ('made', 'sent') DESC, made_at DESC, a.id LIMIT 1",
-        reference,
-    )
 
 
 # -- beginning ------------------------------------------------------------------------------------
@@ -177,18 +142,28 @@ def begin(
     """
     provider = page_provider(providers, way)
     assert provider is not None, "asked for a page where nobody makes any"
+    asked: set[str] = set()
     for _ in range(STEPS_MAX):
         with transaction() as session:
             due = due_minor(session)
-            known = _open_attempt(session, reference)
+            known, closed = open_attempt(session, reference), []
             if known is None and due > 0:
-                _make(session, provider.name, reference, due, language, clock())
-                known = _open_attempt(session, reference)
+                closed = closed_and_payable(session, reference, now=clock())
+                closed = [each for each in closed if each.id not in asked]
+                if not closed:
+                    _make(session, provider.name, reference, due, language, clock())
+                    known = open_attempt(session, reference)
+        if closed:
+            if not _nothing_came(providers, closed, clock()):
+                return Begun(Step.UNKNOWN)
+            asked.update(each.id for each in closed)
+            continue
         if known is None:
             return Begun(Step.TOO_OFTEN if due > 0 else Step.NOTHING_DUE)
         if known.provider != provider.name or known.amount_minor != due or _ends(known, clock()):
             if not _settle(providers, known, clock()):
                 return Begun(Step.UNKNOWN)
+            asked.add(known.id)
             continue
         if known.state is AttemptState.SENT and known.page_url:
             return Begun(Step.PAGE, known.page_url)
@@ -222,22 +197,31 @@ def give_up(
     """
     for _ in range(3):
         with transaction() as session:
-            known = _open_attempt(session, reference)
-        if known is None:
-            return True
+            known = latest_attempt(session, reference)
+        if known is None or known.state in {AttemptState.PAID, AttemptState.CLOSED}:
+            return known is None or not known.awaited
         if not _settle(providers, known, clock(), because="given up", anyway=anyway):
             return False
     return False
 
 
 def came_back(session: Session, attempt: Attempt) -> None:
-    """Have us ask soon about an attempt whose payer waits. The caller owns the transaction."""
+    """Have us ask soon about an attempt whose payer waits. The caller owns the transaction.
+
+    One that was closed is asked about only while it is (see Attempt.awaited).
+    """
     execute(
         session,
         "UPDATE payment_attempt SET ask_at = clock_timestamp() + make_interval(secs => :soon)"
-        " WHERE id = :id AND state = 'sent' AND tries < :most"
+        " WHERE id = :id AND (state = 'sent' OR closed_because = :revived AND ask_at IS NOT NULL)"
+        " AND tries < :most"
         " AND coalesce(ask_at, 'infinity') > clock_timestamp() + make_interval(secs => :soon)",
-        {"id": attempt.id, "soon": ASK_BACK_SECONDS, "most": TRIES_HURRIED_MAX},
+        {
+            "id": attempt.id,
+            "soon": ASK_BACK_SECONDS,
+            "most": TRIES_HURRIED_MAX,
+            "revived": REVIVED,
+        },
     )
 
 
@@ -378,69 +362,45 @@ def _settle(
         close(attempt, because)
         return True
     if stands is PageState.OPEN and anyway:
-        _leave_open(attempt)
+        leave_open(attempt)
         return True
-    # Paid, or about to be: the books are the worker's, and it asks at once.
-    with transaction() as session:
-        execute(
-            session,
-            "UPDATE payment_attempt SET ask_at = clock_timestamp(), tries = tries + 1"
-            " WHERE id = :id AND state = 'sent'",
-            {"id": attempt.id},
-        )
+    ask_at_once(attempt)
     return False
 
 
-def _leave_open(attempt: Attempt) -> None:
-    """Close an attempt whose page stays open, and go on asking about it."""
-    with transaction() as session:
-        execute(
-            session,
-            "UPDATE payment_attempt SET state = 'closed', closed_because = :because,"
-            " tries = tries + 1, ask_at = clock_timestamp() + make_interval(secs => :seconds)"
-            " WHERE id = :id AND state = 'sent'",
-            {"id": attempt.id, "because": LEFT_OPEN, "seconds": ASK_FIRST_UNSIGNED_SECONDS},
-        )
+def _nothing_came(
+    providers: Mapping[str, Provider], closed: Sequence[Attempt], now: datetime
+) -> bool:
+    """Ask about closed attempts that may still be paid by, and say whether no money comes by them.
+
+    Raises:
+        ProviderAway: One of them has a page that lives, and nobody can be asked about it.
+    """
+    silent: set[str] = set()
+    for attempt in closed:
+        if attempt.asked_soon or (attempt.awaited and attempt.tries >= TRIES_HURRIED_MAX):
+            return False
+        if attempt.provider in silent:
+            continue
+        try:
+            used = _asked(providers, attempt, now) is PageState.USED
+        except ProviderRefused:
+            continue  # there is no such page, so nothing is paid by it
+        except ProviderAway:
+            if now < attempt.expires_at:
+                raise
+            silent.add(attempt.provider)
+            continue
+        if used:
+            log.warning("closed_page_used", attempt=attempt.id)
+            ask_at_once(attempt)
+            return False
+    return True
 
 
-def close(attempt: Attempt, because: str) -> None:
-    """Close an attempt, if it still stands as it was read. Opens its own transaction."""
-    with transaction() as session:
-        execute(
-            session,
-            "UPDATE payment_attempt SET state = 'closed', closed_because = :because, ask_at = NULL"
-            " WHERE id = :id AND state = :state",
-            {"id": attempt.id, "because": because, "state": attempt.state.value},
-        )
-
-
-# -- reading --------------------------------------------------------------------------------------
-
-
-def _open_attempt(session: Session, reference: str) -> Attempt | None:
-    return _one(session, "reference = :which AND state IN ('made', 'sent')", reference)
-
-
-def attempt_of(session: Session, attempt_id: str) -> Attempt:
-    """Return the attempt of an id that is known."""
-    found = _one(session, "a.id = :which", attempt_id)
-    assert found is not None
-    return found
-
-
-def _one(session: Session, where: str, which: str) -> Attempt | None:
-    asked = {"which": which, "soon": ABOUT_TO_ASK_SECONDS}
-    row = execute(session, f"{_ATTEMPTS} WHERE {where}", asked).mappings().first()
-    if row is None:
-        return None
-    values: dict[str, Any] = dict(row)
-    return Attempt(**(values | {"state": AttemptState(values["state"])}))
-
-
-_ATTEMPTS: Final = """
-    SELECT a.id, invoice_id, reference, provider, a.amount_minor, language, state, session_id,
-        page_url, made_at, expires_at, tries, closed_because,
-        coalesce(ask_at <= clock_timestamp()
-            AND ask_at > clock_timestamp() - make_interval(secs => :soon), false) AS asked_soon
-    FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
-"""
+def _asked(providers: Mapping[str, Provider], attempt: Attempt, now: datetime) -> PageState:
+    provider = providers.get(attempt.provider)
+    if not isinstance(provider, PageProvider):
+        raise ProviderAway(f"the page is of {attempt.provider}, which is switched off")
+    assert attempt.session_id is not None
+    return provider.ask(attempt.session_id, received_at=now).state

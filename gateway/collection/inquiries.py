@@ -20,10 +20,12 @@ from sqlmodel import Session
 from gateway.billing.owing import read_owing
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock, day_of
-from gateway.collection.attempts import (
+from gateway.collection.attempt_rows import (
     LEFT_OPEN,
     NOT_KNOWN,
+    REVIVED,
     UNDECIDED,
+    UNDECIDED_MAX,
     Attempt,
     attempt_of,
     close,
@@ -42,8 +44,6 @@ ASK_OPEN_SECONDS: Final = 60
 ASK_OPEN_SECONDS_MAX: Final = 120
 """How long at most we do not ask about it while it lives, whatever the back-off has come to."""
 AFTER_EXPIRY_SECONDS: Final = 30
-UNDECIDED_MAX: Final = timedelta(days=1)
-"""How long after its page has run out an attempt is asked about, where money may be on its way."""
 AWAY_SECONDS: Final = 30
 """For how long a provider that did not answer is left alone: runs are rung more often than that."""
 ASKING_SECONDS_MAX: Final = 10
@@ -183,8 +183,11 @@ def _after(claimed: Claim, answer: Answer, now: datetime) -> None:
     attempt = claimed.attempt
     left = attempt.expires_at - now
     if not attempt.is_open:
-        if attempt.closed_because == LEFT_OPEN and PageState.OPEN is answer.state and left > _NONE:
+        watched = attempt.closed_because in {LEFT_OPEN, REVIVED}
+        if watched and answer.state is PageState.OPEN and left > _NONE:
             _wait(claimed, left, told=answer.tells)
+        elif answer.state is PageState.USED and not answer.tells and left > _NONE:
+            _wait(claimed, left, told=False, at_least=0)
         elif answer.state is not PageState.USED or now > attempt.expires_at + UNDECIDED_MAX:
             _set_next(claimed, None)
     elif answer.state is PageState.OPEN:

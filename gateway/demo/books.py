@@ -16,7 +16,7 @@ _UNDONE: Final = """
     UNION ALL SELECT 'variants to look at', count(*) FROM webhook_variant
         WHERE processed_at IS NULL
     UNION ALL SELECT 'pages whose outcome is not known', count(*) FROM payment_attempt
-        WHERE state IN ('made', 'sent')
+        WHERE state IN ('made', 'sent') OR state = 'closed' AND ask_at IS NOT NULL
     UNION ALL SELECT 'callbacks to send', count(*) FROM provider_callback WHERE state = 'waiting'
     UNION ALL SELECT 'receipts to sign', count(*) FROM receipt_due
     UNION ALL SELECT 'tasks to ring for', count(*) FROM outbox_message

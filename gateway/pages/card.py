@@ -19,17 +19,20 @@ from sqlmodel import Session
 
 from gateway import process
 from gateway.billing.presentment import Presentment
-from gateway.collection.attempts import (
+from gateway.collection.attempt_rows import (
     LEFT_OPEN,
     NOT_KNOWN,
+    REVIVED,
     UNDECIDED,
     Attempt,
+    latest_attempt,
+)
+from gateway.collection.attempts import (
     Begun,
     Step,
     begin,
     came_back,
     give_up,
-    latest_attempt,
     page_provider,
     page_providers,
 )
@@ -60,7 +63,8 @@ class CardState(StrEnum):
     BEGUN = "begun"
     """A page was opened, and there is no word of how it went on."""
     UNKNOWN = "unknown"
-    """The payer came back from it, and there is no word yet: he must not pay again."""
+    """The payer came back from it, or has paid by one that he had refused before, and there is no
+    word yet: he must not pay again."""
     OPEN = "open"
     """He wants to give it up, and only he can close it, where he pays."""
     ENDED = "ended"
@@ -96,10 +100,12 @@ def card_of(request: Request, found: Presentment) -> Card | None:
     said = request.query_params.get("card")
     if attempt is None or attempt.state in {AttemptState.MADE, AttemptState.PAID}:
         return Card(CardState.NONE, attempt)
-    if not attempt.is_open:
-        known = attempt.closed_because not in {NOT_KNOWN, UNDECIDED, LEFT_OPEN}
+    if not attempt.is_open and not attempt.awaited:
+        known = attempt.closed_because not in {NOT_KNOWN, UNDECIDED, LEFT_OPEN, REVIVED}
         ended = said in {"back", "left", "stopped", "open"} and known
         return Card(CardState.ENDED if ended else CardState.NONE, attempt)
+    if attempt.awaited:
+        said = "back"
     if said not in {"back", "open"}:
         return Card(CardState.BEGUN, attempt)
     with transaction() as session:

@@ -112,7 +112,8 @@ class PageState(StrEnum):
     USED = "used"
     """The payer has finished it: money came, or is on its way."""
     CLOSED = "closed"
-    """It takes no payment any more, and none came by it."""
+    """No payment came by it, and it takes none: for good, save that one whose callbacks are
+    unsigned (MadePage.token) may only have been refused, and be paid by at a second try."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,8 @@ class TakePayment:
     """Whether the money is not taken yet, so that what cannot be booked is declined; what is held
     already is quarantined instead."""
     callback_url: str | None = None
-    """Where the sender, who does not wait then, wants the outcome put."""
+    """Where the sender, who does not wait then, wants the outcome put. Only a CallingBackProvider
+    may read one."""
     path: str | None = None
     """What of the call's path is kept, where the path itself may name a person; None: all of it."""
 
@@ -240,10 +241,6 @@ class AnsweringProvider(Provider, Protocol):
         """Return what the sender is told of what came of it."""
         ...
 
-    def say_later(self, want: TakePayment, taken: Taken, *, now: datetime) -> Callback:
-        """Return what is put to the `callback_url` of a call that wanted it so."""
-        ...
-
     def say_again(self, first: Reply, *, same: bool) -> Reply:
         """Return what a sender is told who sends a delivery again.
 
@@ -263,4 +260,13 @@ class AnsweringProvider(Provider, Protocol):
         Args:
             status: 413 it is too large, 408 it did not come in time, 400 it was cut off.
         """
+        ...
+
+
+@runtime_checkable
+class CallingBackProvider(AnsweringProvider, Protocol):
+    """What a provider must be able to do besides whose calls may name where the outcome is put."""
+
+    def say_later(self, want: TakePayment, taken: Taken, *, now: datetime) -> Callback:
+        """Return what is put to the `callback_url` of a call that wanted it so."""
         ...

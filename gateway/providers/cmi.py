@@ -31,7 +31,6 @@ from gateway.providers.asking import is_trusted_address, origin_of
 from gateway.providers.calls import (
     AnswerNow,
     Call,
-    Callback,
     Found,
     Reply,
     Taken,
@@ -152,10 +151,6 @@ class Cmi:
         report = want.report
         accepted = isinstance(report, PaymentReport) and report.statement is Statement.COMPLETED
         return CAPTURE if accepted and found.verdict is Verdict.BOOKED else ACKNOWLEDGED
-
-    def say_later(self, want: TakePayment, taken: Taken, *, now: datetime) -> Callback:  # noqa: ARG002
-        """Never asked for: no callback of CMI's names an address."""
-        raise AssertionError("CMI waits for its answer")
 
     def say_again(self, first: Reply, *, same: bool) -> Reply:
         """Return the first answer; no capture for what says something else under its id."""

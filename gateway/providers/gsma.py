@@ -282,7 +282,7 @@ class Gsma:
         raise AssertionError("what was found is not what was wanted")
 
     def say_later(self, want: TakePayment, taken: Taken, *, now: datetime) -> Callback:
-        """Return our PUT: the bill payment, or why there is none (see AnsweringProvider)."""
+        """Return our PUT: the bill payment, or why there is none (see CallingBackProvider)."""
         outcome = _outcome(taken)
         said = outcome.as_object(now) if isinstance(outcome, Wrong) else payment_object(outcome)
         body = as_json(said)

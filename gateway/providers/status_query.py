@@ -38,13 +38,10 @@ from gateway.providers.asking import (
 from gateway.providers.calls import (
     AnswerNow,
     Call,
-    Callback,
     Found,
     Heed,
     Heeded,
     Reply,
-    Taken,
-    TakePayment,
     Want,
 )
 from gateway.wirejson import Number, UnreadableJson, read_json
@@ -170,10 +167,6 @@ class StatusQuery:
         if isinstance(found, Heeded) and found.known:
             return _reply(202, "Heard.")
         return _reply(400, "No payment has this notif_token.")
-
-    def say_later(self, want: TakePayment, taken: Taken, *, now: datetime) -> Callback:
-        """Never asked for: a hint takes no payment."""
-        raise NotImplementedError
 
     def say_again(self, first: Reply, *, same: bool) -> Reply:  # noqa: ARG002
         """Return the first answer."""

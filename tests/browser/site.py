@@ -45,7 +45,7 @@ from gateway.simulators.stripe import World
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
 from tests.gateway.pages import states
-from tests.stand_in import providers_file, standing_in
+from tests.stand_in import a_wallet_standing_in, providers_file, standing_in, wallet_entry
 from webhooks.inbox import Desk, drain
 
 NOW: Final = datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC)
@@ -100,6 +100,7 @@ _INVOICES: Final = {
     "card, ar": "2026-11",
     "card in two tabs": "2026-11",
     "card left": "2026-11",
+    "wallet begun": "2026-11",
     "to be paid, fr": "2026-11",
     "to be paid, ar": "2026-11",
 }
@@ -190,6 +191,7 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         psycopg.connect(services.database_url, autocommit=True) as connection,
         pytest.MonkeyPatch.context() as patch,
         standing_in(f"{address}/webhooks/stripe", clock=lambda: NOW) as stand_in,
+        a_wallet_standing_in(clock=lambda: NOW) as wallet,
     ):
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -203,7 +205,7 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         patch.setenv("WASL_BASE_URL", address)
         patch.setenv("WASL_CLOCK", f"={NOW.isoformat()}")
         providers = home / "providers.toml"
-        providers.write_text(providers_file(stand_in.world.address))
+        providers.write_text(providers_file(stand_in.world.address) + wallet_entry(wallet.address))
         patch.setenv("WASL_PROVIDERS", str(providers))
         # So that each payer of a journey comes from an address of his own.
         patch.setenv("WASL_TRUSTED_PROXIES", "127.0.0.1")
@@ -355,9 +357,9 @@ def _book(references: Mapping[str, str]) -> PaymentReport:
 
 
 def _begin_cards(references: Mapping[str, str], address: str) -> None:
-    """Send payers to the card page, and have one of them give up."""
+    """Send payers to the card page, and one to the wallet's; have one of them give up."""
     clock = process.business_clock()
-    for name in ("card begun", "card awaited", "card given up"):
+    for name in ("card begun", "card awaited", "card given up", "wallet begun"):
         attempts.begin(
             process.providers(),
             references[name],
@@ -365,6 +367,7 @@ def _begin_cards(references: Mapping[str, str], address: str) -> None:
             language="fr",
             link=f"{address}/{references[name]}",
             clock=clock,
+            way="wallet" if name == "wallet begun" else "stripe",
         )
     attempts.give_up(process.providers(), references["card given up"], clock=clock)
 

@@ -155,13 +155,14 @@ def _standing(site: Site) -> list[View]:
 
 
 def _by_card(site: Site) -> list[View]:
-    """Where somebody stands who pays by card."""
+    """Where somebody stands who pays by card, or by wallet."""
     named = {name: f"/{site.references[name]}" for name in site.references}
     return [
         View("card: begun", named["card begun"]),
         # Tried so often that it does not load itself again while it is looked at.
         View("card: not known yet", f"{named['card awaited']}?card=back&try=8"),
         View("card: given up", f"{named['card given up']}?card=stopped"),
+        View("wallet: only its payer can close it", f"{named['wallet begun']}?card=open&try=8"),
         View("card: away", f"{named['open']}/card", 503, posted=True, card_trouble="away"),
         View("card: refused", f"{named['open']}/card", 503, posted=True, card_trouble="refuses"),
     ]

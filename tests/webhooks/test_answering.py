@@ -8,7 +8,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from gateway.collection import attempts
+from gateway.collection import attempt_rows
 from gateway.db import execute, snapshot
 from gateway.providers import registry, sandbox
 from tests.factories import an_answerer
@@ -56,12 +56,15 @@ def test_what_is_looked_for_by_a_reference_is_found_by_an_index(database: str) -
     """On small tables a plan reads all: so that is forbidden, and what has no index shows."""
     payments = f"SELECT FROM payment p WHERE true {showing._ABOUT}"
     given = {"invoice": 1, "bundle": 2, "since": None, "until": None}
-    attempt = f"{attempts._ATTEMPTS} WHERE reference = :which"
+    attempt = f"{attempt_rows._ATTEMPTS} WHERE reference = :which"
     with snapshot() as session:
         execute(session, "SET LOCAL enable_seqscan = off")
         plans = [
             "\n".join(execute(session, f"EXPLAIN {text}", values).scalars())
-            for text, values in ((payments, given), (attempt, {"which": "1", "soon": 1}))
+            for text, values in (
+                (payments, given),
+                (attempt, {"which": "1", "soon": 1, "revived": ""}),
+            )
         ]
     for plan, index in zip(
         plans, ("payment_invoice_id_idx", "payment_attempt_invoice_id_made_at_idx"), strict=True

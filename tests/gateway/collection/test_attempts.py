@@ -14,19 +14,15 @@ import stripe
 
 from gateway import process
 from gateway.billing.presentment import present
+from gateway.collection.attempt_rows import ATTEMPTS_MAX, FAILED, NOT_KNOWN, Attempt, latest_attempt
 from gateway.collection.attempts import (
-    ATTEMPTS_MAX,
-    FAILED,
-    NOT_KNOWN,
     PAGE_LIFE,
     TRIES_HURRIED_MAX,
-    Attempt,
     Begun,
     Step,
     begin,
     came_back,
     give_up,
-    latest_attempt,
     page_provider,
 )
 from gateway.collection.inquiries import ASKING, ask_due

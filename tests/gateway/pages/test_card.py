@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from gateway import process
-from gateway.collection.attempts import ATTEMPTS_MAX
+from gateway.collection.attempt_rows import ATTEMPTS_MAX
 from gateway.collection.inquiries import ask_due
 from gateway.collection.reports import Statement
 from gateway.db import execute, transaction

@@ -201,6 +201,28 @@ def test_who_refuses_in_the_wallet_may_take_another_way(
     assert press(payer, reference, "cmi").status_code == 200
 
 
+def test_who_refuses_in_the_wallet_and_pays_after_all_is_told_not_to_pay_again(
+    payer: TestClient, operator: Server
+) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    order = operator.operator.find(reference)
+    operator.operator.settle(order, paid=False)
+    ask()
+    operator.operator.settle(order, paid=True)
+    for deed in ("", "/stop"):
+        for way in ("orange", "cmi"):
+            led = press(payer, reference, way, deed)
+            assert led.headers["location"].endswith("?card=open")
+    for at in ("?card=open", ""):
+        shown = payer.get(f"/{reference}{at}")
+        assert "ne payez pas une deuxième fois" in text_of(shown)
+        assert shown.headers["refresh"].startswith("3; url=")
+    assert ask() == 1
+    assert "Cette cotisation est payée" in text_of(payer.get(f"/{reference}?card=back"))
+    assert balances() == {"clearing:orange": 16352, "payable:institution": -16352}
+
+
 def test_a_way_that_is_none_leads_to_the_first(payer: TestClient) -> None:
     assert [each.name for each in page_providers(process.providers())] == ["cmi", "other", "orange"]
     for way in ("", "nobody", "x" * 1_000, "\x00"):

@@ -167,3 +167,24 @@ def by_zxing(pixels: Any) -> set[str]:
 def by_opencv(pixels: Any) -> set[str]:
     found, texts, _, _ = cv2.QRCodeDetectorAruco().detectAndDecodeMulti(pixels)
     return set(texts) if found else set()
+
+
+def columns_beside(pdf: bytes, said: str, *, apart_mm: float) -> int:
+    """Return how many texts stand in the line where this is said first, at least so far apart."""
+    with pypdfium2.PdfDocument(pdf) as document:
+        text = document[0].get_textpage()
+        found = text.search(said, match_case=True).get_next()
+        assert found is not None, said
+        _, foot, _, top = text.get_charbox(found[0])
+        boxes = [text.get_charbox(at) for at in range(text.count_chars())]
+    # Of the letters in this line; those of the mark behind it are many times as high.
+    spans = sorted(
+        (left, right)
+        for left, bottom, right, over in boxes
+        if bottom < top and over > foot and over - bottom < 3 * (top - foot)
+    )
+    columns, reached = 1, spans[0][1]
+    for begins, ends in spans:
+        columns += begins - reached >= apart_mm * 72 / 25.4
+        reached = max(reached, ends)
+    return columns

@@ -12,7 +12,15 @@ from gateway.models import Channel, LineKind, PaymentStatus
 from gateway.money import format_amount
 from gateway.papers.notice import LINES_MAX, PAYMENTS_MAX
 from gateway.references import with_check_digits
-from tests.gateway.papers.reading import by_opencv, by_zxing, pages, picture, times, words
+from tests.gateway.papers.reading import (
+    by_opencv,
+    by_zxing,
+    columns_beside,
+    pages,
+    picture,
+    times,
+    words,
+)
 from tests.gateway.papers.samples import (
     ALL,
     CANCELLED,
@@ -74,6 +82,19 @@ def test_what_cannot_be_paid_has_no_code_and_no_way_to_pay(presented: Presentmen
     assert by_zxing(picture(made, 150)) == set()
     assert "Comment payer" not in words(made)
     assert "RF74" not in words(made)
+
+
+@pytest.mark.parametrize("presented", [OPEN, LATE, CROWDED], ids=["open", "late", "crowded"])
+def test_names_and_values_stand_apart_in_both_languages(presented: Presentment) -> None:
+    made = a_notice(presented, masked=False)
+    for label in (
+        "Prénom et nom",
+        "N° d’immatriculation",
+        "Catégorie",
+        "Période",
+        "Payable, même en retard",
+    ):
+        assert columns_beside(made, label, apart_mm=2) == 4, label
 
 
 def test_an_open_notice_says_what_is_due_why_and_until_when() -> None:

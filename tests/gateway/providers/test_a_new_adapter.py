@@ -78,9 +78,6 @@ class PostOffice:
     def say(self, want, found):
         return Reply(200, found.verdict.encode(), "text/plain")
 
-    def say_later(self, want, taken, *, now):
-        raise NotImplementedError
-
     def say_again(self, first, *, same):
         return first
 

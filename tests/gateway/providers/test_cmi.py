@@ -18,7 +18,8 @@ from structlog.testing import capture_logs
 
 from gateway import process
 from gateway.billing.presentment import present
-from gateway.collection.attempts import PAGE_LIFE, begin, give_up, latest_attempt
+from gateway.collection.attempt_rows import latest_attempt
+from gateway.collection.attempts import PAGE_LIFE, begin, give_up
 from gateway.collection.inquiries import ask_due
 from gateway.collection.reports import PaymentReport, Statement, Terms, Unbookable
 from gateway.db import execute, snapshot, transaction

@@ -22,17 +22,15 @@ from starlette.applications import Starlette
 from gateway import process
 from gateway.billing.presentment import present
 from gateway.collection import attempts
-from gateway.collection.attempts import (
+from gateway.collection.attempt_rows import (
     NOT_KNOWN,
     UNDECIDED,
+    UNDECIDED_MAX,
     Attempt,
-    Begun,
-    Step,
-    begin,
-    give_up,
     latest_attempt,
 )
-from gateway.collection.inquiries import HINTS_FREE, UNDECIDED_MAX, ask_due, claim
+from gateway.collection.attempts import Begun, Step, begin, give_up
+from gateway.collection.inquiries import HINTS_FREE, ask_due, claim
 from gateway.collection.reports import AttemptLapsed, NotAboutMoney, PaymentReport, Unbookable
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused, Unusable
@@ -319,6 +317,114 @@ def test_what_the_callback_says_is_not_believed(server: Server, database: str) -
     assert hint(wallet, order.notif_token, "SUCCESS") == 202
     assert ask(wallet) == 1
     paid_once(reference)
+
+
+def refused(server: Server, wallet: StatusQueryPages, reference: str) -> walletoperator.Order:
+    """Have a payer refuse in the wallet, and the worker hear of it; return the order."""
+    pay(wallet, reference)
+    order = server.operator.find(reference)
+    server.operator.settle(order, paid=False)
+    ask(wallet, hurry=True)
+    assert attempt(reference).closed_because == "lapsed"
+    return order
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "PENDING"])
+def test_who_refused_and_paid_after_all_is_sent_to_no_second_page(
+    server: Server, database: str, status: str
+) -> None:
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    order = refused(server, wallet, reference)
+    if status == "SUCCESS":
+        server.operator.settle(order, paid=True)
+    else:
+        order.status = status
+    asked = server.operator.asked
+    before = asked[order.order_id]
+    for _ in range(3):
+        assert pay(wallet, reference) == Begun(Step.UNKNOWN), "the callback of it was lost"
+    assert asked[order.order_id] == before + 1, "who presses again has us ask no more often"
+    assert len(server.operator.orders) == 1
+    assert attempt(reference).awaited
+    assert not give_up({"wallet": wallet}, reference, clock=lambda: NOON, anyway=True)
+    assert ask(wallet) == 1, "it is asked about at once"
+    if status == "PENDING":
+        query = "SELECT ask_at <= clock_timestamp() + interval '2 minutes' FROM payment_attempt"
+        assert rows_of(database, query) == [(True,)]
+        order.status = "INITIATED"
+        server.operator.settle(order, paid=True)
+        assert ask(wallet, hurry=True) == 1
+    paid_once(reference)
+    assert pay(wallet, reference) == Begun(Step.NOTHING_DUE)
+
+
+def test_who_refused_for_good_is_sent_to_another_page(server: Server, database: str) -> None:
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    first = refused(server, wallet, reference)
+    first.status = "PENDING"
+    assert pay(wallet, reference).step is Step.UNKNOWN
+    first.status = "FAILED"
+    assert ask(wallet, hurry=True) == 1
+    assert not attempt(reference).awaited
+    assert give_up({"wallet": wallet}, reference, clock=lambda: NOON)
+    assert pay(wallet, reference).step is Step.PAGE
+    second = server.operator.find(reference)
+    assert second is not first
+    # Of two that were refused it is the older one that is paid: found all the same.
+    server.operator.settle(second, paid=False)
+    ask(wallet, hurry=True)
+    server.operator.settle(first, paid=True)
+    assert pay(wallet, reference).step is Step.UNKNOWN
+    assert attempt(reference).awaited, "it is shown, and not the newest"
+    assert ask(wallet) == 1
+    assert [p[2:] for p in the_books().payments] == [("booked", 16352, reference)]
+    assert the_books().exceptions == []
+
+
+def test_a_refused_page_that_nobody_can_be_asked_about_is_waited_for_while_it_lives(
+    server: Server, database: str
+) -> None:
+    reference = some_invoices()[0]
+    wallet, silent = wallet_at(server.address), wallet_at(NOWHERE)
+    refused(server, wallet, reference)
+    with pytest.raises(ProviderAway, match="no answer"):
+        pay(silent, reference)
+    with pytest.raises(ProviderAway, match="switched off"):
+        pay(wallet_at(server.address, "other"), reference)
+    assert rows_of(database, "SELECT count(*) FROM payment_attempt") == [(1,)]
+    ended = attempt(reference).expires_at
+    assert pay(wallet_at(server.address, "other"), reference, now=ended).step is Step.PAGE
+
+
+def test_of_many_pages_only_the_last_are_asked_about(server: Server, database: str) -> None:
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    order = refused(server, wallet, reference)
+    with transaction() as session:
+        execute(
+            session,
+            "INSERT INTO payment_attempt (id, invoice_id, provider, amount_minor, language, state,"
+            " session_id, token_sha256, made_at, expires_at, closed_because)"
+            " SELECT id || n, invoice_id, provider, amount_minor, language, state,"
+            " replace(session_id, '/', '/' || n), sha256(convert_to(id || n, 'UTF8')),"
+            " made_at - make_interval(mins => n), expires_at, closed_because"
+            " FROM payment_attempt, generate_series(1, 60) AS n",
+        )
+    asked = server.operator.asked
+    before = asked[order.order_id]
+    assert pay(wallet, reference, now=LATER).step is Step.PAGE
+    assert asked[order.order_id] == before + 1
+
+
+def test_a_page_that_is_long_over_is_not_asked_about(server: Server, database: str) -> None:
+    reference = some_invoices()[0]
+    wallet = wallet_at(server.address)
+    order = refused(server, wallet, reference)
+    order.status = "PENDING"
+    over = attempt(reference).expires_at + UNDECIDED_MAX
+    assert pay(wallet, reference, now=over).step is Step.PAGE
 
 
 def test_who_knows_a_token_cannot_have_us_ask_for_ever(server: Server, database: str) -> None:

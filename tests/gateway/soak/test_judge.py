@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from gateway import process
-from gateway.checks import books_checks, run_checks
+from gateway.checks import run_checks
+from gateway.checks.promises import books_checks
 from gateway.db import execute, transaction
 from gateway.migrate import judges
 from gateway.simulators.journal import Line, read_journal

@@ -1,107 +1,35 @@
-"""The books' promises, checked one by one: findings, never exceptions.
-
-Each check reads the database (and the home) and yields what is broken and where. The other
-packages bring checks of their own tables; the command puts them together.
-"""
+"""What the books promise of invoices, payments and what changed them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
-import psycopg
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, SQLModel
 
 from gateway.billing.bills import last_day, placed_parts, read_bills, read_claims, read_parts
-from gateway.billing.invoice_seals import broken_seals
-from gateway.books import ledger
-from gateway.books.seals import (
-    BooksKey,
-    HeadsFile,
-    SignedHead,
-    UnreadableHead,
-    as_signed_head,
-    read_head,
-)
+from gateway.books.seals import BooksKey, HeadsFile
+from gateway.checks import FINDINGS_MAX, Broken, Check, sql_check, stream
+from gateway.checks.tampering import tampering_checks
 from gateway.collection.payment_batch import return_of
 from gateway.collection.returns import given_back_minor
 from gateway.db import NAMES, execute
 from gateway.dues.balances import balance
 from gateway.dues.tariff import tariff
-from gateway.errors import Unusable
-from gateway.migrate import CONSTRAINTS_QUERY, FUNCTIONS_QUERY, Judges
-
-FINDINGS_MAX: Final = 20
-"""Findings shown for one check: enough to see what happened, whatever the size of the books."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A promise that does not hold, and the row or line where it does not."""
-
-    what: str
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One promise. `find` yields where it is broken; nothing if it holds."""
-
-    promise: str
-    find: Callable[[Session], Iterable[Broken]]
-
-
-def run_checks(
-    session: Session, checks: Sequence[Check], progress: Callable[[str], None] = lambda _: None
-) -> list[Broken]:
-    """Run all checks on one snapshot of the database. The caller owns the transaction.
-
-    A check that cannot read what it must is itself a finding: somebody who writes what no reader
-    understands must not keep the other checks from running.
-    """
-    found: list[Broken] = []
-    for check in checks:
-        progress(check.promise)
-        try:
-            with session.begin_nested():
-                found.extend(islice(check.find(session), FINDINGS_MAX))
-        except (SQLAlchemyError, psycopg.Error, ValueError, OverflowError) as error:
-            found.append(Broken(f"{check.promise}: cannot be read", type(error).__name__))
-    return found
-
-
-def sql_check(promise: str, where: str, **parameters: Any) -> Check:
-    """Make a check of a statement that returns one text for each place where it is broken."""
-
-    def find(session: Session) -> Iterator[Broken]:
-        limited = f"SELECT * FROM ({where}) AS broken (place) LIMIT {FINDINGS_MAX}"
-        for place in execute(session, limited, parameters).scalars():
-            yield Broken(f"{promise}: it does not hold", str(place))
-
-    return Check(promise, find)
+from gateway.migrate import Judges
 
 
 def books_checks(key: BooksKey, heads_file: HeadsFile, judges: Judges) -> list[Check]:
     """Return the checks of invoices, payments and the books.
 
-    To be called before the snapshot is opened: what the heads file holds by now must be in it.
-    What is posted and sealed later, beside the check, is not its affair.
+    To be called before the snapshot is opened (see `tampering_checks`).
     """
-    sealed = sum(1 for _ in heads_file.lines())
     return [
-        Check("the chain of batches is whole and signed", lambda s: _chain(s, key)),
-        Check(
-            "the heads file and the database agree", lambda s: _heads(s, key, heads_file, sealed)
-        ),
-        Check("the database refuses what it must refuse", lambda s: _judges(s, judges)),
+        *tampering_checks(key, heads_file, judges),
         Check("whatever a row names is there", _named),
         Check("a payment gives back what its refunds and disputes say", _returned),
-        Check("no invoice was written or changed by another hand", lambda s: _sealed(s, key)),
         Check("an invoice comes to what its notes, reliefs and payments say", _worked_out),
         *_PAYMENTS,
         *_INVOICES,
@@ -361,14 +289,25 @@ _CHANGES: Final = (
 )
 
 
-def _sealed(session: Session, key: BooksKey) -> Iterator[Broken]:
-    for place in broken_seals(session, key):
-        yield Broken("an invoice was written or changed by another hand", place)
+def _named(session: Session) -> Iterator[Broken]:
+    """Look for rows that name what is not there: no foreign key keeps these columns (db.names)."""
+    for table in SQLModel.metadata.sorted_tables:
+        for column in table.columns:
+            if (named := column.info.get(NAMES)) is None:
+                continue
+            query = (
+                f"SELECT DISTINCT {column.name} FROM {table.name} AS t WHERE {column.name} IS NOT"
+                f" NULL AND NOT EXISTS (SELECT FROM {named} AS n WHERE n.id = t.{column.name})"
+                f" LIMIT {FINDINGS_MAX}"
+            )
+            for missing in execute(session, query).scalars():
+                where = f"{table.name}.{column.name} {missing}"
+                yield Broken("whatever a row names is there", where)
 
 
 def _returned(session: Session) -> Iterator[Broken]:
     """Hold what was given back against all returns of a payment, by the rule that moved it."""
-    rows = _stream(
+    rows = stream(
         session,
         "SELECT p.id, p.amount_minor AS brought, p.returned_minor, r.kind, r.return_id, r.state,"
         " r.amount_minor, r.made_at, r.stated_at, r.restored_at, r.outcome"
@@ -385,7 +324,7 @@ def _returned(session: Session) -> Iterator[Broken]:
 
 def _worked_out(session: Session) -> Iterator[Broken]:
     """Work out each invoice that is not simply its amount, by the rule that placed its money."""
-    rows = _stream(
+    rows = stream(
         session,
         "SELECT i.id, i.reference, i.category_code, i.paid_minor, i.owed_minor FROM invoice i"
         f" WHERE i.cancelled_at IS NULL AND ({_INTRICATE}) ORDER BY i.id",
@@ -406,132 +345,3 @@ def _worked_out(session: Session) -> Iterator[Broken]:
 
 
 _AT_ONCE: Final = 1_000
-
-
-# -- the chain ------------------------------------------------------------------------------------
-
-
-def _chain(session: Session, key: BooksKey) -> Iterator[Broken]:
-    """Recompute every batch from its transfers; flat in memory."""
-    transfers = _stream(
-        session,
-        "SELECT t.*, d.code AS debit, c.code AS credit FROM ledger_transfer t"
-        " JOIN ledger_account d ON d.id = t.debit_account_id"
-        " JOIN ledger_account c ON c.id = t.credit_account_id ORDER BY t.id",
-    )
-    transfer = next(transfers, None)
-    previous_hash, last_id, previous_minor, batch_id = ledger.GENESIS, 0, 0, 0
-    for batch in _stream(session, "SELECT * FROM ledger_batch ORDER BY id"):
-        where = f"ledger_batch {batch['id']}"
-        lines: list[bytes] = []
-        batch_minor = 0
-        while transfer is not None and transfer["id"] <= batch["last_transfer_id"]:
-            if transfer["id"] != last_id + 1 or transfer["batch_id"] != batch["id"]:
-                yield Broken("a transfer is missing or misplaced", f"ledger_transfer {last_id + 1}")
-            lines.append(
-                ledger.transfer_line(transfer, debit=transfer["debit"], credit=transfer["credit"])
-            )
-            last_id = transfer["id"]
-            batch_minor += transfer["amount_minor"]
-            transfer = next(transfers, None)
-        if last_id != batch["last_transfer_id"]:
-            yield Broken("a transfer is missing or misplaced", f"ledger_transfer {last_id + 1}")
-        if batch["id"] != batch_id + 1 or bytes(batch["previous_hash"]) != previous_hash:
-            yield Broken("a batch does not follow the one before", where)
-        if ledger.batch_hash(bytes(batch["previous_hash"]), lines) != bytes(batch["hash"]):
-            span = f"ledger_transfer {batch['first_transfer_id']} to {batch['last_transfer_id']}"
-            yield Broken(
-                "a transfer was changed: the hash of its batch differs", f"{where}, {span}"
-            )
-        # Held against the batch before, so that one changed amount is not found in all that follow.
-        if (batch["total_count"], batch["total_minor"]) != (last_id, previous_minor + batch_minor):
-            yield Broken("a batch's count or sum is not that of its transfers", where)
-        if not key.vouches_for(as_signed_head(batch)):
-            yield Broken("a batch is not signed by the key of these books", where)
-        previous_hash, batch_id = bytes(batch["hash"]), batch["id"]
-        last_id, previous_minor = batch["last_transfer_id"], batch["total_minor"]
-    if transfer is not None:
-        yield Broken("a transfer belongs to no batch", f"ledger_transfer {transfer['id']}")
-
-
-def _heads(session: Session, key: BooksKey, file: HeadsFile, sealed: int) -> Iterator[Broken]:
-    """Hold the file's heads against the database's, both in order."""
-    if not file.exists():
-        if next(ledger.heads_after(session, 0), None) is not None:
-            yield Broken("the heads file is missing: restore it", "heads file")
-        return
-    try:
-        # What a crash kept from being sealed is sealed now; what our key does not vouch for is not.
-        ledger.seal(session, file, key)
-    except Unusable as error:
-        yield Broken(str(error), "heads file")
-    heads = ledger.heads_after(session, 0)
-    for number, line in enumerate(file.lines(), start=1):
-        try:
-            signed = read_head(line)
-        except UnreadableHead:
-            yield Broken("a line of the heads file cannot be read", f"heads file, line {number}")
-            return
-        if not key.vouches_for(signed):
-            yield Broken(
-                "a head in the file is not signed by our key", f"heads file, line {number}"
-            )
-        if signed.head.batch_id != number:
-            yield Broken("a head is missing in the file", f"heads file, line {number}")
-            return
-        held: SignedHead | None = next(heads, None)
-        if held is None:
-            if number <= sealed:
-                what = "the last batches are gone: the heads file knows of them"
-                yield Broken(what, f"ledger_batch {number}")
-            return
-        if held.head != signed.head:
-            yield Broken("a batch is not the one that was sealed", f"ledger_batch {number}")
-            return
-    if (unsealed := next(heads, None)) is not None:
-        yield Broken("a batch is not in the heads file", f"ledger_batch {unsealed.head.batch_id}")
-
-
-def _named(session: Session) -> Iterator[Broken]:
-    """Look for rows that name what is not there: no foreign key keeps these columns (db.names)."""
-    for table in SQLModel.metadata.sorted_tables:
-        for column in table.columns:
-            if (named := column.info.get(NAMES)) is None:
-                continue
-            query = (
-                f"SELECT DISTINCT {column.name} FROM {table.name} AS t WHERE {column.name} IS NOT"
-                f" NULL AND NOT EXISTS (SELECT FROM {named} AS n WHERE n.id = t.{column.name})"
-                f" LIMIT {FINDINGS_MAX}"
-            )
-            for missing in execute(session, query).scalars():
-                where = f"{table.name}.{column.name} {missing}"
-                yield Broken("whatever a row names is there", where)
-
-
-def _judges(session: Session, judges: Judges) -> Iterator[Broken]:
-    rows = execute(
-        session,
-        "SELECT c.relname, t.tgname, p.proname FROM pg_trigger t"
-        " JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
-        " WHERE NOT tgisinternal AND tgenabled = 'O'"
-        " AND c.relnamespace = current_schema()::regnamespace",
-    )
-    in_force = {(table, trigger, function) for table, trigger, function in rows}
-    for table, trigger, _ in sorted(judges.triggers - in_force):
-        yield Broken("a trigger is not in force", f"{table}.{trigger}")
-    for table, trigger, _ in sorted(in_force - judges.triggers):
-        yield Broken("a trigger is not ours", f"{table}.{trigger}")
-    rules = "SELECT tablename || '.' || rulename FROM pg_rules WHERE schemaname = current_schema()"
-    for rule in execute(session, rules).scalars():
-        yield Broken("a rule is not ours", str(rule))
-    if execute(session, CONSTRAINTS_QUERY).scalar() != judges.constraints_md5:
-        yield Broken("a constraint or unique index was added, dropped or switched off", "schema")
-    if execute(session, FUNCTIONS_QUERY).scalar() != judges.functions_md5:
-        yield Broken("a trigger's function was changed", "functions wasl_…")
-
-
-def _stream(session: Session, statement: str) -> Iterator[dict[str, Any]]:
-    # For this statement alone: the option on the connection would stay there.
-    rows = session.connection().execute(sa.text(statement), execution_options={"yield_per": 2_000})
-    for row in rows.mappings():
-        yield dict(row)

@@ -37,14 +37,16 @@ _SIDES: Final = (
     "CREATE TEMP TABLE alone (n BIGINT)",
     "CREATE TEMP TABLE tie (pn BIGINT, rn BIGINT, is_of_payment BOOLEAN)",
     # What is free. `known`: the reference is one of the other side, free or not.
-    "CREATE TEMP TABLE p AS SELECT *, k IS NOT NULL AND k IN"
+    "CREATE TEMP TABLE p AS SELECT *, FALSE AS is_doubted, k IS NOT NULL AND k IN"
     " (SELECT k FROM record_key WHERE k IS NOT NULL) AS known FROM payment_row",
-    "CREATE TEMP TABLE r AS SELECT *, k IS NOT NULL AND k IN"
+    "CREATE TEMP TABLE r AS SELECT *, FALSE AS is_doubted, k IS NOT NULL AND k IN"
     " (SELECT k FROM payment_key WHERE k IS NOT NULL) AS known FROM record_row",
     "CREATE TEMP VIEW named AS SELECT k FROM p WHERE k IS NOT NULL"
     " UNION ALL SELECT unnest(ks) FROM p WHERE ks IS NOT NULL",
     "CREATE TEMP VIEW unnamed AS SELECT * FROM r WHERE k IS NULL OR k NOT IN (SELECT k FROM named)",
-    "CREATE TEMP VIEW nameless AS SELECT * FROM p WHERE NOT known AND ks IS NULL",
+    "CREATE TEMP VIEW certain AS SELECT * FROM unnamed WHERE NOT is_doubted",
+    "CREATE TEMP VIEW nameless AS SELECT * FROM p"
+    " WHERE NOT known AND ks IS NULL AND NOT is_doubted",
 )
 
 
@@ -169,7 +171,7 @@ class DuckEngine:
         self._do(pairs.ATTACH)
         self._claim(sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2))
         self._claim(pairs.instalments_with_a_slip(tolerance))
-        self._do(pairs.settle(tolerance))
+        self._do(*pairs.settle_and_doubt(tolerance))
 
     def _several_dues(self, tolerance: int) -> None:
         self._do(*sums.dues_of_the_anchored(tolerance))

@@ -37,13 +37,20 @@ MACROS: Final = (
         OR (length(a) >= 3 AND length(b) >= 3 AND length(a) + length(b) >= 7
             AND damerau_levenshtein(a, b) = 1)
     """,
+    """
+    CREATE TEMP MACRO met(these, those) AS
+        list_filter(these, lambda x: len(list_filter(those, lambda y: words_agree(x, y))) > 0)
+    """,
+    """
+    CREATE TEMP MACRO met_by_words(these, those) AS len(met(
+        list_filter(these, lambda x: length(x) >= 2), list_filter(those, lambda x: length(x) >= 2)
+    ))
+    """,
     f"""
     CREATE TEMP MACRO names_compared(few, many) AS CASE
-        WHEN len(list_filter(few, lambda x:
-            len(list_filter(many, lambda y: words_agree(x, y))) > 0)) = len(few) THEN {NAME_AGREES}
-        WHEN len(list_filter(few, lambda x: length(x) >= 2 AND
-            len(list_filter(many, lambda y: length(y) >= 2 AND words_agree(x, y))) > 0)) > 0
-            THEN {NAME_IN_PART}
+        WHEN len(met(few, many)) = len(few) AND len(list_distinct(met(many, few))) >= len(few)
+            AND met_by_words(few, many) >= 2 THEN {NAME_AGREES}
+        WHEN met_by_words(few, many) > 0 THEN {NAME_IN_PART}
         ELSE {NAME_DIFFERS} END
     """,
     """
@@ -151,21 +158,39 @@ def instalments_with_a_slip(tolerance: int) -> str:
     """
 
 
-def settle(tolerance: int) -> str:
-    """Take what is one slip from a reference that is settled as naming it (pass 6d)."""
-    return f"""
+def settle_and_doubt(tolerance: int) -> tuple[str, ...]:
+    """Take slips of settled references as naming them, and doubt the others (pass 6d and e)."""
+    return (
+        """
+        CREATE TEMP TABLE slip_of_any AS
+        SELECT slip.n, slip.y, record_key.a
+        FROM record_key JOIN slip ON slip.y = record_key.k JOIN p ON p.n = slip.n
+        WHERE is_payment AND p.k IS NULL
+        """,
+        f"""
         UPDATE p SET k = settled.k, known = TRUE FROM (
-            SELECT slip.n AS pn, min(slip.y) AS k
-            FROM slip JOIN p USING (n) JOIN (
-                SELECT k, list(a) AS amounts FROM record_key SEMI JOIN slip ON slip.y = k
-                ANTI JOIN r ON r.k = record_key.k GROUP BY k
-            ) gone ON gone.k = slip.y
-            WHERE slip.is_payment AND p.k IS NULL
-            GROUP BY slip.n
-            HAVING count(*) = 1
-                AND bool_or(len(list_filter(amounts, lambda x: abs(x - p.a) <= {tolerance})) > 0)
-        ) settled WHERE p.n = settled.pn
-    """
+            SELECT n, min(y) AS k FROM slip_of_any JOIN p USING (n)
+            ANTI JOIN r ON r.k = y
+            GROUP BY n
+            HAVING count(DISTINCT y) = 1 AND bool_or(abs(slip_of_any.a - p.a) <= {tolerance})
+        ) settled WHERE p.n = settled.n
+        """,
+        f"""
+        INSERT INTO tie
+        SELECT pn, rn, rn IN (SELECT n FROM r WHERE k IS NOT NULL)
+        FROM relation JOIN p ON p.n = pn JOIN r ON r.n = rn
+        WHERE relation = '{Relation.SLIP}' AND (p.k IS NULL OR r.k IS NULL)
+        """,
+        """
+        UPDATE p SET is_doubted = TRUE
+        WHERE k IS NULL AND n IN (SELECT n FROM slip_of_any)
+        """,
+        """
+        UPDATE r SET is_doubted = TRUE WHERE k IS NULL AND n IN (
+            SELECT slip.n FROM payment_key JOIN slip ON slip.y = payment_key.k WHERE NOT is_payment
+        )
+        """,
+    )
 
 
 def provider_references(tolerance: int) -> str:
@@ -183,7 +208,7 @@ def provider_references(tolerance: int) -> str:
 
 def _sharing(number: str) -> str:
     of = f"SELECT n, {number} AS shared FROM {{}} WHERE {number} IS NOT NULL"
-    return sharing(of.format("nameless"), of.format("unnamed"))
+    return sharing(of.format("nameless"), of.format("certain"))
 
 
 def same_person(tolerance: int) -> str:
@@ -212,7 +237,7 @@ def one_slip_of_a_person(tolerance: int) -> str:
 
     offered = f"""
         SELECT DISTINCT pn, rn, '' AS relation, 0 AS points
-        FROM ({sharing(less("nameless"), less("unnamed"))})
+        FROM ({sharing(less("nameless"), less("certain"))})
     """
     return f"""
         SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}

@@ -146,6 +146,7 @@ def dues_of_the_anchored(tolerance: int) -> tuple[str, ...]:
         FROM (SELECT k FROM {_BOTH} WHERE ps.times = 1 AND rs.times = 1)
         JOIN p USING (k) JOIN r USING (k)
         WHERE p.a > r.a + {tolerance}
+            AND k NOT IN (SELECT unnest(ks) FROM p WHERE ks IS NOT NULL)
         """,
         *_choose(tolerance, besides_anchor=1),
     )
@@ -222,8 +223,10 @@ def _choose(tolerance: int, *, besides_anchor: int) -> tuple[str, ...]:
         """,
         """
         INSERT INTO tie
-        SELECT DISTINCT pn, rn, TRUE FROM solution JOIN due USING (pn)
-        WHERE solutions > 1 AND of_one_day <> 1 AND (mask >> i) & 1 = 1
+        WITH tied AS (SELECT * FROM solution WHERE solutions > 1 AND of_one_day <> 1)
+        SELECT pn, rn, TRUE FROM tied JOIN due USING (pn) WHERE (mask >> i) & 1 = 1
+        UNION
+        SELECT pn, anchor, TRUE FROM tied JOIN payer USING (pn) WHERE anchor IS NOT NULL
         """,
     )
 

@@ -115,7 +115,11 @@ _REFERENCES: Final = "(SELECT n, k FROM r WHERE k IS NOT NULL)"
 _UNKNOWN: Final = "(SELECT n, k FROM p WHERE k IS NOT NULL AND NOT known)"
 _SLIPS_OF: Final = "SELECT n, y AS shared FROM slip WHERE is_payment = {}"
 _KEYS_OF: Final = "SELECT n, k AS shared FROM {}"
-_DIGITS_OF: Final = "SELECT n, digits AS shared FROM {} WHERE digits IS NOT NULL"
+# Digits that several rows of a side have in common are a filler for a field that wants a number.
+_DIGITS_OF: Final = (
+    "SELECT min(n) AS n, digits AS shared FROM {} WHERE digits IS NOT NULL"
+    " GROUP BY digits HAVING count(*) = 1"
+)
 _LENGTH: Final = "(SELECT length(digits) AS length, n FROM {} WHERE digits IS NOT NULL)"
 
 

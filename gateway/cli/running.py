@@ -119,6 +119,7 @@ def verify(as_json: bool) -> None:
         from gateway.migrate import judges
         from gateway.receipt_checks import receipt_checks
         from reconciliation.checks import CHECKS as RECONCILIATION_CHECKS
+        from reconciliation.sources.checks import CHECKS as SETTLEMENT_CHECKS
         from webhooks.checks import CHECKS as WEBHOOK_CHECKS
 
         checks = [
@@ -126,6 +127,7 @@ def verify(as_json: bool) -> None:
             *receipt_checks(process.receipt_keys().published()),
             *WEBHOOK_CHECKS,
             *RECONCILIATION_CHECKS,
+            *SETTLEMENT_CHECKS,
         ]
         with snapshot() as session:
             broken = run_checks(session, checks, says)
@@ -192,6 +194,38 @@ def bench_webhooks(seconds: float, rounds: int, as_json: bool) -> None:
         from gateway.bench.webhooks import bench_webhooks as run
 
         report_measured(run(rounds=rounds, seconds=seconds, progress=progress), as_json)
+
+
+@bench.command("match")
+@click.option(
+    "--records",
+    "sizes",
+    type=click.IntRange(1, 10_000_000),
+    multiple=True,
+    default=(1_000_000,),
+    show_default=True,
+    help="How many records, and about as many payments; given twice, one after the other.",
+)
+@click.option("--flat", is_flag=True, help="Everybody owes the same amount.")
+@click.option("--database/--no-database", default=True, help="From and to PostgreSQL, too.")
+@click.option("--rounds", type=click.IntRange(1, 99), default=5, show_default=True)
+@json_flag
+def bench_match(
+    sizes: tuple[int, ...], flat: bool, database: bool, rounds: int, as_json: bool
+) -> None:
+    """Match two ledgers in memory, from files and from the database, beside one hash join.
+
+    Figures are seconds, so a smaller ratio is the better one.
+    """
+    with counting("Matching in rounds") as progress:
+        from gateway.bench.matching import bench_match as run
+
+        measured = [
+            one
+            for records in sizes
+            for one in run(records, rounds=rounds, flat=flat, database=database, progress=progress)
+        ]
+        report_measured(measured, as_json)
 
 
 @bench.command("posting")

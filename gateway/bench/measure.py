@@ -32,12 +32,16 @@ class Measured:
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "ours": round(self.ours, 1),
-            "limit": round(self.limit, 1),
+            "ours": _shown(self.ours),
+            "limit": _shown(self.limit),
             "ratio": round(self.ratio, 3),
             "unit": self.unit,
             "rounds": self.rounds,
         }
+
+
+def _shown(figure: float) -> float:
+    return round(figure, 1 if figure >= 100 else 4)
 
 
 def per_second(work: Callable[[], int]) -> float:

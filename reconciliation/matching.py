@@ -102,6 +102,7 @@ SUGGESTED_DAYS: Final = 10
 DUES_AT_ONCE_MAX: Final = 12
 ROUNDS: Final = 3
 SUGGESTIONS_MAX: Final = 3
+CANDIDATES_MAX: Final = 10
 PAIRS_OF_ONE_MAX: Final = 1_000
 """What would offer more pairs than this tells nobody apart, and offers none."""
 

@@ -1,7 +1,7 @@
 """The engine that matches in the worker's memory, on DuckDB: passes in order, claims, outcomes.
 
-The passes are numbered as in `docs/matching.md`. Pairs and their evidence are `duck_pairs`, sums
-`duck_sums`, relations of references `duck_relations`.
+The passes are numbered as in `docs/matching.md`. Relations of references are `duck_relations`, pairs
+and their evidence `duck_pairs`, sums `duck_sums`, several dues `duck_dues`, what is left `duck_left`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Final
 
 import duckdb
 
+from reconciliation.engines import duck_dues as dues
 from reconciliation.engines import duck_pairs as pairs
 from reconciliation.engines import duck_sums as sums
 from reconciliation.engines.duck_left import LEFT
@@ -117,8 +118,8 @@ class DuckEngine:
         self._identity(tolerance)
         self._claim(sums.instalments_by_identity(tolerance))
         self._several_dues(tolerance)
-        self._do(*sums.dues_of_the_person(tolerance))
-        self._claim(sums.chosen_dues(SCORE_OF_SEVERAL_DUES_BY_IDENTITY))
+        dues.choose_dues(self._con, dues.OF_THE_PERSON, tolerance, besides=dues.UNANCHORED)
+        self._claim(dues.chosen_dues(SCORE_OF_SEVERAL_DUES_BY_IDENTITY))
         self._do(*LEFT)
 
     def _claim(self, found: str) -> int:
@@ -174,8 +175,9 @@ class DuckEngine:
         self._do(*pairs.settle_and_doubt(tolerance))
 
     def _several_dues(self, tolerance: int) -> None:
-        self._do(*sums.dues_of_the_anchored(tolerance))
-        self._claim(sums.chosen_dues(SCORES[Rule.SEVERAL_DUES]))
+        payers = dues.of_the_anchored(tolerance)
+        dues.choose_dues(self._con, payers, tolerance, besides=dues.ANCHORED)
+        self._claim(dues.chosen_dues(SCORES[Rule.SEVERAL_DUES]))
 
     def _identity(self, tolerance: int) -> None:
         self._best(pairs.same_person(tolerance))
@@ -184,7 +186,7 @@ class DuckEngine:
 
     def _best(self, candidates: str) -> None:
         """Claim the mutual bests of the pairs of a query, and remember the ties that are left."""
-        self._do(f"CREATE OR REPLACE TEMP TABLE candidate AS {candidates}")
+        self._do(f"CREATE OR REPLACE TEMP TABLE candidate AS {candidates}", pairs.ONE_OF_ALIKE)
         for _ in range(ROUNDS):
             if not self._claim(pairs.MUTUAL_BEST):
                 break

@@ -34,8 +34,6 @@ MACROS: Final = (
     """
     CREATE TEMP MACRO words_agree(a, b) AS a = b
         OR (length(a) = 1 AND starts_with(b, a)) OR (length(b) = 1 AND starts_with(a, b))
-        OR (length(a) >= 3 AND length(b) >= 3 AND length(a) + length(b) >= 7
-            AND damerau_levenshtein(a, b) = 1)
     """,
     """
     CREATE TEMP MACRO met(these, those) AS
@@ -177,9 +175,20 @@ def settle_and_doubt(tolerance: int) -> tuple[str, ...]:
         """,
         f"""
         INSERT INTO tie
-        SELECT pn, rn, rn IN (SELECT n FROM r WHERE k IS NOT NULL)
-        FROM relation JOIN p ON p.n = pn JOIN r ON r.n = rn
-        WHERE relation = '{Relation.SLIP}' AND (p.k IS NULL OR r.k IS NULL)
+        SELECT pn, rn, TRUE FROM ({
+            sharing(
+                "SELECT n, y AS shared FROM slip_of_any JOIN p USING (n) WHERE k IS NULL"
+                " GROUP BY ALL",
+                "SELECT n, k AS shared FROM r WHERE k IS NOT NULL",
+            )
+        })
+        UNION ALL
+        SELECT pn, rn, FALSE FROM ({
+            sharing(
+                "SELECT n, k AS shared FROM p WHERE k IS NOT NULL",
+                "SELECT n, y AS shared FROM slip JOIN r USING (n) WHERE NOT is_payment",
+            )
+        })
         """,
         """
         UPDATE p SET is_doubted = TRUE
@@ -261,6 +270,14 @@ MUTUAL_BEST: Final = f"""
     SELECT pn, rn, rule, score, why FROM ({_RANKED})
     WHERE rank_p = 1 AND rank_r = 1 AND best_p = 1 AND best_r = 1
 """
+
+ONE_OF_ALIKE: Final = """
+    DELETE FROM candidate WHERE pn IN (
+        SELECT pn FROM candidate JOIN p ON p.n = pn WHERE digits IS NOT NULL
+        QUALIFY row_number() OVER (PARTITION BY rn, strength, days, digits, a, d ORDER BY id) > 1
+    )
+"""
+"""The same slip twice on one day is one debt paid twice, and no tie: the first by id is offered."""
 
 FORGET_CLAIMED: Final = """
     DELETE FROM candidate

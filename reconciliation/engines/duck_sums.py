@@ -1,4 +1,4 @@
-"""Groups by amount within what names one reference, or by the dues of one person."""
+"""Groups by amount: within what names one reference, and the instalments of one person."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final
 from reconciliation.engines.duck_pairs import by_how
 from reconciliation.engines.duck_sharing import sharing
 from reconciliation.matching import (
-    DUES_AT_ONCE_MAX,
     SCORE_OF_ONE_AMONG_SEVERAL_REFERENCES,
     SCORES,
     WINDOW_DAYS,
@@ -83,17 +82,18 @@ def references_in_text(tolerance: int) -> str:
             SELECT pn, rn, '{one}', {SCORE_OF_ONE_AMONG_SEVERAL_REFERENCES} FROM close
             WHERE pn IN (SELECT pn FROM close GROUP BY pn HAVING count(*) = 1)
         )
-        SELECT pn, rn, rule, score, NULL AS why FROM wanted WHERE {_UNDISPUTED}
+        SELECT pn, rn, rule, score, NULL AS why FROM wanted WHERE {UNDISPUTED}
     """
 
 
-_UNDISPUTED: Final = """
+UNDISPUTED: Final = """
     pn NOT IN (
         SELECT pn FROM wanted WHERE rn IN (
             SELECT rn FROM wanted GROUP BY rn HAVING count(DISTINCT pn) > 1
         )
     )
 """
+"""Of a table `wanted` (pn, rn): payments none of whose records another payment wants."""
 
 
 _OF: Final = "SELECT n, {0} AS shared FROM {1} WHERE {0} IS NOT NULL"
@@ -131,114 +131,3 @@ def instalments_by_identity(tolerance: int) -> str:
         )
         SELECT pn, rn, '{rule}' AS rule, {SCORES[rule]} AS score, NULL AS why FROM wanted
     """
-
-
-# -- several dues of one person -------------------------------------------------------------------
-
-
-def dues_of_the_anchored(tolerance: int) -> tuple[str, ...]:
-    """Make `chosen` (pn, rn) of the payments that are more than the one record they name."""
-    return (
-        f"""
-        CREATE OR REPLACE TEMP TABLE payer AS
-        SELECT p.n AS pn, p.a AS pa, r.n AS anchor, r.a AS anchor_a, r.d AS anchor_d,
-            r.cnss, CASE WHEN r.cnss IS NULL THEN r.cin END AS cin, FALSE AS only_nameless
-        FROM (SELECT k FROM {_BOTH} WHERE ps.times = 1 AND rs.times = 1)
-        JOIN p USING (k) JOIN r USING (k)
-        WHERE p.a > r.a + {tolerance}
-            AND k NOT IN (SELECT unnest(ks) FROM p WHERE ks IS NOT NULL)
-        """,
-        *_choose(tolerance, besides_anchor=1),
-    )
-
-
-def dues_of_the_person(tolerance: int) -> tuple[str, ...]:
-    """Make `chosen` (pn, rn) of the payments that name no reference but a person."""
-    return (
-        """
-        CREATE OR REPLACE TEMP TABLE payer AS
-        SELECT n AS pn, a AS pa, CAST(NULL AS BIGINT) AS anchor, 0 AS anchor_a,
-            CAST(NULL AS DATE) AS anchor_d, cnss, CASE WHEN cnss IS NULL THEN cin END AS cin,
-            k IS NOT NULL AS only_nameless
-        FROM nameless
-        """,
-        *_choose(tolerance, besides_anchor=2),
-    )
-
-
-def _choose(tolerance: int, *, besides_anchor: int) -> tuple[str, ...]:
-    most = DUES_AT_ONCE_MAX - (besides_anchor == 1)
-    return (
-        f"""
-        CREATE OR REPLACE TEMP TABLE due AS
-        SELECT pn, r.n AS rn, r.a AS ra, r.d AS rd, row_number() OVER (PARTITION BY pn) - 1 AS i
-        FROM (
-            SELECT pn, r.* FROM payer JOIN {_few("cnss", most)} r ON r.cnss = payer.cnss
-            UNION ALL
-            SELECT pn, r.* FROM payer JOIN {_few("cin", most)} r ON r.cin = payer.cin
-        ) r JOIN payer USING (pn)
-        WHERE NOT only_nameless OR (r.k IS NULL AND r.ks IS NULL)
-        """,
-        # All of them together need no search: amounts are positive, so no other sum is the same.
-        f"""
-        CREATE OR REPLACE TEMP TABLE subset AS
-        WITH whole AS (
-            SELECT pn, (1 << count(*)) - 1 AS mask,
-                count(*) AS dues, sum(ra) AS a, min(ra) AS least,
-                any_value(pa) - any_value(anchor_a) AS wanted,
-                least(min(rd), any_value(anchor_d)) = greatest(max(rd), any_value(anchor_d))
-                    AS one_day
-            FROM due JOIN payer USING (pn) GROUP BY pn HAVING count(*) >= {besides_anchor}
-        )
-        SELECT pn, mask, TRUE AS is_exact, one_day FROM whole WHERE a = wanted
-        UNION ALL
-        SELECT pn, mask, any_value(wanted) = sum(ra) AS is_exact,
-            least(min(rd), any_value(anchor_d)) = greatest(max(rd), any_value(anchor_d)) AS one_day
-        FROM (
-            SELECT pn, wanted, unnest(range(1, 1 << dues)) AS mask FROM whole
-            WHERE a <> wanted AND wanted BETWEEN least * {besides_anchor} - {tolerance}
-                AND a + {tolerance}
-        ) JOIN due USING (pn) JOIN payer USING (pn)
-        WHERE (mask >> i) & 1 = 1
-        GROUP BY pn, mask
-        HAVING count(*) >= {besides_anchor} AND abs(sum(ra) - any_value(wanted)) <= {tolerance}
-        """,
-        """
-        CREATE OR REPLACE TEMP TABLE solution AS
-        SELECT *, count(*) OVER (PARTITION BY pn) AS solutions,
-            count(*) FILTER (one_day) OVER (PARTITION BY pn) AS of_one_day
-        FROM (SELECT *, bool_or(is_exact) OVER (PARTITION BY pn) AS has_exact FROM subset)
-        WHERE is_exact OR NOT has_exact
-        """,
-        f"""
-        CREATE OR REPLACE TEMP TABLE chosen AS
-        WITH picked AS (
-            SELECT pn, mask FROM solution WHERE solutions = 1 OR (one_day AND of_one_day = 1)
-        ), wanted AS (
-            SELECT pn, rn FROM picked JOIN due USING (pn) WHERE (mask >> i) & 1 = 1
-            UNION ALL
-            SELECT pn, anchor FROM picked JOIN payer USING (pn) WHERE anchor IS NOT NULL
-        )
-        SELECT pn, rn FROM wanted WHERE {_UNDISPUTED}
-        """,
-        """
-        INSERT INTO tie
-        WITH tied AS (SELECT * FROM solution WHERE solutions > 1 AND of_one_day <> 1)
-        SELECT pn, rn, TRUE FROM tied JOIN due USING (pn) WHERE (mask >> i) & 1 = 1
-        UNION
-        SELECT pn, anchor, TRUE FROM tied JOIN payer USING (pn) WHERE anchor IS NOT NULL
-        """,
-    )
-
-
-def _few(number: str, most: int) -> str:
-    return (
-        f"(SELECT * FROM unnamed QUALIFY count(*) OVER (PARTITION BY {number}) <= {most}"
-        f" AND {number} IS NOT NULL)"
-    )
-
-
-def chosen_dues(score: int) -> str:
-    """Return the groups of `chosen`."""
-    rule = Rule.SEVERAL_DUES
-    return f"SELECT pn, rn, '{rule}' AS rule, {score} AS score, NULL AS why FROM chosen"

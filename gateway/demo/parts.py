@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.demo.crowd import Part
+from gateway.embedded.processes import free_port
 from gateway.simulators.dealing import CHANNELS
 
 _SIGNING_VARIABLE: Final = "WASL_DEMO_SECRET"
+_STAY: Final = "--stay"
+"""Told to a program that is called back."""
 
 Entry = Mapping[str, Any]
 """Of the providers file."""
@@ -48,7 +51,8 @@ def part_of(
         *words,
     ]
     found = secret if secret is not None else secret_of(entry)
-    return Part(name, argv, {**environment, _SIGNING_VARIABLE: found}, journal, log)
+    stays = _STAY in argv
+    return Part(name, argv, {**environment, _SIGNING_VARIABLE: found}, journal, log, stays=stays)
 
 
 def _signed(entry: Entry, base_url: str) -> list[str]:
@@ -56,7 +60,10 @@ def _signed(entry: Entry, base_url: str) -> list[str]:
 
 
 def _mobile_money(entry: Entry, base_url: str) -> list[str]:
-    return ["--key-env", _SIGNING_VARIABLE, "--url", f"{base_url}/gsma/{entry['name']}"]
+    return [
+        *("--key-env", _SIGNING_VARIABLE, "--url", f"{base_url}/gsma/{entry['name']}"),
+        *("--callback-port", str(free_port()), _STAY),
+    ]
 
 
 def _card_page(entry: Entry, base_url: str) -> list[str]:

@@ -12,7 +12,8 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sqlmodel import Session
 
 from gateway.clock import ANCHOR_VARIABLE, day_of
 from gateway.demo import books
-from gateway.demo.crowd import play
+from gateway.demo.crowd import playing
 from gateway.demo.driving import Driver
 from gateway.demo.files import PLAYED, Files
 from gateway.demo.parts import part_of
@@ -86,8 +87,8 @@ class _Stage:
                 step("Starting the product", up.keep)
                 step("Enrolling contributors", lambda: self._enrol(up, on))
                 invoices = step("Issuing invoices", lambda: self._issue(up, on))
-                self._collect(up)
-                step("Acting on what came in", lambda: driver.drain(up))
+                with self._collecting(up) as keep:
+                    step("Acting on what came in", lambda: driver.drain(up, keep))
                 records = step("Importing records", lambda: self._import_records(up))
                 step("Reconciling", lambda: driver.wasl(up, "reconcile", accepted=(0, 1)))
                 verdict = step(
@@ -141,7 +142,9 @@ class _Stage:
         self._driver.write_notices(up, self._files.notices)
         return invoices
 
-    def _collect(self, up: Up) -> None:
+    @contextmanager
+    def _collecting(self, up: Up) -> Iterator[Callable[[], None]]:
+        """Have everybody pay; who is called back lives on while this lasts, if kept."""
         words = [
             *("--notices", str(self._files.notices)),
             *("--seed", str(self._seed)),
@@ -163,7 +166,8 @@ class _Stage:
             up.keep()
             self._steps.show(task, done, total)
 
-        play(parts, tick)
+        with playing(parts, tick) as keep:
+            yield keep
 
     def _import_records(self, up: Up) -> int:
         files = self._files

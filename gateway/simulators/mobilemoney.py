@@ -5,6 +5,10 @@ told that the payment is complete: at once, by the PUT to its own small server, 
 request's state when no PUT comes. Unanswered it sends the same again under the same correlation id.
 One program is one operator (see gateway.simulators.rounds). A fate of `reorder` or `late` changes
 nothing here: nothing is said before a payment, and none is told of that was not just asked for.
+
+A PUT may come again, long after its payer has gone: whoever sent it may have been killed before it
+noted our answer. So with `--stay` the server answers until the program is told to end by SIGTERM,
+and a program that is started again listens where its journal says that the one before it did.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import hashlib
 import http.client
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -29,6 +35,7 @@ from gateway.simulators.clock import Clock, business_clock
 from gateway.simulators.dealing import Behaviour, Case
 from gateway.simulators.deliveries import Attack, Step
 from gateway.simulators.faults import Fate
+from gateway.simulators.journal import Journal, read_journal
 from gateway.simulators.rounds import Outcome, add_options, play, read_options
 
 ANSWER_SECONDS_MAX: Final = 20.0
@@ -38,7 +45,7 @@ PAUSE_SECONDS_MAX: Final = 2.0
 CALLBACK_SECONDS: Final = 0.3
 """For how long a payer's telephone shows a turning wheel before the operator asks by itself."""
 LINGER_SECONDS_MAX: Final = 60.0
-"""At the end: for the PUTs that are still to come."""
+"""At the end, unless we are told to stay: for the PUTs that are still to come."""
 BODY_BYTES_MAX: Final = 65_536
 WITHOUT_CALLBACK: Final = 4
 """One payment in so many is made without a callback."""
@@ -120,7 +127,8 @@ class Callbacks(ThreadingHTTPServer):
         """Listen on a port of this machine; 0: any that is free."""
         super().__init__(("127.0.0.1", port), _Handler)
         self.address = f"http://127.0.0.1:{self.server_address[1]}/callbacks"
-        self.surprises = 0
+        self.surprises: list[str] = []
+        """What was put and was not what must have been, in words."""
         self._changed = threading.Condition()
         self._expected: dict[str, bytes] = {}
         self._failing: set[str] = set()
@@ -145,11 +153,11 @@ class Callbacks(ThreadingHTTPServer):
             self._changed.wait_for(lambda: correlation_id in self._told, seconds)
             return self._told.get(correlation_id)
 
-    def linger(self, seconds: float) -> int:
-        """Wait for the outcomes that are still to come; return how many never came."""
+    def linger(self, seconds: float) -> list[str]:
+        """Wait for the outcomes that are still to come; return the requests of which none came."""
         with self._changed:
             self._changed.wait_for(lambda: self._expected.keys() <= self._told.keys(), seconds)
-            return len(self._expected.keys() - self._told.keys())
+            return sorted(self._expected.keys() - self._told.keys())
 
     def put(self, correlation_id: str, body: bytes) -> int:
         """Take an outcome in, and return the status to answer."""
@@ -168,11 +176,12 @@ class Callbacks(ThreadingHTTPServer):
                 said = asked = None
             known = self._told.get(correlation_id)
             if not isinstance(said, dict) or (known is not None and known != said):
-                self.surprises += 1
+                self.surprises.append(f"{correlation_id}: the outcome is not the first one")
                 return 400
             if said.get("billPaymentStatus") == COMPLETED:
                 same = ("amountPaid", "currency", "requestingOrganisationTransactionReference")
-                self.surprises += any(said.get(name) != asked[name] for name in same)
+                if any(said.get(name) != asked[name] for name in same):
+                    self.surprises.append(f"{correlation_id}: the outcome is of another payment")
             self._told[correlation_id] = said
             self._changed.notify_all()
         return 204
@@ -323,11 +332,19 @@ def main(arguments: list[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("--url", required=True, help="http://…/gsma/{name}")
     parser.add_argument("--key-env", required=True, help="variable with the X-API-Key")
-    parser.add_argument("--callback-port", default=0, type=int, help="of this machine (any)")
+    parser.add_argument(
+        "--callback-port", default=0, type=int, help="of this machine (any; once begun, the same)"
+    )
+    parser.add_argument(
+        "--stay", action="store_true", help="when all is paid, answer callbacks until SIGTERM"
+    )
     options = read_options(parser, arguments)
+    if options.stay:
+        # Before there are threads, which do as we do: it waits until we wait for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         clock = business_clock()
-        callbacks = Callbacks(options.callback_port)
+        callbacks = Callbacks(_port_before(options.journal) or options.callback_port)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{options.provider}: {error}\n")
         return 2
@@ -341,18 +358,41 @@ def main(arguments: list[str] | None = None) -> int:
             make_sender=lambda: Operator(
                 options.url, api_key=api_key, clock=clock, callbacks=callbacks
             ),
+            noted={"callback_port": callbacks.server_port},
         )
-        missing = callbacks.linger(LINGER_SECONDS_MAX)
+        if options.stay and code != 2:
+            signal.sigwait({signal.SIGTERM})
+        missing = callbacks.linger(0 if options.stay else LINGER_SECONDS_MAX)
     finally:
         callbacks.shutdown()
         serving.join()
         callbacks.server_close()
-    if missing or callbacks.surprises:
+    surprises = list(callbacks.surprises)
+    if options.stay:
+        # Whoever told us to end knows that nothing is on its way any more.
+        surprises += [f"{each}: no outcome was put" for each in missing]
+    if surprises:
+        _note(options.journal, surprises)
+    if missing or surprises:
         sys.stderr.write(
-            f"{options.provider}: {missing} callbacks never came, {callbacks.surprises} were not"
-            " as expected.\n"
+            f"{options.provider}: {len(missing)} callbacks never came, {len(callbacks.surprises)}"
+            " were not as expected.\n"
         )
-    return 1 if callbacks.surprises else code
+    return 1 if surprises else code
+
+
+def _port_before(journal: Path) -> int:
+    """Return where the program before us listened, or 0: callbacks may still be sent there."""
+    ports = [line["callback_port"] for line in read_journal(journal) if "callback_port" in line]
+    return ports[-1] if ports else 0
+
+
+def _note(path: Path, surprises: list[str]) -> None:
+    """Write what was wrong with callbacks, and the journal's last line again."""
+    with Journal(path) as journal:
+        for words in surprises:
+            journal.append({"line": "callback", "surprise": words}, durable=False)
+        journal.append({"line": "end", "surprises": len(surprises)}, durable=True)
 
 
 if __name__ == "__main__":

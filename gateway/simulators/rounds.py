@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -202,8 +202,20 @@ def read_options(
     return options
 
 
-def play(options: argparse.Namespace, *, plan: Plan, make_sender: Callable[[], Sender]) -> int:
+def play(
+    options: argparse.Namespace,
+    *,
+    plan: Plan,
+    make_sender: Callable[[], Sender],
+    noted: Mapping[str, str | int] | None = None,
+) -> int:
     """Play the payers of one provider to the end.
+
+    Args:
+        options: Of `read_options`.
+        plan: What is sent for a case.
+        make_sender: Makes what sends it, for each thread.
+        noted: What the program must know again when it is started again: it is in the start line.
 
     Returns:
         The program's exit status: 0, 1 after answers that no provider may get, or 2 if the call
@@ -227,7 +239,13 @@ def play(options: argparse.Namespace, *, plan: Plan, make_sender: Callable[[], S
         planned_at = clock()
         paid = sum(case.behaviour is not Behaviour.UNPAID for case in cases)
         journal.append(
-            {"line": "start", **story, "planned_at": planned_at.isoformat(), "cases": paid},
+            {
+                "line": "start",
+                **story,
+                "planned_at": planned_at.isoformat(),
+                "cases": paid,
+                **(noted or {}),
+            },
             durable=True,
         )
         played = Round(

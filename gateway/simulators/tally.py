@@ -191,6 +191,9 @@ def _add_payers(total: Tally, lines: list[Line]) -> None:
 
     if lines[-1]["line"] != "end":
         _add_surprise(total, f"{provider}: its program broke off")
+    for line in lines:
+        if line["line"] == "callback":
+            _add_surprise(total, f"{provider}, callback {line['surprise']}")
     behaviours = {line["step"]: line["behaviour"] for line in lines if line["line"] == "send"}
     last = {line["step"]: line for line in lines if line["line"] == "answer"}
     for step, behaviour in behaviours.items():

@@ -26,6 +26,8 @@ from gateway.simulators.notices import centimes, dirhams
 
 ORDER_LIFE: Final = timedelta(minutes=10)
 """How long a payment may be made after it was begun."""
+REFUSED_LIFE: Final = timedelta(days=1)
+"""For how much longer one that was refused may be paid after all, as operators' wallets do it."""
 CALLBACK_SECONDS_MAX: Final = 10.0
 ORDER_CHARS_MAX: Final = 30
 
@@ -214,7 +216,8 @@ class Operator:
     def settle(self, order: Order, *, paid: bool) -> list[int | None]:
         """Pay or refuse, and tell of it; return how each callback was answered.
 
-        One that was refused may be paid after all, until it expires; nothing is paid twice.
+        One that was refused may be paid after all, until REFUSED_LIFE after an order that nobody
+        touched expires; nothing is paid twice.
         """
         with self._lock:
             self._expire(order)
@@ -235,8 +238,9 @@ class Operator:
             self._of.setdefault(named, []).append(order)
 
     def _expire(self, order: Order) -> None:
-        made_at = datetime.fromisoformat(order.made_at)
-        if order.status == "INITIATED" and self._clock() > made_at + ORDER_LIFE:
+        lives = {"INITIATED": ORDER_LIFE, "FAILED": ORDER_LIFE + REFUSED_LIFE}
+        life = lives.get(order.status)
+        if life is not None and self._clock() > datetime.fromisoformat(order.made_at) + life:
             self._end(order, "EXPIRED")
 
     def _end(self, order: Order, status: str) -> None:

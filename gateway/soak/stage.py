@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 from rich.console import Console
 
 from gateway.clock import day_of
-from gateway.demo.crowd import Part, play
+from gateway.demo.crowd import Part, playing
 from gateway.demo.driving import Driver
 from gateway.demo.parts import part_of
 from gateway.demo.programs import Up
@@ -145,10 +145,11 @@ class _Stage:
                 step("Issuing invoices", lambda: driver.issue(up, on))
                 driver.write_notices(up, files.notices)
                 collecting = time.monotonic()
-                with self._stand_ins(up):
-                    self._collect(up)
+                with self._stand_ins(up), self._collecting(up) as keep:
                     collected = time.monotonic()
-                    step("Acting on what came in", lambda: driver.drain(up))
+                    step("Acting on what came in", lambda: driver.drain(up, keep))
+                # What a page's program sent of its own meanwhile; nobody sends any more.
+                step("Acting on what came last", lambda: driver.drain(up))
                 verdict = step(
                     "Verifying the books", lambda: driver.wasl(up, "verify", accepted=(0, 1))
                 )
@@ -209,7 +210,9 @@ class _Stage:
             for process in running:
                 process.stop(STOP_SECONDS_MAX)
 
-    def _collect(self, up: Up) -> None:
+    @contextmanager
+    def _collecting(self, up: Up) -> Iterator[Callable[[], None]]:
+        """Have everybody pay; who is called back lives on while this lasts, if kept."""
         task = self._steps.begin("Collecting payments", total=self._payments)
 
         def tick(done: int, _: int) -> None:
@@ -217,7 +220,8 @@ class _Stage:
             self._killer.strike(done, self._steps.say)
             self._steps.show(task, done, self._payments)
 
-        play(self._parts(up), tick)
+        with playing(self._parts(up), tick) as keep:
+            yield keep
 
     def _parts(self, up: Up) -> list[Part]:
         files = self._files

@@ -1,7 +1,8 @@
 """The engine that matches in the worker's memory, on DuckDB: passes in order, claims, outcomes.
 
-The passes are numbered as in `docs/matching.md`. Relations of references are `duck_relations`, pairs
-and their evidence `duck_pairs`, sums `duck_sums`, several dues `duck_dues`, what is left `duck_left`.
+The passes are numbered as in `docs/matching.md`. Relations of references are `duck_relations`,
+pairs and their evidence `duck_pairs`, sums `duck_sums`, several dues `duck_dues`, what is left
+`duck_left`.
 """
 
 from __future__ import annotations

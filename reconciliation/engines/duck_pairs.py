@@ -46,7 +46,7 @@ MACROS: Final = (
     """,
     f"""
     CREATE TEMP MACRO names_compared(few, many) AS CASE
-        WHEN len(met(few, many)) = len(few) AND len(list_distinct(met(many, few))) >= len(few)
+        WHEN len(met(few, many)) = len(few) AND len(met(many, few)) >= len(few)
             AND met_by_words(few, many) >= 2 THEN {NAME_AGREES}
         WHEN met_by_words(few, many) > 0 THEN {NAME_IN_PART}
         ELSE {NAME_DIFFERS} END

@@ -193,6 +193,16 @@ def execute(
     return session.connection().execute(sa.text(statement), dict(parameters or {}))
 
 
+def fetch(session: Session, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Run one SELECT with parameters as psycopg names them (`%(name)s`), and return its rows.
+
+    They come in binary and are made by the driver alone, for what is read by thousands: a third of
+    what `execute` takes for them.
+    """
+    with _driver(session, statement) as connection:
+        return connection.execute(statement, parameters, binary=True).fetchall()
+
+
 def copy_rows(session: Session, copy: str, rows: Iterable[tuple[object, ...]]) -> None:
     """Stream rows into a table by a `COPY … FROM STDIN`, in the session's transaction.
 
@@ -210,17 +220,27 @@ def copy_blocks(session: Session, copy: str, blocks: Iterable[bytes]) -> None:
 
     The server takes in one block while the next is being made.
     """
+    with (
+        _driver(session, copy) as connection,
+        connection.cursor() as cursor,
+        cursor.copy(copy) as stream,
+    ):
+        for block in blocks:
+            stream.write(block)
+
+
+@contextmanager
+def _driver(session: Session, statement: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """Give the driver's connection of the session's transaction, for one statement."""
     within = session.connection()
     connection = within.connection.driver_connection
     assert isinstance(connection, psycopg.Connection)
     try:
-        with connection.cursor() as cursor, cursor.copy(copy) as stream:
-            for block in blocks:
-                stream.write(block)
+        yield connection
     except psycopg.Error as error:
         # Whoever asks what went wrong asks it the same way of any statement.
         raise sa.exc.DBAPIError.instance(
-            copy, None, error, psycopg.Error, hide_parameters=True, dialect=within.dialect
+            statement, None, error, psycopg.Error, hide_parameters=True, dialect=within.dialect
         ) from error
 
 

@@ -2,29 +2,49 @@
 
 Written last in a transaction, under a lock that lasts to its end. So ids become visible in their
 order, and whoever has read up to one has missed nothing before it. Gaps mean nothing.
+
+Read by `FEED`: of a payment that was booked an event says only which one, since there is one for
+each, and what it would say stands in the payment's own row for ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 from sqlmodel import Session
 
 from gateway.db import copy_blocks, execute
 from gateway.models import EventType
-from gateway.packing import bigint, blocks, columns, instant, jsonb, word
+from gateway.packing import NULL, bigint, blocks, columns, instant, jsonb, word
+
+FEED: Final = """(
+    SELECT e.id, e.type, coalesce(e.invoice_id, p.invoice_id) AS invoice_id, e.payment_id,
+        coalesce(e.data, jsonb_build_object(
+            'provider', p.provider, 'provider_payment_id', p.provider_payment_id,
+            'reference', coalesce(i.reference, b.reference),
+            'amount',
+            p.amount_minor / 100 || '.' || lpad(CAST(mod(p.amount_minor, 100) AS text), 2, '0'),
+            'returned', '0.00', 'currency', p.currency, 'channel', p.channel,
+            'paid_at', to_char(p.paid_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+                || CASE WHEN p.paid_at = date_trunc('second', p.paid_at) THEN ''
+                    ELSE to_char(p.paid_at, '.US') END || '+00:00',
+            'status', 'booked'
+        )) AS data, e.happened_at
+    FROM event e LEFT JOIN payment p ON p.id = e.payment_id AND e.data IS NULL
+    LEFT JOIN invoice i ON i.id = p.invoice_id LEFT JOIN bundle b ON b.id = p.bundle_id
+)"""
+"""The events with what each says, for a FROM: (…) AS event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
+class Happening(NamedTuple):
     """Something to tell. `data` holds no name and no personal number; amounts as on the wire."""
 
     type: EventType
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] | None
+    """None for a payment that was booked: what its own row says (`FEED`)."""
     invoice_id: int | None = None
     payment_id: int | None = None
 
@@ -51,7 +71,7 @@ def _rows(happenings: Sequence[Happening], now: datetime) -> Iterator[bytes]:
                 word(each.type.value),
                 bigint(each.invoice_id),
                 bigint(each.payment_id),
-                jsonb(to_json(dict(each.data))),
+                NULL if each.data is None else jsonb(to_json(dict(each.data))),
                 happened_at,
             )
         )

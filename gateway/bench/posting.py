@@ -205,11 +205,14 @@ class _Stage:
 def _work(environment: Mapping[str, str], start: Any, ended: Any) -> None:
     """Be a process of the worker: run its task whenever something waits, until nothing does."""
     os.environ.update(environment)
-    from gateway.worker import collect_seldom
+    from gateway.worker import app, collect_seldom
     from webhooks.tasks import desk, drain_inbox
 
     desk()
     collect_seldom()
+    # A worker that runs has its broker open.
+    with app.producer_or_acquire() as producer:
+        producer.connection.ensure_connection(max_retries=3)
     waiting = "SELECT EXISTS (SELECT FROM webhook_delivery WHERE state = 'waiting')"
     with psycopg.connect(environment["WASL_DATABASE_URL"], autocommit=True) as connection:
         start.wait(_START_SECONDS_MAX)

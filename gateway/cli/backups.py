@@ -15,7 +15,8 @@ def our_tables() -> frozenset[str]:
 
     # Each import registers its package's tables.
     import gateway.models  # noqa: F401
-    import reconciliation.models  # noqa: F401
+    import reconciliation.models
+    import reconciliation.sources.models  # noqa: F401
     import webhooks.models  # noqa: F401
 
     return frozenset(SQLModel.metadata.tables)

@@ -24,7 +24,7 @@ from gateway.books.accounts import SUSPENSE
 from gateway.collection.booking import STATED_BY
 from gateway.collection.placements import Allocated, InvoiceState, Key, PaymentState, credit_of
 from gateway.collection.reports import PaymentReport
-from gateway.db import copy_blocks, execute
+from gateway.db import copy_blocks, execute, fetch
 from gateway.dues.balances import Bill, Rates
 from gateway.dues.tariff import tariff
 from gateway.models import Channel, Component, PaymentStatus
@@ -155,7 +155,7 @@ def lock_debts(
         whole: Whether to read also what quoted an invoice that nothing pays now.
     """
     asked = {"references": texts(references), "ids": bigints(sorted(set(invoice_ids)))}
-    rows = execute(session, _LOCKED, asked).all()
+    rows = fetch(session, _LOCKED, asked)
     owners = {"ids": bigints(sorted({row[2] for row in rows}))}
     survivors = surviving_files(session, execute(session, _MERGED, owners).scalars())
     # Many are alike, and one that nothing changed never changes.
@@ -186,7 +186,7 @@ def _has_history(invoice: InvoiceState) -> bool:
 _LOCKED: Final = """
     SELECT id, reference, contributor_id, category_code, period, due_on,
         amount_minor, paid_minor, owed_minor, cancelled_at IS NOT NULL AS cancelled
-    FROM invoice WHERE reference = ANY(:references) OR id = ANY(:ids)
+    FROM invoice WHERE reference = ANY(%(references)s) OR id = ANY(%(ids)s)
     ORDER BY id FOR NO KEY UPDATE
 """
 

@@ -284,8 +284,12 @@ _TOLD: Final = {
     "reversed": EventType.PAYMENT_REVERSED,
 }
 
+_BOOKED: Final = Happening(EventType.PAYMENT_BOOKED, None)
+
 
 def _happening(what: EventType, payment: PaymentState, quoted: Quoted | None) -> Happening:
+    if what is EventType.PAYMENT_BOOKED:
+        return _BOOKED
     report = payment.report
     data = {
         "provider": report.provider,
@@ -299,7 +303,7 @@ def _happening(what: EventType, payment: PaymentState, quoted: Quoted | None) ->
         "status": payment.status.value,
     }
     invoice_id = quoted.id if isinstance(quoted, InvoiceState) else None
-    return Happening(what, data, invoice_id=invoice_id)
+    return Happening(what, data, invoice_id)
 
 
 def _quarantine(batch: Batch, report: Unbookable) -> str:

@@ -44,9 +44,12 @@ class Refusal(StrEnum):
     LESS_THAN_DUE = "less_than_due"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PaymentReport:
-    """A payment as a provider states it, with an amount that can be booked."""
+    """A payment as a provider states it, with an amount that can be booked.
+
+    Never changed once it is made. Not frozen, though: making one would take four times as long.
+    """
 
     provider: str
     provider_payment_id: str

@@ -66,6 +66,11 @@ class Payment(SQLModel, table=True):
         sa.CheckConstraint("returned_minor BETWEEN 0 AND amount_minor", name="returned"),
         sa.CheckConstraint("invoice_id IS NULL OR bundle_id IS NULL", name="quoted"),
         sa.Index(None, "invoice_id"),
+        sa.Index(
+            "payment_given_back_idx",
+            "id",
+            postgresql_where=sa.text("status = 'reversed' OR returned_minor > 0"),
+        ),
         sa.Index(None, "bundle_id", postgresql_where=sa.text("bundle_id IS NOT NULL")),
     )
 

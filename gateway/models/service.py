@@ -126,8 +126,14 @@ class Event(SQLModel, table=True):
     type: EventType = choice(EventType)
     invoice_id: int | None = names("invoice", default=None)
     payment_id: int | None = names("payment", default=None)
-    data: dict[str, Any] = Field(sa_type=JSONB)
-    """The facts as they were then. Never a name or a personal number."""
+    data: dict[str, Any] | None = Field(sa_type=JSONB)
+    """The facts as they were then. Never a name or a personal number. None: what the payment's row
+    says of its booking (gateway.events.FEED)."""
     happened_at: datetime = instant()
 
-    __table_args__ = (one_of("type", EventType),)
+    __table_args__ = (
+        one_of("type", EventType),
+        sa.CheckConstraint(
+            "data IS NOT NULL OR type = 'payment.booked' AND payment_id IS NOT NULL", name="data"
+        ),
+    )

@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from gateway.codes import cose
 from gateway.db import execute
+from gateway.events import FEED
 from gateway.models import AccountKind
 from gateway.privacy import Section, Subject, said
 from gateway.privacy.periods import KEPT_WITH_BOOKS, kept_persons
@@ -241,7 +242,7 @@ _ASKED: Final = (
         mark("What others were told"),
         _TO_TELL,
         ("event",),
-        "SELECT e.id, e.type, i.reference, e.data, e.happened_at FROM event e"
+        f"SELECT e.id, e.type, i.reference, e.data, e.happened_at FROM {FEED} AS e"
         " LEFT JOIN invoice i ON i.id = e.invoice_id WHERE"
         " (e.invoice_id = ANY(:invoices)"
         "   AND (e.payment_id IS NULL OR e.payment_id = ANY(:payments)))"

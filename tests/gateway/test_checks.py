@@ -384,11 +384,15 @@ def test_tampering_is_found_and_its_place_is_named(
 
 
 def test_a_row_that_names_what_is_not_there_is_refused_and_found(books: str) -> None:
-    with pytest.raises(psycopg.errors.ForeignKeyViolation), psycopg.connect(books) as connection:
-        connection.execute(
-            "INSERT INTO event (type, payment_id, data, happened_at)"
-            " VALUES ('payment.booked', 1000000000, '{}', now())"
-        )
+    last = "(SELECT max(id) FROM payment)"
+    # Side by side they are looked up as one span, far apart one by one.
+    for absent in (f"{last} + 1", "1000000000", "-1"):
+        refused = pytest.raises(psycopg.errors.ForeignKeyViolation)
+        with refused, psycopg.connect(books) as connection:
+            connection.execute(
+                "INSERT INTO event (type, payment_id, happened_at) SELECT 'payment.booked', id,"
+                f" now() FROM unnest(ARRAY[{last}, {absent}, {last} - 1]) AS id".encode()
+            )
     with pytest.raises(psycopg.errors.RestrictViolation), psycopg.connect(books) as connection:
         connection.execute("UPDATE payment SET id = id + 1000000")
     as_owner(books, "UPDATE payment SET bundle_id = 10 ^ 9, invoice_id = NULL WHERE id = 1")

@@ -340,6 +340,9 @@ def test_a_batch_that_does_not_follow_is_refused(database: str, different: dict[
     [
         ("UPDATE payment SET amount_minor = amount_minor + 1", "its money does not change"),
         ("UPDATE payment SET booked_at = booked_at + interval '1 s'", "its money does not change"),
+        ("UPDATE payment SET paid_at = paid_at + interval '1 s'", "its money does not change"),
+        ("UPDATE payment SET channel = 'card'", "its money does not change"),
+        ("UPDATE payment SET invoice_id = NULL", "its money does not change"),
         ("UPDATE payment SET status = 'pending'", "cannot become"),
         ("UPDATE payment SET status = 'failed'", "cannot become"),
         ("UPDATE payment SET provider_payment_id = 'other'", "a fact was to change"),

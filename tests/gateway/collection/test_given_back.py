@@ -19,7 +19,7 @@ from gateway.books.accounts import PAYABLE, Posting
 from gateway.collection.reports import AttemptLapsed, PaymentReport, Report, ReturnReport, Statement
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import TransferMismatch
-from gateway.events import Happening, take_the_end_of_the_feed, tell
+from gateway.events import FEED, Happening, take_the_end_of_the_feed, tell
 from gateway.exception_queue import resolve_exceptions, resolved_events
 from gateway.models import EventType, ExceptionCode, ReturnKind, ReturnState
 from gateway.receipts import ReceiptStanding, issue_all, of_invoice
@@ -386,11 +386,32 @@ def test_what_happens_is_told_in_its_order(database: str) -> None:
     _, payment = paid()
     record(payment)
     record(a_return("P1", 5000))
-    told = rows_of(database, "SELECT type, data FROM event ORDER BY id")
+    told = rows_of(database, f"SELECT type, data FROM {FEED} AS event ORDER BY id")
     assert [kind for kind, _ in told] == ["invoice.issued", "payment.booked", "payment.returned"]
     assert told[0][1]["amount"] == "163.52"
     assert [data["returned"] for _, data in told[1:]] == ["0.00", "50.00"]
     assert not {"name", "cnss_number"} & {key for _, data in told for key in data}
+
+
+def test_what_is_told_of_a_booking_is_what_was_so_when_it_was_booked(database: str) -> None:
+    """It stands in the payment's row, whatever becomes of the money."""
+    reference, payment = paid(5)
+    at = NOON - timedelta(microseconds=500_000)
+    whole = replace(payment, paid_at=at, channel=None)
+    nobodys = replace(a_report("148275036142"), provider_payment_id="P2", amount_minor=123_456)
+    assert record(whole, nobodys) == ["booked", "booked"]
+    feed = f"SELECT invoice_id, data FROM {FEED} AS event WHERE type = 'payment.booked' ORDER BY id"
+    told = rows_of(database, feed)
+    record(replace(whole, statement=Statement.REVERSED, stated_at=LATER), a_return("P2", 50))
+    assert rows_of(database, feed) == told
+    common = {"provider": "cashplus", "returned": "0.00", "currency": "MAD", "status": "booked"}
+    known = {"provider_payment_id": "P1", "reference": reference, "amount": "0.05"}
+    unknown = {"provider_payment_id": "P2", "reference": None, "amount": "1234.56"}
+    (invoice_id,) = rows_of(database, "SELECT id FROM invoice")
+    assert told == [
+        (*invoice_id, common | known | {"channel": None, "paid_at": at.isoformat()}),
+        (None, common | unknown | {"channel": "cash_agent", "paid_at": NOON.isoformat()}),
+    ]
 
 
 def test_readers_of_the_feed_miss_nothing_that_commits_late(database: str) -> None:

@@ -103,12 +103,8 @@ def _read(
     required: Sequence[str],
     trailer: str | None,
 ) -> Iterator[GoodLine | BadLine | TrailerLine]:
-    first = file.readline(LINE_BYTES_MAX).removeprefix(b"\xef\xbb\xbf")
-    delimiter, header = _header(first, name)
+    delimiter, header = read_header(file.readline(LINE_BYTES_MAX), name, required=required)
     columns = {column: header.index(column) for column in known if column in header}
-    missing = [column for column in required if column not in columns]
-    if missing:
-        raise Unusable(f"{name}, line 1: the header lacks the column {missing[0]}.")
     number = 1
     while raw := file.readline(LINE_BYTES_MAX):
         number += 1
@@ -119,7 +115,7 @@ def _read(
             continue
         if not raw.strip():
             continue
-        fields = _fields(raw, delimiter)
+        fields = fields_of(raw, delimiter)
         if isinstance(fields, str):
             yield BadLine(number, fields)
         elif trailer is not None and fields[0] == trailer:
@@ -131,18 +127,27 @@ def _read(
             yield GoodLine(number, {c: values.get(c, "") for c in known})
 
 
-def _header(first: bytes, name: str) -> tuple[str, list[str]]:
+def read_header(first: bytes, name: str, *, required: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what separates the fields of a file, and the columns that its first line names.
+
+    Raises:
+        Unusable: The line cannot be read, names a column twice, or lacks one of the required.
+    """
+    first = first.removeprefix(b"\xef\xbb\xbf")
     delimiter = ";" if first.count(b";") > first.count(b",") else ","
-    header = _fields(first, delimiter) if first.strip() else "it is empty"
+    header = fields_of(first, delimiter) if first.strip() else "it is empty"
     if isinstance(header, str):
         raise Unusable(f"{name}, line 1: no header line can be read: {header}.")
     repeated = [column for column in header if column and header.count(column) > 1]
     if repeated:
         raise Unusable(f"{name}, line 1: the column {repeated[0]} stands there twice.")
+    missing = [column for column in required if column not in header]
+    if missing:
+        raise Unusable(f"{name}, line 1: the header lacks the column {missing[0]}.")
     return delimiter, header
 
 
-def _fields(raw: bytes, delimiter: str) -> list[str] | str:
+def fields_of(raw: bytes, delimiter: str) -> list[str] | str:
     """Return the fields of one line, or the reason why they cannot be told."""
     try:
         text = raw.decode("utf-8")

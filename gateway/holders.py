@@ -15,9 +15,10 @@ from gateway.privacy import Holder
 from gateway.privacy.erasure import BY_SCHEDULE, erase_due
 from gateway.worker import ERASE_DUE, app
 from reconciliation.personal import HOLDER as RECORDS
+from reconciliation.sources.personal import HOLDER as SETTLEMENTS
 from webhooks.personal import HOLDER as INBOX
 
-HOLDERS: Final[tuple[Holder, ...]] = (INBOX, RECORDS)
+HOLDERS: Final[tuple[Holder, ...]] = (INBOX, RECORDS, SETTLEMENTS)
 PEOPLE_AT_ONCE: Final = 50
 SECONDS_MAX: Final = 20
 """After which a walk goes on in another run."""

@@ -88,6 +88,9 @@ _JUDGING: Final = (
     "0004_cards_returns_and_the_api",
     "0005_dues_in_full",
     "0006_the_hub_in_full",
+    "0007_cheaper_posting",
+    "0008_settlements",
+    "0009_matches",
 )
 """The migrations that made triggers; the newest knows what is in force after it."""
 

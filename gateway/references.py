@@ -29,10 +29,10 @@ _ROUNDS: Final = 6
 _TABLES_PAY_FROM: Final = 1_000
 
 # Invisible characters that copying from a phone, a PDF or a right-to-left page leaves behind.
-_BIDI: Final = frozenset(
+BIDI: Final = frozenset(
     "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
 )
-_SEPARATORS: Final = frozenset("-\u2010\u2011\u2012\u2013")
+SEPARATORS: Final = frozenset("-\u2010\u2011\u2012\u2013")
 
 
 def normalise_reference(text: str) -> str | None:
@@ -47,7 +47,7 @@ def normalise_reference(text: str) -> str | None:
         return text
     if len(text) > 64 or "\n" in text or "\r" in text:
         return None
-    kept = [c for c in text if not (c.isspace() or c in _BIDI or c in _SEPARATORS)]
+    kept = [c for c in text if not (c.isspace() or c in BIDI or c in SEPARATORS)]
     if [c.upper() for c in kept[:2]] == ["R", "F"]:
         kept = kept[2:]
         prefix = "".join(str(unicodedata.decimal(c, "x")) for c in kept[:2])

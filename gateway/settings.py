@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import time
 from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
@@ -49,11 +51,17 @@ class Settings(BaseSettings):
     retention: Path | None = None
     """The file of how long what names people is kept; unset means the one that is shipped."""
 
+    dialects: Path | None = None
+    """The file of what agents' settlement files look like; unset means the one that is shipped."""
+
     trusted_proxies: str = ""
     """Addresses, by commas, whose `X-Forwarded-For` names the client; `none`: nobody's does."""
 
     metrics_token: SecretStr | None = None
     """The bearer token that `/metrics` asks for; unset means that only this machine may read."""
+
+    reconcile_at: str = "05:00"
+    """When the day's run of reconciliation begins, in Casablanca, as 05:00; `never`: on demand."""
 
     clock: str | None = None
     """Sandbox only: where the business clock starts (see gateway.clock)."""
@@ -83,6 +91,15 @@ class Settings(BaseSettings):
         ):
             raise ValueError("give an address as https://pay.example.ma, without ? or #")
         return base_url.rstrip("/")
+
+    @field_validator("reconcile_at")
+    @classmethod
+    def _time_of_day(cls, reconcile_at: str) -> str:
+        if reconcile_at != "never" and not re.fullmatch(
+            r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", reconcile_at, re.ASCII
+        ):
+            raise ValueError("give a time of day as 05:00, or say never")
+        return reconcile_at
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -117,6 +134,11 @@ class Settings(BaseSettings):
                 " none if there is no proxy."
             )
         return None if self.trusted_proxies in {"", "none"} else self.trusted_proxies
+
+    @property
+    def daily_run_at(self) -> time | None:
+        """When the day's run of reconciliation begins, in Casablanca; None: never by itself."""
+        return None if self.reconcile_at == "never" else time.fromisoformat(self.reconcile_at)
 
     def payer_link(self, reference: str) -> str:
         """Return the address of an invoice's page: what the code for phones holds."""

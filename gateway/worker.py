@@ -44,6 +44,7 @@ REASSESS: Final = "gateway.reassess"
 REVIEW_RELIEFS: Final = "gateway.review_reliefs"
 SEND_CALLBACKS: Final = "webhooks.send_callbacks"
 ERASE_DUE: Final = "gateway.erase_due"
+RECONCILE: Final = "reconciliation.reconcile_due"
 
 
 def _broker() -> str | None:
@@ -57,7 +58,13 @@ def _broker() -> str | None:
 
 app = Celery("wasl", broker=_broker())
 app.conf.update(
-    include=["gateway.tasks", "gateway.api.tasks", "gateway.holders", "webhooks.tasks"],
+    include=[
+        "gateway.tasks",
+        "gateway.api.tasks",
+        "gateway.holders",
+        "webhooks.tasks",
+        "reconciliation.tasks",
+    ],
     # No task's return value is read, so there is no result backend to fill, expire or lose.
     task_ignore_result=True,
     # Acknowledge after the work: a task that dies with its worker is rung again by the schedule,
@@ -96,6 +103,7 @@ app.conf.update(
         "review-reliefs": {"task": REVIEW_RELIEFS, "schedule": 600.0},
         "send-callbacks": {"task": SEND_CALLBACKS, "schedule": 2.0},
         "erase-due": {"task": ERASE_DUE, "schedule": 6 * 3600.0},
+        "reconcile": {"task": RECONCILE, "schedule": 10.0},
     },
     beat_max_loop_interval=1.0,
 )

@@ -23,14 +23,23 @@ _TO_MATCH: Final = mark("To match what was collected with what the institution r
 _HIS: Final = """(
     r.cnss_number = ANY(:numbers)
     OR (r.reference = ANY(:references) OR r.cin = ANY(:cins) OR r.id IN (
-        SELECT mr.record_id FROM matched_record mr WHERE mr.group_id IN (
-            SELECT group_id FROM matched_payment WHERE payment_id = ANY(:payments)
-            EXCEPT SELECT group_id FROM matched_payment WHERE payment_id <> ALL(:payments)
-                AND group_id IN (SELECT group_id FROM matched_payment
-                    WHERE payment_id = ANY(:payments)))
+        SELECT m.record_id FROM match_line m WHERE m.payment_id = ANY(:payments)
+            AND NOT EXISTS (SELECT FROM match_line o
+                WHERE o.record_id = m.record_id AND o.payment_id <> ALL(:payments))
     )) AND NOT EXISTS (
         SELECT FROM contributor c WHERE c.cnss_number = r.cnss_number AND c.id <> ALL(:files)
     )
+)"""
+
+# Lines of groups, those that stand and those that were undone.
+_LINES: Final = """(
+    SELECT payment_id, record_id, group_id, run_id, rule, score, decided_by,
+        CAST(NULL AS timestamptz) AS undone_at, CAST(NULL AS text) AS undone_because
+    FROM match_line
+    UNION ALL
+    SELECT payment_id, record_id, group_id, run_id, rule, score, decided_by, undone_at,
+        undone_because
+    FROM undone_match
 )"""
 
 _ASKED: Final = (
@@ -47,16 +56,17 @@ _ASKED: Final = (
         "matches",
         mark("Payments and records that belong together"),
         False,
-        "SELECT g.rule, g.score, run.started_at, g.undone_at, g.undone_because,"
-        " ARRAY(SELECT p.provider || '/' || p.provider_payment_id FROM matched_payment m"
-        " JOIN payment p ON p.id = m.payment_id WHERE m.group_id = g.id"
-        " AND p.id = ANY(:payments) ORDER BY p.id) AS your_payments,"
-        " ARRAY(SELECT r.record_id FROM matched_record m JOIN institution_record r"
-        f" ON r.id = m.record_id WHERE m.group_id = g.id AND {_HIS} ORDER BY r.id) AS your_records"
-        " FROM match_group g JOIN reconciliation_run run ON run.id = g.run_id WHERE g.id IN ("
-        "SELECT group_id FROM matched_payment WHERE payment_id = ANY(:payments)"
-        " UNION SELECT m.group_id FROM matched_record m"
-        f" JOIN institution_record r ON r.id = m.record_id WHERE {_HIS}) ORDER BY g.id",
+        "SELECT m.rule, m.score, min(run.started_at) AS started_at,"
+        " bool_or(m.decided_by IS NOT NULL) AS by_a_person, m.undone_at, m.undone_because,"
+        " array_agg(DISTINCT p.provider || '/' || p.provider_payment_id)"
+        " FILTER (WHERE p.id = ANY(:payments)) AS your_payments,"
+        f" array_agg(DISTINCT r.record_id) FILTER (WHERE {_HIS}) AS your_records"
+        f" FROM {_LINES} AS m JOIN payment p ON p.id = m.payment_id"
+        " JOIN institution_record r ON r.id = m.record_id"
+        " LEFT JOIN reconciliation_run run ON run.id = m.run_id"
+        f" WHERE m.payment_id = ANY(:payments) OR {_HIS}"
+        " GROUP BY m.group_id, m.rule, m.score, m.undone_at, m.undone_because"
+        " ORDER BY m.group_id, m.undone_at",
     ),
     (
         "record_exceptions",
@@ -76,10 +86,11 @@ class Records:
         {
             "institution_record",
             "record_file",
-            "match_group",
-            "matched_payment",
-            "matched_record",
+            "match_line",
+            "undone_match",
+            "parted_pair",
             "reconciliation_run",
+            "reconciliation_shard",
         }
     )
 

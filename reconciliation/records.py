@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from gateway.models import ExceptionCode
 from gateway.money import UnreadableAmount, format_amount, parse_amount
 from gateway.references import read_reference
 from reconciliation.models import RecordFile
+from reconciliation.trailers import TRAILER, Totals, check_trailer, cnss_number_to_add, refused
 
 COLUMNS: Final = (
     "record_id",
@@ -38,16 +37,11 @@ COLUMNS: Final = (
     "provider_reference",
 )
 REQUIRED: Final = ("record_id", "reference", "amount", "posted_on")
-TRAILER: Final = "TRAILER"
 TEXT_MAX: Final = 120
 PROGRESS_LINES: Final = 5_000
 CONFLICTS_AT_ONCE: Final = 1_000
 
 _ADVISORY_LOCK: Final = 0x7265636F
-# A sum of amounts may be far larger than any amount.
-_SUM = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,2}))?", re.ASCII)
-_COUNT = re.compile(r"[0-9]{1,24}", re.ASCII)
-
 # The table's columns that a line fills, in the order in which `_record` gives them.
 _STORED: Final = (
     "record_id, reference_given, reference, cnss_number, cin, name, period, amount_minor,"
@@ -118,6 +112,20 @@ def lock_records(session: Session) -> None:
     execute(session, "SELECT pg_advisory_xact_lock(:lock)", {"lock": _ADVISORY_LOCK})
 
 
+def lock_records_now(session: Session) -> bool:
+    """Take the same lock if nobody has it, and say so."""
+    query = "SELECT pg_try_advisory_xact_lock(:lock)"
+    return bool(execute(session, query, {"lock": _ADVISORY_LOCK}).scalar_one())
+
+
+def share_records(session: Session) -> None:
+    """Wait as `lock_records`, but for nobody who does the same: shards of one run.
+
+    Held to the end of the caller's transaction.
+    """
+    execute(session, "SELECT pg_advisory_xact_lock_shared(:lock)", {"lock": _ADVISORY_LOCK})
+
+
 def _sha256(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -129,24 +137,16 @@ def _sha256(path: Path) -> bytes:
 # -- reading --------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Totals:
-    """What the trailer of a file states about its data lines, readable or not."""
-
-    lines: int = 0
-    amount_minor: int = 0
-    cnss_numbers: int = 0
-
-
 def _rows(path: Path, result: ImportResult, progress: Callable[[int], None]) -> Iterator[Row]:
-    totals = _Totals()
+    totals = Totals()
     trailer_at = 0
     for line in read_csv(path, known=COLUMNS, required=REQUIRED, trailer=TRAILER):
         number = line.line if isinstance(line, BadLine) else line.number
         if trailer_at:
-            raise _refused(path, number, f"there is more after the trailer of line {trailer_at}")
+            why = f"there is more after the trailer of line {trailer_at}"
+            raise refused(path.name, number, why)
         if isinstance(line, TrailerLine):
-            _check_trailer(path, line, totals)
+            check_trailer(path.name, number, line.fields, totals)
             trailer_at = number
             continue
         result.read = totals.lines = totals.lines + 1
@@ -154,12 +154,10 @@ def _rows(path: Path, result: ImportResult, progress: Callable[[int], None]) -> 
             progress(result.read)
         if isinstance(line, BadLine):
             # Fields that cannot be told apart hold an amount that cannot be read.
-            raise _refused(path, number, f"no amount can be read ({line.reason})")
+            raise refused(path.name, number, f"no amount can be read ({line.reason})")
         amount_minor = _amount(path, line)
         totals.amount_minor += amount_minor
-        cnss_number = line.values["cnss_number"]
-        if _COUNT.fullmatch(cnss_number):
-            totals.cnss_numbers += int(cnss_number)
+        totals.cnss_numbers += cnss_number_to_add(line.values["cnss_number"])
         try:
             yield (number, *_record(line, amount_minor))
         except ValueError as error:
@@ -167,40 +165,12 @@ def _rows(path: Path, result: ImportResult, progress: Callable[[int], None]) -> 
     progress(result.read)
 
 
-def _refused(path: Path, line: int, why: str) -> Unusable:
-    return Unusable(f"{path.name}, line {line}: {why}; the whole file is refused.")
-
-
 def _amount(path: Path, line: GoodLine) -> int:
     try:
         amount_minor = parse_amount(line.values["amount"])
     except UnreadableAmount as error:
-        raise _refused(path, line.number, f"the amount cannot be read ({error})") from None
+        raise refused(path.name, line.number, f"the amount cannot be read ({error})") from None
     return amount_minor
-
-
-def _check_trailer(path: Path, line: TrailerLine, totals: _Totals) -> None:
-    # A spreadsheet pads every line to the width of the header.
-    stated = list(line.fields[1:4])
-    if len(line.fields) < 4 or any(line.fields[4:]):
-        raise _refused(path, line.number, "a trailer has a count and two sums")
-    lines, amount, cnss_numbers = stated
-    found = _SUM.fullmatch(amount)
-    if found is None or not _COUNT.fullmatch(lines) or not _COUNT.fullmatch(cnss_numbers):
-        raise _refused(path, line.number, "the trailer's count or sums cannot be read")
-    sign, whole, cents = found.groups()
-    amount_minor = int(f"{sign}{whole}{(cents or '').ljust(2, '0')}")
-    for what, says, has in (
-        ("data lines", int(lines), totals.lines),
-        ("as the sum of amounts", amount_minor, totals.amount_minor),
-        ("as the sum of CNSS numbers", int(cnss_numbers), totals.cnss_numbers),
-    ):
-        if says != has:
-            money = what == "as the sum of amounts"
-            shown = (format_amount(says), format_amount(has)) if money else (says, has)
-            raise _refused(
-                path, line.number, f"the trailer says {shown[0]} {what}, the file has {shown[1]}"
-            )
 
 
 def _record(line: GoodLine, amount_minor: int) -> Row:

@@ -1,59 +1,41 @@
-"""One run: compare what is open on both sides, keep what belongs together, ask about the rest."""
+"""Runs: compare what is open on both sides, keep what belongs together, ask about the rest.
+
+A run is a row, and so is each of its shards. It is opened in one transaction, which undoes what no
+longer stands; shards match what is certain by its reference, a transaction to each, by whoever
+takes one; one last transaction matches all else, asks, and says that the run is finished. Killed
+anywhere, a run is gone on with by the next command or by a worker, to the same end.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import lru_cache
 from typing import Any, Final
 
-import sqlalchemy as sa
 from sqlmodel import Session
 
-from gateway.clock import day_of
-from gateway.db import copy_rows, execute, transaction
+from gateway.db import execute, snapshot, transaction
 from gateway.dues.periods import parse_period
+from gateway.errors import Unusable
 from gateway.events import Happening, tell
-from gateway.exception_queue import Finding, open_exceptions, resolve_exceptions
-from gateway.models import EventType, ExceptionCode
+from gateway.models import EventType
 from gateway.money import format_amount
-from reconciliation.by_reference import (
-    Group,
-    Matching,
-    Open,
-    OpenCode,
-    Payment,
-    Record,
-    collector_paused,
-    match,
-)
-from reconciliation.models import ReconciliationRun
-from reconciliation.records import lock_records
-from reconciliation.taken_back import take_back
+from reconciliation.asking import Asked, ask, changed_since_joined, findings
+from reconciliation.comparing import compare
+from reconciliation.keeping import added, undo
+from reconciliation.matching import Terms
+from reconciliation.models import ReconciliationRun, ReconciliationShard
+from reconciliation.reading import read_text
+from reconciliation.records import lock_records, lock_records_now
+from reconciliation.scope import PAYMENT_IN_SCOPE, RECORD_IN_SCOPE, RECORD_STANDS, Scope
+from reconciliation.shards import run_shards
+from reconciliation.sources.settling import settle
+from reconciliation.taken_back import Record, take_back
 
-ROWS_AT_ONCE: Final = 10_000
+SHARDS_MAX: Final = 1_000
 
-# What a run looks at. Money in suspense is not here: it has an exception of its own, and is not
-# the institution's before a person says whose it is.
-# A payment quoted an invoice or a bundle. Which records of a bundle are its, nobody guesses.
-_PAYMENTS = (
-    "payment LEFT JOIN invoice ON invoice.id = payment.invoice_id"
-    " LEFT JOIN bundle ON bundle.id = payment.bundle_id"
-)
-_IN_SCOPE = (
-    "coalesce(payment.invoice_id, payment.bundle_id) IS NOT NULL"
-    " AND (CAST(:period AS text) IS NULL OR invoice.period = :period"
-    " OR EXISTS (SELECT FROM bundle_item JOIN invoice i ON i.id = bundle_item.invoice_id"
-    " WHERE bundle_item.bundle_id = payment.bundle_id AND i.period = :period))"
-)
-# A record that states no period is of its invoice's, where its reference is one.
-_RECORDS = (
-    "(CAST(:period AS text) IS NULL OR coalesce(record.period, (SELECT i.period FROM invoice i"
-    " WHERE i.reference = record.reference)) = :period)"
-)
-_STANDING = "NOT EXISTS (SELECT FROM institution_record n WHERE n.reverses_id = record.id)"
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,345 +86,256 @@ class RunResult:
 
 
 def reconcile(
-    *, period: str | None, now: datetime, progress: Callable[[int], None] = lambda _: None
+    *,
+    period: str | None,
+    now: datetime,
+    progress: Progress = lambda _: None,
+    shards: int = 1,
+    tolerance_minor: int = 0,
 ) -> RunResult:
     """Match the booked payments and the institution's records that nothing claims yet.
 
-    Opens one transaction; a second run, or an import, waits for its end. What an earlier run
-    matched is undone where the payment was reversed or the record taken back since. Of the
-    exceptions that earlier runs opened, those that this one does not find again are resolved. The
-    same again matches nothing and opens nothing.
+    Opens transactions: one to begin, one a shard, one to finish; imports and other runs wait for
+    each. A run that was cut short is finished first. What an earlier run matched is undone where
+    the payment was reversed or the record taken back since; what a person joined is not, but asked
+    about. Of the exceptions that earlier runs opened, those that this one does not find again are
+    resolved. The same again matches nothing and opens nothing.
 
     Args:
         period: Only payments of invoices of this period and records of this period (a record that
             states none is of its invoice's); None for all.
         now: The business clock.
         progress: Told how many payments and records have been read so far.
+        shards: In how many parts what is certain is matched, which workers share; the end is the
+            same for any number.
+        tolerance_minor: Centimes by which the two sides of a group may differ.
 
     Raises:
-        Unusable: The period is none.
+        Unusable: The period is none, or a number is out of bounds.
     """
-    scope = {"period": None if period is None else parse_period(period).code}
+    code = None if period is None else parse_period(period).code
+    if not 1 <= shards <= SHARDS_MAX:
+        raise Unusable(f"A run is done in 1 to {SHARDS_MAX} shards.")
+    if tolerance_minor < 0:
+        raise Unusable("The tolerance is an amount of zero or more.")
+    while True:
+        with transaction() as session:
+            run, is_ours = _begin(session, code, shards, tolerance_minor, now)
+        finish(run, now=now, progress=progress)
+        if is_ours:
+            with snapshot() as session:
+                return read_result(session, run)
+
+
+def finish(run: int, *, now: datetime, progress: Progress = lambda _: None) -> None:
+    """Do what is left of a run, beside others who may be at it; return when it is finished.
+
+    Opens a transaction for each shard that is free, and one for the rest.
+    """
+    run_shards(run, now=now, progress=progress)
     with transaction() as session:
         lock_records(session)
-        _undo_reversed_payments(session, scope, now)
-        _take_back_records(session, scope, now)
-        with collector_paused():
-            payments, payment_keys = _open_payments(session, scope, progress)
-            records, record_keys = _open_records(session, scope, progress, read=len(payments))
-            matching = match(payments, records)
-        assert not matching.taken_back, "taken back in the store before"
-        run = ReconciliationRun(period=scope["period"], started_at=now, summary={})
-        session.add(run)
-        session.flush()
-        assert run.id is not None
-        _keep(session, run.id, matching.groups, payment_keys, record_keys)
-        opened, resolved = _ask(session, run.id, matching.open, payment_keys, scope, now)
-        result = RunResult(
-            run=run.id,
-            matched=sum(len(group.payments) for group in matching.groups),
-            exceptions=dict(sorted(Counter(found.code.value for found in matching.open).items())),
-            sums=_sums(payments, records, matching),
+        _finish(session, run, now, progress)
+
+
+def go_on(now: datetime) -> int | None:
+    """Do what is free of the run that is not finished, if there is one; return its id.
+
+    For workers: opens transactions as `finish` does, and waits for nobody who is at it.
+    """
+    with snapshot() as session:
+        run: int | None = execute(
+            session, "SELECT id FROM reconciliation_run WHERE finished_at IS NULL"
+        ).scalar_one_or_none()
+    if run is not None and run_shards(run, now=now, progress=lambda _: None, wait=False):
+        with transaction() as session:
+            if lock_records_now(session):
+                _finish(session, run, now, lambda _: None)
+    return run
+
+
+def read_result(session: Session, run: int) -> RunResult:
+    """Return what a finished run found."""
+    row = session.get_one(ReconciliationRun, run)
+    by_rule, by_code = row.outcomes["rules"], row.outcomes["open"]
+    return RunResult(
+        run, row.summary["matched"], row.summary["exceptions"], _sums(by_rule, by_code)
+    )
+
+
+# -- the beginning --------------------------------------------------------------------------------
+
+
+def _begin(
+    session: Session, period: str | None, shards: int, tolerance_minor: int, now: datetime
+) -> tuple[int, bool]:
+    """Open a run, or return the one that is not finished; and whether it was opened here."""
+    lock_records(session)
+    unfinished: int | None = execute(
+        session, "SELECT id FROM reconciliation_run WHERE finished_at IS NULL"
+    ).scalar_one_or_none()
+    if unfinished is not None:
+        return unfinished, False
+    scope = Scope(period)
+    _undo_reversed_payments(session, scope, now)
+    _take_back_records(session, scope, now)
+    run = ReconciliationRun(
+        period=period, tolerance_minor=tolerance_minor, started_at=now, summary={}
+    )
+    session.add(run)
+    session.flush()
+    assert run.id is not None
+    if shards > 1:
+        session.add_all(
+            ReconciliationShard(run_id=run.id, shard=shard, shards=shards)
+            for shard in range(shards)
         )
-        run.summary = result.as_json()
-        # Only how many: a run may open a million, and all booking would wait for the feed.
-        counted = {**result.as_json(), "opened": opened, "resolved": resolved}
-        tell(session, [Happening(EventType.RECONCILIATION_FINISHED, counted)], now=now)
-    return result
+    return run.id, True
 
 
-# -- what earlier runs matched and no longer stands -----------------------------------------------
-
-
-def _undo_reversed_payments(session: Session, scope: dict[str, str | None], now: datetime) -> None:
-    groups = execute(
+def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> None:
+    payments = execute(
         session,
         f"""
-        SELECT DISTINCT matched.group_id
-        FROM matched_payment matched, {_PAYMENTS}
-        WHERE payment.id = matched.payment_id AND (payment.status <> 'booked'
-                OR matched.amount_minor <> payment.amount_minor - payment.returned_minor)
-            AND {_IN_SCOPE}
+        -- Of millions of lines those are found by the few payments of which some was given back.
+        WITH touched AS MATERIALIZED (
+            SELECT id FROM payment WHERE status = 'reversed' OR returned_minor > 0
+            UNION
+            SELECT p.id FROM payment_return r JOIN payment p USING (provider, provider_payment_id)
+        )
+        SELECT DISTINCT m.payment_id FROM touched JOIN match_line m ON m.payment_id = touched.id
+        JOIN payment ON payment.id = m.payment_id
+        WHERE m.decided_by IS NULL AND {PAYMENT_IN_SCOPE} AND (payment.status <> 'booked'
+            OR m.amount_minor <> payment.amount_minor - payment.returned_minor)
         """,
-        scope,
+        scope.parameters,
     )
-    _undo(session, groups.scalars().all(), "its payment was reversed, or given back in part", now)
+    undo(
+        session,
+        payments.scalars().all(),
+        "its payment was reversed, or given back in part",
+        now,
+    )
 
 
-def _take_back_records(session: Session, scope: dict[str, str | None], now: datetime) -> None:
+def _take_back_records(session: Session, scope: Scope, now: datetime) -> None:
     """Let the new negative records take back what they reverse, matched or not, of any period."""
-    columns = "record.id, record_id, reference, amount_minor, posted_on, provider_reference"
-    rows = execute(
+    negatives = _readable(session, scope, "record.amount_minor < 0", {})
+    if not negatives:
+        return
+    references = {record.reference for record in negatives.values()}
+    standing = _readable(
         session,
-        f"""
-        WITH negative AS MATERIALIZED (
-            SELECT {columns} FROM institution_record record
-            WHERE amount_minor < 0 AND reverses_id IS NULL AND reference IS NOT NULL AND {_RECORDS}
-        )
-        SELECT * FROM negative
-        UNION ALL
-        SELECT {columns} FROM institution_record record
-        WHERE (reference, amount_minor) IN (SELECT reference, -amount_minor FROM negative)
-            AND {_STANDING}
-        """,
-        scope,
+        Scope(),
+        "record.amount_minor = ANY(:amounts)"
+        " AND (record.reference = ANY(:references) OR record.reference IS NULL)",
+        {
+            "amounts": list({-record.amount_minor for record in negatives.values()}),
+            "references": list(references),
+        },
     )
-    ids: dict[str, int] = {}
-    records: list[Record] = []
-    for id_, record_id, reference, amount_minor, posted_on, provider_reference in rows:
-        ids[record_id] = id_
-        records.append(
-            Record(
-                record_id,
-                reference,
-                amount_minor,
-                posted_on,
-                provider_reference=provider_reference,
-            )
-        )
-    pairs = take_back(records)
+    ids = {record.record_id: n for n, record in (negatives | standing).items()}
+    pairs = take_back(
+        [*negatives.values(), *(r for r in standing.values() if r.reference in references)]
+    )
+    if not pairs:
+        return
     taken = [ids[pair.record.record_id] for pair in pairs]
-    negatives = [ids[pair.negative.record_id] for pair in pairs]
     execute(
         session,
         "UPDATE institution_record record SET reverses_id = pair.taken"
         " FROM unnest(CAST(:negatives AS bigint[]), CAST(:taken AS bigint[]))"
         " AS pair (negative, taken) WHERE record.id = pair.negative",
-        {"negatives": negatives, "taken": taken},
+        {"negatives": [ids[pair.negative.record_id] for pair in pairs], "taken": taken},
     )
-    groups = execute(
+    payments = execute(
         session,
-        "SELECT DISTINCT group_id FROM matched_record WHERE record_id = ANY(:taken)",
+        "SELECT DISTINCT payment_id FROM match_line"
+        " WHERE record_id = ANY(:taken) AND decided_by IS NULL",
         {"taken": taken},
     )
-    _undo(session, groups.scalars().all(), "its record was taken back by a negative one", now)
+    undo(session, payments.scalars().all(), "its record was taken back by a negative one", now)
 
 
-def _undo(session: Session, groups: Sequence[int], because: str, now: datetime) -> None:
-    for statement in (
-        "DELETE FROM matched_payment WHERE group_id = ANY(:groups)",
-        "DELETE FROM matched_record WHERE group_id = ANY(:groups)",
-        "UPDATE match_group SET undone_at = :now, undone_because = :because"
-        " WHERE id = ANY(:groups)",
-    ):
-        execute(session, statement, {"groups": list(groups), "because": because, "now": now})
-
-
-# -- what is open ---------------------------------------------------------------------------------
-
-
-def _open_payments(
-    session: Session, scope: dict[str, str | None], progress: Callable[[int], None]
-) -> tuple[list[Payment], dict[str, int]]:
-    """Return the payments that no group claims, and their keys by their ids."""
-    # Only what a rule asks for: names and personal numbers stay where they are.
-    rows = _stream(
+def _readable(
+    session: Session, scope: Scope, where: str, parameters: dict[str, Any]
+) -> dict[int, Record]:
+    """Return the records that stand and in which one reference can be read, by their ids."""
+    rows: Sequence[tuple[int, str, str | None, str, int, date, str | None]] = execute(
         session,
         f"""
-        SELECT payment.id, provider || '/' || provider_payment_id,
-            coalesce(invoice.reference, bundle.reference),
-            payment.amount_minor - returned_minor, paid_at, provider_payment_id
-        FROM {_PAYMENTS}
-        WHERE payment.status = 'booked' AND returned_minor < payment.amount_minor AND {_IN_SCOPE}
-            AND NOT EXISTS (SELECT FROM matched_payment m WHERE m.payment_id = payment.id)
-        """,
-        scope,
-    )
-    payments: list[Payment] = []
-    keys: dict[str, int] = {}
-    for some in rows:
-        for key, payment_id, reference, amount_minor, paid_at, provider_reference in some:
-            keys[payment_id] = key
-            payments.append(
-                Payment(
-                    payment_id, reference, amount_minor, _same(day_of(paid_at)), provider_reference
-                )
-            )
-        progress(len(payments))
-    return payments, keys
-
-
-def _open_records(
-    session: Session, scope: dict[str, str | None], progress: Callable[[int], None], *, read: int
-) -> tuple[list[Record], dict[str, int]]:
-    """Return the records that no group claims and none takes back, and their keys by their ids."""
-    rows = _stream(
-        session,
-        f"""
-        SELECT record.id, record_id, reference, amount_minor, posted_on, provider_reference
+        SELECT record.id, record_id, reference, reference_given, amount_minor, posted_on,
+            provider_reference
         FROM institution_record record
-        WHERE reverses_id IS NULL AND {_STANDING} AND {_RECORDS}
-            AND NOT EXISTS (SELECT FROM matched_record m WHERE m.record_id = record.id)
+        WHERE {where} AND reverses_id IS NULL AND {RECORD_STANDS} AND {RECORD_IN_SCOPE}
         """,
-        scope,
-    )
-    records: list[Record] = []
-    keys: dict[str, int] = {}
-    for some in rows:
-        for key, record_id, reference, amount_minor, posted_on, provider_reference in some:
-            keys[record_id] = key
-            records.append(
-                Record(
-                    record_id,
-                    reference,
-                    amount_minor,
-                    _same(posted_on),
-                    provider_reference=provider_reference,
-                )
-            )
-        progress(read + len(records))
-    return records, keys
+        {**scope.parameters, **parameters},
+    ).all()
+    found: dict[int, Record] = {}
+    for n, record_id, reference, given, amount_minor, posted_on, provider_reference in rows:
+        read = reference or _read(given)
+        if read is not None:
+            found[n] = Record(record_id, read, amount_minor, posted_on, provider_reference)
+    return found
 
 
-@lru_cache(maxsize=4096)
-def _same(day: date) -> date:
-    """Return one object for equal days: a million rows fall on a few."""
-    return day
+def _read(text: str) -> str | None:
+    k = read_text(text).k
+    return None if k is None else str(k)
 
 
-def _stream(
-    session: Session, statement: str, scope: dict[str, str | None]
-) -> Iterable[Sequence[Sequence[Any]]]:
-    """Read by a server-side cursor, some rows at a time."""
-    rows = session.connection().execute(
-        sa.text(statement), scope, execution_options={"yield_per": ROWS_AT_ONCE}
-    )
-    return rows.partitions()
+# -- the end --------------------------------------------------------------------------------------
 
 
-# -- what was found -------------------------------------------------------------------------------
-
-
-def _keep(
-    session: Session,
-    run: int,
-    groups: Sequence[Group],
-    payment_keys: dict[str, int],
-    record_keys: dict[str, int],
-) -> None:
-    """Store the groups. The database refuses a payment or a record that a group claims already."""
-    if not groups:
+def _finish(session: Session, run_id: int, now: datetime, progress: Progress) -> None:
+    """Match what the shards left, ask, and say that the run is finished, unless others did."""
+    run = session.get_one(ReconciliationRun, run_id, with_for_update=True)
+    if run.finished_at is not None:
         return
-    # Keys for all at once: nobody else makes groups while we hold the lock.
-    first: int = execute(
+    shards = execute(
         session,
-        "SELECT setval(keys, nextval(keys) + :count - 1) - :count + 1"
-        " FROM CAST(pg_get_serial_sequence('match_group', 'id') AS regclass) AS keys",
-        {"count": len(groups)},
-    ).scalar_one()
-    copy_rows(
-        session,
-        "COPY match_group (id, run_id, rule, score) FROM STDIN",
-        ((key, run, group.rule, group.score) for key, group in enumerate(groups, first)),
+        "SELECT outcomes, done_at FROM reconciliation_shard WHERE run_id = :run ORDER BY shard",
+        {"run": run_id},
+    ).all()
+    assert all(shard.done_at is not None for shard in shards), "a shard is not done"
+    scope = Scope(run.period)
+    compared = compare(session, run_id, scope, Terms(run.tolerance_minor), progress=progress)
+    found = [*findings(compared.left), *changed_since_joined(session, scope)]
+    asked = ask(session, run_id, found, scope, now)
+    settled = settle(session, now=now)
+    by_rule = added(*(shard.outcomes for shard in shards), compared.by_rule)
+    result = RunResult(
+        run=run_id,
+        matched=sum(figures["payments"] for figures in by_rule.values()),
+        exceptions=_together(asked, settled.exceptions),
+        sums=_sums(by_rule, compared.by_code),
     )
-    # In the order of the tables that they point to: the checks then find their pages in memory.
-    copy_rows(
-        session,
-        "COPY matched_payment (payment_id, group_id, amount_minor) FROM STDIN",
-        sorted(
-            (payment_keys[payment.payment_id], key, payment.amount_minor)
-            for key, group in enumerate(groups, first)
-            for payment in group.payments
-        ),
-    )
-    copy_rows(
-        session,
-        "COPY matched_record (record_id, group_id) FROM STDIN",
-        sorted(
-            (record_keys[record.record_id], key)
-            for key, group in enumerate(groups, first)
-            for record in group.records
-        ),
-    )
+    run.summary = result.as_json()
+    run.outcomes = {"rules": by_rule, "open": compared.by_code}
+    run.finished_at = now
+    session.flush()
+    # Only how many: a run may open a million, and all booking would wait for the feed.
+    counted = {
+        **result.as_json(),
+        "opened": asked.opened + settled.opened,
+        "resolved": asked.resolved + settled.resolved,
+    }
+    tell(session, [Happening(EventType.RECONCILIATION_FINISHED, counted)], now=now)
 
 
-def _ask(
-    session: Session,
-    run: int,
-    found: Sequence[Open],
-    payment_keys: dict[str, int],
-    scope: dict[str, str | None],
-    now: datetime,
-) -> tuple[int, int]:
-    """Open what is new, and resolve what earlier runs opened and this one does not find again.
-
-    Return how many were opened and how many resolved.
-    """
-    by_subject = {(_exception_code(each), _subject(each)): each for each in found}
-    gone: dict[ExceptionCode, list[str]] = {}
-    for some in _open_exceptions_of_runs(session, scope):
-        for code, subject, detail in some:
-            again = by_subject.get((ExceptionCode(code), subject))
-            # Found again in another way is another finding: the old detail would mislead.
-            if again is None or again.detail != detail:
-                gone.setdefault(ExceptionCode(code), []).append(subject)
-    opened = resolved = 0
-    for code, subjects in gone.items():
-        because = f"run {run} does not find it again"
-        resolved += len(resolve_exceptions(session, code, subjects, because=because, now=now))
-    for start in range(0, len(found), ROWS_AT_ONCE):
-        findings = [_finding(o, payment_keys) for o in found[start : start + ROWS_AT_ONCE]]
-        opened += len(open_exceptions(session, findings, now=now))
-    return opened, resolved
+def _together(asked: Asked, settled: dict[str, int]) -> dict[str, int]:
+    codes = sorted(asked.exceptions.keys() | settled.keys())
+    return {code: asked.exceptions.get(code, 0) + settled.get(code, 0) for code in codes}
 
 
-def _open_exceptions_of_runs(
-    session: Session, scope: dict[str, str | None]
-) -> Iterable[Sequence[Sequence[Any]]]:
-    codes = ", ".join(f"'{code.value}'" for code in OpenCode)
-    return _stream(
-        session,
-        f"""
-        SELECT code, subject, detail FROM coded_exception asked
-        WHERE resolved_at IS NULL AND code IN ({codes}) AND (
-            CAST(:period AS text) IS NULL
-            OR EXISTS (
-                SELECT FROM {_PAYMENTS}
-                WHERE payment.id = asked.payment_id AND {_IN_SCOPE}
-            )
-            OR EXISTS (
-                SELECT FROM institution_record record
-                WHERE asked.subject LIKE 'record:%' AND record.period = :period
-                    AND record.record_id = substr(asked.subject, length('record:') + 1)
-            )
-            OR EXISTS (
-                SELECT FROM invoice
-                WHERE asked.subject LIKE 'invoice:%' AND invoice.period = :period
-                    AND invoice.reference = substr(asked.subject, length('invoice:') + 1)
-            )
-        )
-        """,
-        scope,
-    )
+def _sums(by_rule: dict[str, Any], by_code: dict[str, Any]) -> Sums:
+    def total(outcomes: dict[str, Any], figure: str) -> int:
+        return sum(figures[figure] for figures in outcomes.values())
 
-
-def _finding(found: Open, payment_keys: dict[str, int]) -> Finding:
-    # Of several payments none is *the* payment.
-    payment_id = payment_keys[found.payments[0].payment_id] if len(found.payments) == 1 else None
-    return Finding(_exception_code(found), _subject(found), found.detail, payment_id)
-
-
-def _exception_code(found: Open) -> ExceptionCode:
-    return ExceptionCode(found.code.value)
-
-
-def _subject(found: Open) -> str:
-    match found.code:
-        case OpenCode.AMBIGUOUS_MATCH:
-            return f"invoice:{found.payments[0].reference}"
-        case OpenCode.RECORD_WITHOUT_PAYMENT:
-            return f"record:{found.records[0].record_id}"
-        case OpenCode.PAYMENT_WITHOUT_RECORD | OpenCode.AMOUNT_DIFFERS:
-            return f"payment:{found.payments[0].payment_id}"
-
-
-def _sums(payments: Sequence[Payment], records: Sequence[Record], matching: Matching) -> Sums:
-    open_payments = (p.amount_minor for found in matching.open for p in found.payments)
-    open_records = (r.amount_minor for found in matching.open for r in found.records)
     return Sums(
-        payments=sum(p.amount_minor for p in payments),
-        records=sum(r.amount_minor for r in records),
-        matched=sum(p.amount_minor for group in matching.groups for p in group.payments),
-        payments_open=sum(open_payments),
-        records_open=sum(open_records),
+        payments=total(by_rule, "paid_minor") + total(by_code, "paid_minor"),
+        records=total(by_rule, "recorded_minor") + total(by_code, "recorded_minor"),
+        matched=total(by_rule, "paid_minor"),
+        payments_open=total(by_code, "paid_minor"),
+        records_open=total(by_code, "recorded_minor"),
     )

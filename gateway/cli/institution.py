@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
 
-from gateway.cli.shared import FILE, counting, database, json_flag, now, report, report_import
+from gateway.cli.shared import (
+    FILE,
+    account,
+    counting,
+    database,
+    json_flag,
+    now,
+    report,
+    report_import,
+    working,
+)
+from gateway.errors import Unusable
 
 
 @click.group()
@@ -28,17 +40,42 @@ def records_import(file: Path, as_json: bool) -> None:
 
 @click.command()
 @click.option("--period", default=None, help="Only this month or quarter.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 1_000),
+    default=1,
+    show_default=True,
+    help="In how many parts; workers take part, and the end is the same.",
+)
+@click.option(
+    "--tolerance",
+    default="0.00",
+    show_default=True,
+    help="By how many dirhams the two sides of a match may differ.",
+)
 @json_flag
-def reconcile(period: str | None, as_json: bool) -> None:
+def reconcile(period: str | None, shards: int, tolerance: str, as_json: bool) -> None:
     """Match what is open on both sides; what does not match is an exception."""
+    from gateway.money import UnreadableAmount, parse_amount
+
     if period is not None:
         from gateway.dues.periods import parse_period
 
         parse_period(period)
+    try:
+        tolerance_minor = parse_amount(tolerance)
+    except UnreadableAmount as error:
+        raise Unusable(f"--tolerance {tolerance!r} cannot be read: {error}.") from None
     with database(), counting("Reconciling") as progress:
         from reconciliation.runs import reconcile as run
 
-        result = run(period=period, now=now(), progress=progress)
+        result = run(
+            period=period,
+            now=now(),
+            progress=progress,
+            shards=shards,
+            tolerance_minor=tolerance_minor,
+        )
         compared = _has_records()
     answer = result.as_json()
     report(answer, as_json, "Run {run}: {matched} matched, {open} open.")
@@ -56,3 +93,75 @@ def _has_records() -> bool:
 
     with snapshot() as session:
         return bool(execute(session, "SELECT EXISTS (SELECT FROM institution_record)").scalar())
+
+
+@click.group()
+def matches() -> None:
+    """What a person decides about matches; no run undoes it."""
+
+
+_PAYMENT = "As provider/its id."
+
+
+@matches.command("join")
+@click.option("--payment", "payments", multiple=True, required=True, help=_PAYMENT)
+@click.option("--record", "records", multiple=True, required=True, help="The record's id.")
+@click.option("--why", required=True, help="The reason. No names.")
+@json_flag
+def matches_join(
+    payments: tuple[str, ...], records: tuple[str, ...], why: str, as_json: bool
+) -> None:
+    """Match a payment with records, or a record with payments."""
+    with database():
+        from gateway.db import transaction
+        from reconciliation.by_hand import join_by_hand
+
+        with transaction() as session:
+            group = join_by_hand(session, payments, records, who=account(), why=why, now=now())
+    report({"group": group}, as_json, "Joined, as group {group}.")
+
+
+@matches.command("part")
+@click.option("--payment", required=True, help=_PAYMENT)
+@click.option("--record", required=True, help="The record's id.")
+@click.option("--why", required=True, help="The reason. No names.")
+@json_flag
+def matches_part(payment: str, record: str, why: str, as_json: bool) -> None:
+    """Say that a payment and a record do not belong together; no run matches them again."""
+    with database():
+        from gateway.db import transaction
+        from reconciliation.by_hand import part_by_hand
+
+        with transaction() as session:
+            part_by_hand(session, payment, record, who=account(), why=why, now=now())
+    report({"payment": payment, "record": record}, as_json, "{payment} and {record} are parted.")
+
+
+@click.group()
+def export() -> None:
+    """What the books hold, as files."""
+
+
+@export.command("matches")
+@click.option("--from", "from_on", type=click.DateTime(["%Y-%m-%d"]), required=True)
+@click.option("--to", "to_on", type=click.DateTime(["%Y-%m-%d"]), required=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "parquet", "xlsx"]),
+    default="csv",
+    show_default=True,
+)
+@click.option("--out", type=FILE, required=True, help="Replaced if it is there.")
+@json_flag
+def export_matches(from_on: datetime, to_on: datetime, form: str, out: Path, as_json: bool) -> None:
+    """Write the matches that stand and were paid in these days, both included."""
+    if form == "xlsx":
+        raise Unusable("Matches are not written as xlsx: take csv, which a spreadsheet opens.")
+    with database(), working("Exporting"):
+        from gateway.db import snapshot
+        from reconciliation.exports import export_matches as write
+
+        with snapshot() as session:
+            lines = write(session, out, from_on=from_on.date(), to_on=to_on.date(), form=form)
+    report({"lines": lines, "file": str(out)}, as_json, "{lines} lines written to {file}.")

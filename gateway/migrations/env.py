@@ -10,7 +10,8 @@ from sqlmodel import SQLModel
 
 # Each import registers its package's tables.
 import gateway.models  # noqa: F401
-import reconciliation.models  # noqa: F401
+import reconciliation.models
+import reconciliation.sources.models  # noqa: F401
 import webhooks.models  # noqa: F401
 
 connection = context.config.attributes["connection"]

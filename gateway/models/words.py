@@ -114,6 +114,8 @@ class ExceptionCode(StrEnum):
     OVER_RETURNED = "over_returned"
     """Refunds and disputes together give back more than the payment brought."""
     RETURN_WITHOUT_PAYMENT = "return_without_payment"
+    MISSING_STATEMENT = "missing_statement"
+    """A bank's statement does not open with what the one before it closed with."""
 
 
 class ReturnKind(StrEnum):

@@ -130,4 +130,9 @@ def instalments_by_identity(tolerance: int) -> str:
             )
         )
         SELECT pn, rn, '{rule}' AS rule, {SCORES[rule]} AS score, NULL AS why FROM wanted
+        WHERE rn NOT IN (
+            -- One that names the reference of two persons' records can be wanted twice.
+            SELECT rn FROM wanted
+            WHERE pn IN (SELECT pn FROM wanted GROUP BY pn HAVING count(*) > 1)
+        )
     """

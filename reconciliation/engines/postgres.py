@@ -19,6 +19,7 @@ from reconciliation.engines.postgres_choosing import (
 from reconciliation.engines.postgres_evidence import (
     PERSON,
     close,
+    make_sharing,
     offered,
     relate,
     share_numbers,
@@ -74,7 +75,8 @@ class PostgresEngine:
         for side, matched in (("payment", "pn"), ("record", "rn")):
             tables.make(
                 f"free_{side}",
-                f"SELECT n FROM {side}_key WHERE NOT EXISTS (SELECT FROM matched WHERE {matched} = n)",
+                f"SELECT n FROM {side}_key"
+                f" WHERE NOT EXISTS (SELECT FROM matched WHERE {matched} = n)",
             )
 
     def _match_alone_of_reference(self, shard: int) -> None:
@@ -109,6 +111,7 @@ class PostgresEngine:
         self._compare_sums(attached=True)
         self._compare_sums_with_slips()
         self._settle()
+        self._doubt()
         find_several_dues_anchored(tables)
         self._match_identity()
         self._match_identity_with_slip()
@@ -316,16 +319,43 @@ class PostgresEngine:
         tables.make(
             "settled",
             f"""
-            SELECT pn, min(k) AS k FROM (
-                SELECT DISTINCT p.n AS pn, r.k
-                FROM left_payment p JOIN repairs USING (digits)
-                JOIN record_key r ON r.k = CAST(made AS bigint)
-                WHERE p.names IS NULL AND {close(tables.tol)}
-                    AND NOT EXISTS (SELECT FROM left_record free WHERE free.k = r.k)
-            ) pair GROUP BY pn HAVING count(*) = 1
+            SELECT p.n AS pn, min(r.k) AS k
+            FROM left_payment p JOIN repairs USING (digits)
+            JOIN record_key r ON r.k = CAST(made AS bigint)
+            WHERE p.names IS NULL
+                AND NOT EXISTS (SELECT FROM left_record free WHERE free.k = r.k)
+            GROUP BY p.n HAVING count(DISTINCT r.k) = 1 AND bool_or({close(tables.tol)})
             """,
         )
         self._take_as_naming("settled")
+
+    def _doubt(self) -> None:
+        """Pass 6, e: rows that are one slip from a reference, and nothing said that they are it."""
+        for side, other, without_k, of_those in (
+            ("payment", "record", "names IS NULL", "k"),
+            ("record", "payment", "k IS NULL", "names"),
+        ):
+            mine = f"""
+                SELECT n, 'slip', made FROM left_{side} JOIN repairs USING (digits)
+                WHERE {without_k}
+            """
+            theirs = f"""
+                SELECT n, 'slip', CAST({of_those} AS text) FROM left_{other}
+                WHERE {of_those} IS NOT NULL
+            """
+            if side == "payment":
+                make_sharing(self._tables, mine, theirs)
+                self._tables.run("INSERT INTO payment_tie SELECT pn, rn FROM sharing")
+            else:
+                make_sharing(self._tables, theirs, mine)
+                self._tables.run("INSERT INTO record_tie SELECT rn, pn FROM sharing")
+            self._tables.run(
+                f"""
+                UPDATE left_{side} mine SET in_doubt = true
+                FROM repairs JOIN {other}_key ON {other}_key.k = CAST(made AS bigint)
+                WHERE repairs.digits = mine.digits AND mine.{without_k}
+                """
+            )
 
     def _take_as_naming(self, attached: str) -> None:
         """From here on, these payments (pn) name these references (k)."""
@@ -339,7 +369,7 @@ class PostgresEngine:
     def _offer_by_identity(self, where: str, *, less_one: bool = False) -> None:
         """Make `offered` of payments that name no record and records that nobody names."""
         tables = self._tables
-        share_numbers(tables, NAMES_NO_RECORD, UNNAMED, less_one=less_one)
+        share_numbers(tables, NAMES_NO_RECORD, f"NOT r.in_doubt AND {UNNAMED}", less_one=less_one)
         tables.make(
             "near",
             "SELECT DISTINCT pn, rn, CAST(NULL AS text) AS relation, 0 AS points FROM sharing",
@@ -391,19 +421,23 @@ class PostgresEngine:
             f"""
             INSERT INTO claim
             WITH line AS (
-                SELECT pn, rn FROM of_person
+                SELECT pn, rn, count(*) OVER (PARTITION BY pn) AS records FROM of_person
                 UNION ALL
-                SELECT p.n, r.n FROM left_record r JOIN left_payment p ON p.names = r.k
+                SELECT p.n, r.n, 1 FROM left_record r JOIN left_payment p ON p.names = r.k
                 WHERE r.n IN (SELECT rn FROM of_person)
             ),
-            chosen AS (
+            summing AS (
                 SELECT rn FROM line
-                JOIN (SELECT pn, count(*) AS lines FROM line GROUP BY pn) l USING (pn)
                 JOIN left_payment p ON p.n = pn JOIN left_record r ON r.n = rn
                 GROUP BY rn, r.a
-                HAVING count(*) >= 2 AND max(lines) = 1
+                HAVING count(*) >= 2 AND max(records) = 1
                     AND abs(sum(p.a) - r.a) <= {tables.tol}
-            )
+            ),
+            wanted AS (
+                SELECT pn, rn, count(*) OVER (PARTITION BY pn) AS times
+                FROM line JOIN summing USING (rn)
+            ),
+            chosen AS (SELECT rn FROM wanted GROUP BY rn HAVING max(times) = 1)
             SELECT pn, rn, '{Rule.INSTALMENTS_BY_IDENTITY}',
                 {SCORES[Rule.INSTALMENTS_BY_IDENTITY]}
             FROM line JOIN chosen USING (rn)

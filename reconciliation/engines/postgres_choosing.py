@@ -29,6 +29,7 @@ def choose_mutual_best(tables: Tables, rule: str, of_rule: Rule) -> None:
         rule: The rule of a pair, an expression.
         of_rule: One of these rules, for the score; all have the same.
     """
+    _offer_once(tables)
     for _ in range(ROUNDS):
         _rank(tables)
         tables.run(
@@ -50,6 +51,21 @@ def choose_mutual_best(tables: Tables, rule: str, of_rule: Rule) -> None:
     tables.run(
         "INSERT INTO record_tie"
         " SELECT rn, pn FROM ranked WHERE of_record = 1 AND bests_of_record > 1"
+    )
+
+
+def _offer_once(tables: Tables) -> None:
+    """Of payments that are alike to a record, offer it the first: one debt paid twice is no tie."""
+    tables.run(
+        """
+        DELETE FROM offered USING (
+            SELECT pn, rn, row_number() OVER (
+                PARTITION BY rn, p.digits, p.a, p.d, strength, days ORDER BY p.id COLLATE "C"
+            ) AS place
+            FROM offered JOIN left_payment p ON p.n = pn WHERE p.digits IS NOT NULL
+        ) alike
+        WHERE place > 1 AND offered.pn = alike.pn AND offered.rn = alike.rn
+        """
     )
 
 

@@ -40,31 +40,31 @@ def _same_person(column: str) -> str:
 
 PERSON: Final = f"({_same_person('cnss')} + {_same_person('cin')})"
 
-_WORDS_AGREE: Final = f"""(
+_WORDS_AGREE: Final = """(
     short = long
     OR length(short) = 1 AND starts_with(long, short)
     OR length(long) = 1 AND starts_with(short, long)
-    OR greatest(length(short), length(long)) >= 4 AND least(length(short), length(long)) >= 3
-        AND {_ONE_SLIP.format(a="short", b="long")}
 )"""
 
+# A word may stand in a name twice, and counts twice: i and j are places.
 NAME: Final = f"""
     CASE WHEN coalesce(cardinality(p.tokens), 0) = 0 OR coalesce(cardinality(r.tokens), 0) = 0
         THEN 0
     ELSE (
-        SELECT CASE WHEN bool_and(agrees) THEN {matching.NAME_AGREES}
-            WHEN bool_or(agrees_in_full) THEN {matching.NAME_IN_PART}
-            ELSE {matching.NAME_DIFFERS} END
-        FROM (
-            SELECT bool_or({_WORDS_AGREE}) AS agrees,
-                bool_or({_WORDS_AGREE} AND length(short) > 1 AND length(long) > 1)
-                    AS agrees_in_full
+        WITH agreeing AS (
+            SELECT i, j, length(short) > 1 AND length(long) > 1 AS in_full
             FROM unnest(CASE WHEN cardinality(p.tokens) <= cardinality(r.tokens)
-                    THEN p.tokens ELSE r.tokens END) short
+                    THEN p.tokens ELSE r.tokens END) WITH ORDINALITY AS s (short, i)
                 CROSS JOIN unnest(CASE WHEN cardinality(p.tokens) <= cardinality(r.tokens)
-                    THEN r.tokens ELSE p.tokens END) long
-            GROUP BY short
-        ) word
+                    THEN r.tokens ELSE p.tokens END) WITH ORDINALITY AS l (long, j)
+            WHERE {_WORDS_AGREE}
+        )
+        SELECT CASE WHEN count(DISTINCT i) = least(cardinality(p.tokens), cardinality(r.tokens))
+                AND count(DISTINCT j) >= least(cardinality(p.tokens), cardinality(r.tokens))
+                AND count(DISTINCT i) FILTER (WHERE in_full) >= 2 THEN {matching.NAME_AGREES}
+            WHEN bool_or(in_full) THEN {matching.NAME_IN_PART}
+            ELSE {matching.NAME_DIFFERS} END
+        FROM agreeing
     ) END
 """
 
@@ -283,7 +283,8 @@ def relate(tables: Tables) -> None:
         SELECT n, 'regrouped', made FROM left_payment JOIN regrouped g ON g.digits = CAST(k AS text)
         WHERE unknown
         UNION ALL
-        SELECT n, 'same', digits FROM left_payment WHERE digits IS NOT NULL
+        SELECT min(n), 'same', digits FROM left_payment WHERE digits IS NOT NULL
+        GROUP BY digits HAVING count(*) = 1
         """,
         f"""
         {_of_references(_RECORDS, "payment")}
@@ -292,7 +293,8 @@ def relate(tables: Tables) -> None:
         UNION ALL
         SELECT n, 'regrouped', CAST(k AS text) FROM left_record WHERE k IS NOT NULL
         UNION ALL
-        SELECT n, 'same', digits FROM left_record WHERE digits IS NOT NULL
+        SELECT min(n), 'same', digits FROM left_record WHERE digits IS NOT NULL
+        GROUP BY digits HAVING count(*) = 1
         """,
     )
     tables.make("related", _RELATED)

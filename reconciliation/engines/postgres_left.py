@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from reconciliation.engines.postgres_evidence import make_sharing
 from reconciliation.engines.postgres_tables import Tables
-from reconciliation.matching import SUGGESTED_DAYS, SUGGESTIONS_MAX, OpenCode
+from reconciliation.matching import (
+    CANDIDATES_MAX,
+    SUGGESTED_DAYS,
+    SUGGESTIONS_MAX,
+    OpenCode,
+)
 
-_BY_ID: Final = 'array_agg(c.n ORDER BY c.id COLLATE "C")'
+_BY_ID: Final = (
+    'trim_array(array_agg(c.n ORDER BY c.id COLLATE "C"),'
+    f" greatest(CAST(count(*) AS integer) - {CANDIDATES_MAX}, 0))"
+)
 
 
 def leave_open(tables: Tables) -> None:
@@ -41,11 +50,9 @@ def _leave_naming(tables: Tables) -> None:
         "differing",
         """
         SELECT pn FROM named JOIN left_payment p ON p.n = pn
+        JOIN (SELECT rn, count(*) AS namers FROM named GROUP BY rn) of_record USING (rn)
         WHERE NOT EXISTS (SELECT FROM tied_payment t WHERE t.n = pn)
-        GROUP BY pn, p.names
-        HAVING (p.names IS NULL OR count(*) = 1) AND NOT bool_or(EXISTS (
-            SELECT FROM named other WHERE other.rn = named.rn AND other.pn <> named.pn
-        ))
+        GROUP BY pn, p.names HAVING (p.names IS NULL OR count(*) = 1) AND max(namers) = 1
         """,
     )
     tables.run(
@@ -101,28 +108,38 @@ def _leave_payments(tables: Tables) -> None:
             AND names IN (SELECT k FROM record_key JOIN matched ON rn = record_key.n)
         """
     )
-    sorted_name = 'ARRAY(SELECT word FROM unnest({row}.tokens) word ORDER BY word COLLATE "C")'
+    # The same words and the same amount; words have no spaces.
+    thing = (
+        "array_to_string(ARRAY("
+        "SELECT word FROM unnest(tokens) word ORDER BY word COLLATE \"C\"), ' ') || ' ' || a"
+    )
+    make_sharing(
+        tables,
+        f"""
+        SELECT n, 'name', {thing} FROM left_payment p WHERE cardinality(tokens) > 0
+            AND NOT EXISTS (SELECT FROM payment_open o WHERE o.n = p.n)
+        """,
+        f"""
+        SELECT n, 'name', {thing} FROM left_record JOIN record_open USING (n)
+        WHERE cardinality(tokens) > 0 AND code = '{OpenCode.RECORD_WITHOUT_PAYMENT}'
+        """,
+    )
+    tables.make(
+        "suggested",
+        f"""
+        SELECT pn, {_BY_ID} AS candidates FROM (
+            SELECT pn, r.n, r.id, row_number() OVER (
+                PARTITION BY pn ORDER BY abs(p.d - r.d), r.id COLLATE "C") AS place
+            FROM sharing JOIN left_payment p ON p.n = pn JOIN left_record r ON r.n = rn
+            WHERE abs(p.d - r.d) <= {SUGGESTED_DAYS}
+        ) c WHERE place <= {SUGGESTIONS_MAX} GROUP BY pn
+        """,
+    )
     tables.run(
         f"""
         INSERT INTO payment_open
-        WITH alone AS (
-            SELECT p.*, {sorted_name.format(row="p")} AS name FROM left_payment p
-            WHERE NOT EXISTS (SELECT FROM payment_open o WHERE o.n = p.n)
-        ),
-        due AS (
-            SELECT r.*, {sorted_name.format(row="r")} AS name
-            FROM left_record r JOIN record_open o USING (n)
-            WHERE o.code = '{OpenCode.RECORD_WITHOUT_PAYMENT}' AND tokens IS NOT NULL
-        ),
-        suggested AS (
-            SELECT pn, {_BY_ID} AS candidates FROM (
-                SELECT p.n AS pn, r.n, r.id, row_number() OVER (
-                    PARTITION BY p.n ORDER BY abs(p.d - r.d), r.id COLLATE "C") AS place
-                FROM alone p JOIN due r USING (name, a)
-                WHERE p.tokens IS NOT NULL AND abs(p.d - r.d) <= {SUGGESTED_DAYS}
-            ) c WHERE place <= {SUGGESTIONS_MAX} GROUP BY pn
-        )
         SELECT n, '{OpenCode.PAYMENT_WITHOUT_RECORD}', candidates
-        FROM alone LEFT JOIN suggested ON pn = n
+        FROM left_payment p LEFT JOIN suggested ON pn = n
+        WHERE NOT EXISTS (SELECT FROM payment_open o WHERE o.n = p.n)
         """
     )

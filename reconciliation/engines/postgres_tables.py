@@ -3,7 +3,8 @@
 All are temporary and end with the transaction.
 
 - `left_payment`: free payments; `names` is the reference that each names alone, from pass 6 on the
-  attached one; `unknown` says that its own reference is no record's.
+  attached one; `unknown` says that its own reference is no record's; `in_doubt`, that it is one
+  slip from a reference and could not be taken for it.
 - `naming`: the references that free payments name, alone or among several.
 - `left_record`: free records. Negative ones and those taken back are not among them.
 - `claim`: what one pass matches, until `take` moves it to `matched`.
@@ -74,7 +75,9 @@ class Tables:
             "left_payment",
             """
             SELECT p.*, p.k AS names,
-                p.k IS NOT NULL AND NOT EXISTS (SELECT FROM record_key r WHERE r.k = p.k) AS unknown
+                p.k IS NOT NULL AND NOT EXISTS (SELECT FROM record_key r WHERE r.k = p.k)
+                    AS unknown,
+                false AS in_doubt
             FROM payment_row p
             """,
         )
@@ -85,7 +88,7 @@ class Tables:
             UNION SELECT n, unnest(ks) FROM left_payment
             """,
         )
-        self.make("left_record", "SELECT * FROM record_row WHERE a >= 0")
+        self.make("left_record", "SELECT *, false AS in_doubt FROM record_row WHERE a >= 0")
         self.make_empty("claim", f"{_LINE}, why text")
         self.make_empty("payment_tie", "n bigint NOT NULL, candidate bigint NOT NULL")
         self.make_empty("record_tie", "n bigint NOT NULL, candidate bigint NOT NULL")
@@ -137,8 +140,8 @@ def make_given_tables(session: Session) -> None:
 UNNAMED: Final = "NOT EXISTS (SELECT FROM naming WHERE naming.k = r.k)"
 """Of a free record `r`: no free payment names its reference, if it has one."""
 
-NAMES_NO_RECORD: Final = "(p.ks IS NULL AND (p.names IS NULL OR p.unknown))"
-"""Of a free payment `p`."""
+NAMES_NO_RECORD: Final = "(p.ks IS NULL AND (p.names IS NULL OR p.unknown) AND NOT p.in_doubt)"
+"""Of a free payment `p`, and there is no doubt about that."""
 
 NOT_AGAINST: Final = "(p.k IS NULL OR r.k IS NULL AND r.ks IS NULL)"
 """Of a payment that names no record and a record: not both have a reference that verifies."""

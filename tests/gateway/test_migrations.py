@@ -7,7 +7,8 @@ from alembic import command
 from psycopg import sql
 from sqlmodel import SQLModel
 
-import reconciliation.models  # noqa: F401 - registers its tables
+import reconciliation.models
+import reconciliation.sources.models  # noqa: F401 - registers its tables
 import webhooks.models  # noqa: F401
 from gateway import migrate
 from gateway.db import execute, sqlalchemy_url, transaction

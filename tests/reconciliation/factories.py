@@ -21,7 +21,6 @@ from gateway.models import (
     Periodicity,
 )
 from gateway.references import nth_reference
-from reconciliation import matching
 from reconciliation.records import COLUMNS
 
 KEY: Final = bytes(range(32))
@@ -90,14 +89,17 @@ def a_payment(
     amount_minor: int = DUE_MINOR,
     paid_at: datetime = datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC),
     status: PaymentStatus = PaymentStatus.BOOKED,
+    provider: str = "cashplus",
+    bundle_id: int | None = None,
 ) -> Payment:
-    """Insert a payment of an invoice; without one it is in suspense."""
+    """Insert a payment of an invoice or a bundle; without one it is in suspense."""
     payment = Payment(
-        provider="cashplus",
+        provider=provider,
         provider_payment_id=provider_payment_id or f"CP-{next(_numbers)}",
         status=status,
         reference_given=invoice.reference if invoice else "nothing",
         invoice_id=invoice.id if invoice else None,
+        bundle_id=bundle_id,
         amount_minor=amount_minor,
         currency="MAD",
         channel=Channel.CASH_AGENT,
@@ -181,30 +183,6 @@ def a_file(
         if trailer is not None:
             writer.writerow(("TRAILER", *trailer))
     return path
-
-
-def payment(
-    payment_id: str,
-    reference: str | None = "A",
-    amount_minor: int = DUE_MINOR,
-    paid_on: date = date(2026, 11, 18),
-    provider_reference: str | None = None,
-) -> matching.Payment:
-    """Return one of our payments as the matching sees it."""
-    return matching.Payment(payment_id, reference, amount_minor, paid_on, provider_reference)
-
-
-def record(
-    record_id: str,
-    reference: str | None = "A",
-    amount_minor: int = DUE_MINOR,
-    posted_on: date = date(2026, 11, 19),
-    provider_reference: str | None = None,
-) -> matching.Record:
-    """Return a record of the institution's as the matching sees it."""
-    return matching.Record(
-        record_id, reference, amount_minor, posted_on, provider_reference=provider_reference
-    )
 
 
 def how_many(table: str, where: str = "true") -> int:

@@ -18,6 +18,7 @@ from tests.reconciliation.people import FORMS, PARTS, SLIPS, Change
 THESE, LIKE, MAYBE = Expect.THESE, Expect.LIKE, Expect.MAYBE
 OPEN, AGAIN = Expect.OPEN, Expect.AGAIN
 KINDS: Final[dict[str, Kind]] = {}
+FILLERS: Final = ["000000000000", "111111111111", "123456789012", "999999", "00000000", "123456"]
 NOBODY: Final = {"cnss_number": "", "cin": "", "name": ""}
 
 
@@ -75,6 +76,53 @@ def payer_grouped_slip(m: Maker, what: str, debt: Record) -> None:
     m.pay(what, debt, THESE, m.post(debt), reference=people.grouped(m.rng, slip))
 
 
+@kind("payer:bank_form_slip")
+def payer_bank_form_slip(m: Maker, what: str, debt: Record) -> None:
+    slip = m.rng.choice([people.substitution, people.adjacent])(m.rng, debt.reference)
+    m.pay(what, debt, THESE, m.post(debt), reference=people.bank_form(m.rng, slip))
+
+
+@kind("payer:bank_form_cut")
+def payer_bank_form_cut(m: Maker, what: str, debt: Record) -> None:
+    text = people.bank_form(m.rng, debt.reference)[: -m.rng.choice([2, 3, 4])]
+    m.pay(what, debt, THESE, m.post(debt), reference=text, **m.known(debt))
+
+
+@kind("payer:numbers_in_text")
+def payer_numbers_in_text(m: Maker, what: str, debt: Record) -> None:
+    person = m.people[debt.owner]
+    text = m.rng.choice(
+        [
+            f"AMO {debt.reference} CNSS {person.cnss_number} TEL 0612345678",
+            f"{person.cin} {person.cnss_number} {debt.reference}",
+            f"REF {debt.reference} CIN {person.cin} 300.00",
+        ]
+    )
+    m.pay(what, debt, THESE, m.post(debt), reference=text)
+
+
+@kind("payer:letter_for_digit")
+def payer_letter_for_digit(m: Maker, what: str, debt: Record) -> None:
+    text = people.letter_for_digit(m.rng, debt.reference)
+    m.pay(what, debt, LIKE, m.post(debt), reference=text, **m.known(debt))
+
+
+@kind("payer:slip_of_another")
+def payer_slip_of_another(m: Maker, what: str, debt: Record) -> None:
+    """Somebody else stood at the counter, and showed his own card."""
+    other = m.rng.choice(m.people)
+    who = {"cnss_number": "", "cin": other.cin, "name": other.name}
+    slip = people.substitution(m.rng, debt.reference)
+    m.pay(what, debt, MAYBE, m.post(debt), reference=slip, **who)
+
+
+@kind("payer:paid_by_another")
+def payer_paid_by_another(m: Maker, what: str, debt: Record) -> None:
+    other = m.rng.choice(m.people)
+    who = {"cnss_number": "", "cin": other.cin, "name": other.name}
+    m.pay(what, debt, THESE, m.post(debt), **who)
+
+
 @kind("both:same_slip")
 def both_same_slip(m: Maker, what: str, debt: Record) -> None:
     slip = people.substitution(m.rng, debt.reference)
@@ -122,6 +170,27 @@ def card_written(m: Maker, what: str, debt: Record) -> None:
         [cin.lower(), f"{cin[:split]} {cin[split:]}", f"{cin[:split]}-{cin[split:]}", f" {cin} "]
     )
     m.pay(what, debt, LIKE, m.post(debt), reference="", cnss_number="", cin=card)
+
+
+@kind("identity:number_written")
+def number_written(m: Maker, what: str, debt: Record) -> None:
+    number = m.people[debt.owner].cnss_number
+    split = m.rng.choice([" ", "-", "."]).join([number[:3], number[3:6], number[6:]])
+    written = m.rng.choice([split, f"{number}.0", people.other_digits(m.rng, number)])
+    m.pay(what, debt, LIKE, m.post(debt), reference="", cnss_number=written, cin="")
+
+
+@kind("identity:filler")
+def filler(m: Maker, what: str, debt: Record) -> None:
+    text = m.rng.choice(FILLERS)
+    m.pay(what, debt, LIKE, m.post(debt), reference=text, **m.known(debt))
+
+
+@kind("both:filler")
+def both_filler(m: Maker, what: str, debt: Record) -> None:
+    """Where a form wants a number, people and clerks give one: it says nothing."""
+    record = m.post(debt, reference=m.rng.choice(FILLERS))
+    m.pay(what, debt, MAYBE, record, reference=m.rng.choice(FILLERS))
 
 
 @kind("identity:card_slip")
@@ -239,6 +308,13 @@ def late_slip(m: Maker, what: str, debt: Record) -> None:
 @kind("late:identity")
 def late_identity(m: Maker, what: str, debt: Record) -> None:
     day = debt.posted_on - timedelta(days=m.rng.randint(10, 30))
+    m.pay(what, debt, LIKE, m.post(debt), paid_on=day, reference="", **m.known(debt))
+
+
+@kind("late:paid_after")
+def late_paid_after(m: Maker, what: str, debt: Record) -> None:
+    """After the day due, where the institution's day is that one."""
+    day = debt.posted_on + timedelta(days=m.rng.randint(10, 31))
     m.pay(what, debt, LIKE, m.post(debt), paid_on=day, reference="", **m.known(debt))
 
 

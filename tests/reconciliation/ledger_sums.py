@@ -52,6 +52,14 @@ def instalments_one_slip_unknown(m: Maker, what: str, debt: Record) -> None:
         text = debt.reference
 
 
+@kind("instalments:all_slip")
+def instalments_all_slip(m: Maker, what: str, debt: Record) -> None:
+    """The payer keeps a wrong reference, and pays by it each time."""
+    record, text = m.post(debt), people.substitution(m.rng, debt.reference)
+    for part in m.parts(debt.amount_minor):
+        m.pay(what, debt, THESE, record, amount_minor=part, reference=text)
+
+
 @kind("instalments:one_without")
 def instalments_one_without(m: Maker, what: str, debt: Record) -> None:
     """The rest is paid by the payer's number alone."""
@@ -202,6 +210,13 @@ def twice_with_slip(m: Maker, what: str, debt: Record) -> None:
     m.pay(what, debt, AGAIN, record, reference=slip)
 
 
+@kind("twice:both_with_a_slip")
+def twice_both_slip(m: Maker, what: str, debt: Record) -> None:
+    record, slip = m.post(debt), people.substitution(m.rng, debt.reference)
+    m.pay(what, debt, THESE, record, reference=slip)
+    m.pay(what, debt, AGAIN, record, reference=slip)
+
+
 @kind("twice:without_reference")
 def twice_without_reference(m: Maker, what: str, debt: Record) -> None:
     record = m.post(debt)
@@ -216,10 +231,11 @@ def old_reference(m: Maker, what: str, debt: Record) -> None:
     """Last month's reference for this month's due: the payer named a settled debt. To move the
     money to another debt is a decision: he may have paid twice, and this month be unpaid.
     """
+    record = m.post(debt)
+    m.pay("exact", debt, THESE, record)
     for other in m.others(debt, 1):
         m.post(other)
-        m.pay(what, other, OPEN, reference=debt.reference, **m.known(debt))
-    m.pay("exact", debt, THESE, m.post(debt))
+        m.pay(what, other, AGAIN, record, reference=debt.reference, **m.known(debt))
 
 
 @kind("open:unpaid")

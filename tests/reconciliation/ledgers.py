@@ -31,6 +31,7 @@ MIXES: Final = {
     "names": Mix(
         defects=0.12, weights=(("", 0.3), ("identity:", 3), ("open:brother", 3)), names=10
     ),
+    "namesakes": Mix(defects=0.12, flat_minor=30_000, one_day=True, names=2, as_heard=0.3),
     "sums": Mix(
         defects=0.12,
         weights=(("", 0.3), ("instalments:", 4), ("months:", 4), ("household:", 4), ("twice:", 4)),

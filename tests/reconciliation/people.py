@@ -64,7 +64,7 @@ def reference(payload: int) -> str:
 def as_heard(rng: Random, person: Person) -> str:
     """The name as another hand wrote it."""
     (given, given_ar), (family, family_ar) = person.given, person.family
-    match rng.randrange(9):
+    match rng.randrange(11):
         case 0:
             return f"{family.upper()} {given}"
         case 1:
@@ -80,6 +80,10 @@ def as_heard(rng: Random, person: Person) -> str:
         case 6:
             return lost_letter(rng, given) + " " + family
         case 7:
+            return f"{rng.choice(['Mme', 'Mr', 'Hajj', 'Sidi'])} {given} {family}"
+        case 8:
+            return f"{given} {rng.choice(GIVEN)[0]} {family}"
+        case 9:
             return f"{given} {family}".replace("ss", "s").replace("i", "y").replace("kh", "5")
         case _:
             return f"{given}  {lost_letter(rng, family)}".upper()
@@ -153,6 +157,19 @@ def groups(rng: Random, text: str) -> str:
     return rng.choice([b + a + c, a + c + b, c + a + b, b + c + a, c + b + a])
 
 
+def jump_twin(rng: Random, text: str) -> str:
+    places = [n for n in range(len(text) - 2) if text[n] == text[n + 2]]
+    if not places:
+        return jump(rng, text)
+    n = rng.choice(places)
+    other = rng.choice(string.digits[1:].replace(text[n], ""))
+    return text[:n] + other + text[n + 1] + other + text[n + 3 :]
+
+
+def letter_for_digit(rng: Random, text: str) -> str:
+    return text.replace("0", "O").replace("1", "l", 1) if set(text) & {"0", "1"} else text[1:]
+
+
 def two_wrong(rng: Random, text: str) -> str:
     one, two = rng.sample(range(1, 12), 2)
     digits = list(text)
@@ -202,6 +219,24 @@ def in_text(rng: Random, text: str) -> str:
     )
 
 
+def glued(rng: Random, text: str) -> str:
+    return rng.choice([f"REF{text}", f"{text}ALAOUI", f"VIR/{text}/AMO", f"AMO-{text}-10"])
+
+
+def broken(rng: Random, text: str) -> str:
+    """By the end of a line of the bank's form."""
+    place = rng.randrange(1, len(text))
+    return f"{text[:place]} {text[place:]}"
+
+
+def from_spreadsheet(rng: Random, text: str) -> str:
+    return rng.choice([f"{text}.0", f"'{text}", f'="{text}"', f"{text},00", f"0{text}"])
+
+
+def written_twice(rng: Random, text: str) -> str:
+    return rng.choice([f"{text} {text}", f"{text}/{text}", f"REF {text} (ref {text})"])
+
+
 def cut(rng: Random, text: str) -> str:
     keep = rng.choice([6, 7, 8, 9, 10])
     return text[:keep] if rng.random() < 0.5 else text[-keep:]
@@ -227,6 +262,7 @@ SLIPS: Final[dict[str, Change]] = {
     "doubled": digit_doubled,
     "added": digit_added,
     "groups": groups,
+    "jump_twin": jump_twin,
 }
 FORMS: Final[dict[str, Change]] = {
     "grouped": grouped,
@@ -234,5 +270,9 @@ FORMS: Final[dict[str, Change]] = {
     "other_digits": other_digits,
     "direction_marks": direction_marks,
     "text": in_text,
+    "glued": glued,
+    "broken": broken,
+    "from_spreadsheet": from_spreadsheet,
+    "written_twice": written_twice,
 }
 PARTS: Final[dict[str, Change]] = {"cut": cut, "cut_in_text": cut_in_text}

@@ -47,9 +47,8 @@ def claims() -> list[tuple[str, str]]:
             session,
             """
             SELECT provider_payment_id, r.record_id
-            FROM matched_payment JOIN matched_record USING (group_id)
-            JOIN payment ON payment.id = payment_id
-            JOIN institution_record r ON r.id = matched_record.record_id
+            FROM match_line JOIN payment ON payment.id = payment_id
+            JOIN institution_record r ON r.id = match_line.record_id
             ORDER BY 1, 2
             """,
         )
@@ -115,7 +114,7 @@ def test_the_first_run_matches_asks_and_adds_up(tmp_path: Path) -> None:
     assert how_many("coded_exception", "payment_id IS NOT NULL") == 2
     with transaction() as session:
         stored = execute(session, "SELECT summary FROM reconciliation_run").scalar_one()
-        group = execute(session, "SELECT run_id, rule, score FROM match_group").one()
+        group = execute(session, "SELECT run_id, rule, score FROM match_line").one()
     assert stored == result.as_json()
     assert tuple(group) == (result.run, "exact", 100)
 
@@ -183,7 +182,7 @@ def test_a_negative_record_undoes_what_was_matched(tmp_path: Path) -> None:
     assert result.sums.records == 0
     assert claims() == []
     because = "its record was taken back by a negative one"
-    assert how_many("match_group", f"undone_because = '{because}'") == 1
+    assert how_many("undone_match", f"undone_because = '{because}'") == 1
     with transaction() as session:
         pair = execute(
             session,
@@ -240,7 +239,7 @@ def test_a_reversed_payment_undoes_what_was_matched(tmp_path: Path) -> None:
 
     assert (result.matched, result.exceptions) == (0, {"record_without_payment": 1})
     assert claims() == []
-    assert how_many("match_group", "undone_because LIKE 'its payment was reversed%'") == 1
+    assert how_many("undone_match", "undone_because LIKE 'its payment was reversed%'") == 1
     assert asked() == [("record_without_payment", "record:R1")]
 
 
@@ -371,7 +370,7 @@ def test_two_runs_at_once_match_each_payment_once(tmp_path: Path) -> None:
         thread.join()
 
     assert sorted(result.matched for result in results) == [0, 0, 200]
-    assert how_many("matched_payment") == how_many("matched_record") == 200
+    assert how_many("match_line") == 200
 
 
 def test_a_run_waits_for_whoever_decides_about_records(tmp_path: Path) -> None:
@@ -388,26 +387,28 @@ def test_a_run_waits_for_whoever_decides_about_records(tmp_path: Path) -> None:
     assert results[0].matched == 1
 
 
-@pytest.mark.parametrize("table", ["matched_payment", "matched_record"])
-def test_the_database_lets_no_second_group_claim_a_row(tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [("1, 0", "match_line_record_id_record_line_key"), ("0, 1", "match_line_pkey")],
+)
+def test_the_database_lets_no_second_group_claim_a_row(
+    tmp_path: Path, lines: str, key: str
+) -> None:
     reference, _ = an_invoice_paid()
     recorded(tmp_path, a_line(reference))
     run()
-    column = "payment_id, amount_minor" if table == "matched_payment" else "record_id"
     claim_again = f"""
-        WITH second AS (
-            INSERT INTO match_group (run_id, rule, score)
-            SELECT id, 'exact', 100 FROM reconciliation_run RETURNING id
-        )
-        INSERT INTO {table} (group_id, {column})
-        SELECT second.id, {column} FROM {table} CROSS JOIN second
+        INSERT INTO match_line (payment_id, record_id, group_id, run_id, amount_minor, score,
+            payment_line, record_line, rule)
+        SELECT payment_id, record_id, group_id, run_id, amount_minor, score, {lines}, rule
+        FROM match_line
     """
-    with transaction() as session, pytest.raises(sa.exc.IntegrityError, match=f"{table}_pkey"):
+    with transaction() as session, pytest.raises(sa.exc.IntegrityError, match=key):
         execute(session, claim_again)
-    assert how_many("match_group") == 1
+    assert how_many("match_line") == 1
 
 
-def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_run_that_fails_writes_nothing_and_is_gone_on_with(tmp_path: Path) -> None:
     reference, _ = an_invoice_paid()
     recorded(tmp_path, a_line(reference))
 
@@ -417,8 +418,12 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reconcile(period=None, now=NOW, progress=fail)
 
-    assert how_many("reconciliation_run") == how_many("match_group") == 0
-    assert run().matched == 1
+    assert how_many("match_line") == 0
+    assert how_many("reconciliation_run", "finished_at IS NULL") == 1
+    # It is finished first; what is asked for then finds nothing more.
+    assert run().matched == 0
+    matched = "summary ->> 'matched' = '1' AND finished_at IS NOT NULL"
+    assert (how_many("match_line"), how_many("reconciliation_run", matched)) == (1, 1)
 
 
 def test_the_progress_counts_both_sides(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from gateway.db import execute, snapshot, transaction
 from gateway.exception_queue import Finding, open_exceptions
 from gateway.models import ExceptionCode, Role
 from gateway.settings import settings
-from reconciliation.by_reference import OpenCode
+from reconciliation.matching import OpenCode
 from tests.factories import NOON, a_report, broken_promises, record
 from tests.gateway.api.conftest import FES, ProgramOf
 from tests.gateway.api.test_problems import PERSON, problem_of
@@ -243,7 +243,9 @@ def test_what_is_found_anew_or_not_done_is_not_resolved_by_hand(program: Program
         for row in caller.get("/exceptions").json()["data"]
     ]
     assert codes == ["delivery_parked", "parked_delivery", *["resolved_by_runs"] * 4]
-    assert {code.value for code in RESOLVED_BY_RUNS} == {code.value for code in OpenCode}
+    # Booking says that something was paid twice, too; what is taken back is nobody's question.
+    others = {OpenCode.PAID_TWICE, OpenCode.TAKEN_BACK}
+    assert {code.value for code in RESOLVED_BY_RUNS} == set(OpenCode) - others
 
 
 def test_a_feed_is_followed_from_its_end(app: FastAPI, program: ProgramOf) -> None:

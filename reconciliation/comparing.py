@@ -1,0 +1,118 @@
+"""One comparison: load what is open, let the engine match it, write the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+from sqlmodel import Session
+
+from reconciliation.asking import Left, read_left
+from reconciliation.duckfiles import count, workbench
+from reconciliation.engines.duck import DuckEngine
+from reconciliation.keeping import (
+    added,
+    free_parted,
+    leave_parted,
+    lines_of_one,
+    lines_of_others,
+    load_parted,
+    write,
+)
+from reconciliation.loading import load_keys, load_rows, read_loaded
+from reconciliation.matching import Terms
+from reconciliation.scope import Scope
+
+Progress = Callable[[int], None]
+_ROWS_OF_MATCHED: Final = "SELECT coalesce(max(rowid), -1) + 1 FROM matched"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison came to; its groups are written in the caller's transaction."""
+
+    by_rule: dict[str, Any]
+    """Groups, payments and records, and the sums of both sides in centimes."""
+    by_code: dict[str, Any]
+    """The same of what is open; nothing for a shard."""
+    left: Left
+
+
+def compare_shard(
+    session: Session, run: int, scope: Scope, terms: Terms, *, progress: Progress
+) -> dict[str, Any]:
+    """Do the bulk pass on one shard; return its groups by rule.
+
+    The caller owns the transaction and shares the lock on records.
+    """
+    with workbench() as (con, folder):
+        engine = _loaded(con, session, scope, terms, folder, progress)
+        engine.within_references()
+        if load_parted(con, session):
+            free_parted(con)
+        path = folder.joinpath("lines.csv")
+        by_rule = lines_of_one(con, run, path)
+        write(session, path, 0)
+        return by_rule
+
+
+def compare(
+    session: Session, run: int, scope: Scope, terms: Terms, *, progress: Progress
+) -> Compared:
+    """Do all passes on all that is open in the scope.
+
+    The caller owns the transaction and holds the lock on records alone.
+    """
+    with workbench() as (con, folder):
+        engine = _loaded(con, session, scope, terms, folder, progress)
+        engine.within_references()
+        if is_parted := load_parted(con, session):
+            free_parted(con)
+        path = folder.joinpath("lines.csv")
+        of_one = lines_of_one(con, run, path)
+        bulk = count(con, "SELECT count(*) FROM matched")
+        first = count(con, _ROWS_OF_MATCHED)
+        load_rows(con, session, folder)
+        # The server takes in what is certain, while the rest is thought about here.
+        with ThreadPoolExecutor(1) as other:
+            sending = other.submit(write, session, path, bulk)
+            read_loaded(con)
+            engine.rest()
+            if is_parted:
+                leave_parted(con, first)
+            others = folder.joinpath("others.csv")
+            of_others = lines_of_others(con, run, first, others)
+            sending.result()
+        write(session, others, count(con, _ROWS_OF_MATCHED) - first)
+        return Compared(added(of_one, of_others), _by_code(con), read_left(con))
+
+
+def _loaded(
+    con: duckdb.DuckDBPyConnection,
+    session: Session,
+    scope: Scope,
+    terms: Terms,
+    folder: Path,
+    progress: Progress,
+) -> DuckEngine:
+    loaded = load_keys(con, session, scope, folder)
+    progress(loaded.payments)
+    progress(loaded.payments + loaded.records)
+    return DuckEngine(con, terms)
+
+
+def _by_code(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    both = []
+    for side, amount in (("payment", "paid_minor"), ("record", "recorded_minor")):
+        rows = con.execute(
+            f"SELECT code, count(*), sum(a) FROM {side}_open JOIN {side}_row USING (n) GROUP BY 1"
+        ).fetchall()
+        nothing = {"payments": 0, "records": 0, "paid_minor": 0, "recorded_minor": 0}
+        both.append(
+            {code: {**nothing, f"{side}s": rows_, amount: int(a)} for code, rows_, a in rows}
+        )
+    return added(*both)

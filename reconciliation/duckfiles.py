@@ -1,0 +1,152 @@
+"""Rows between PostgreSQL and DuckDB: as CSV files in a folder of the caller's.
+
+Nothing here makes an object of a row. The server packs thousands of rows into one text where they
+are numbers only; else it writes the CSV. DuckDB reads and writes the files by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import psycopg
+import sqlalchemy as sa
+from sqlmodel import Session
+
+from gateway.db import copy_blocks, execute
+
+MEMORY: Final = "600MB"
+"""What DuckDB holds at most before it uses the disk."""
+THREADS_MAX: Final = 4
+
+_BLOCK_BYTES: Final = 262_144
+_PACKED: Final = 12
+"""2 to the power of: ids that lie together are packed into one text."""
+_TEXTS_AT_ONCE: Final = 16
+
+
+@contextmanager
+def workbench() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Open a DuckDB in memory and a folder for its files; both are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="wasl-match-") as folder:
+        con = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": min(os.cpu_count() or 1, THREADS_MAX),
+                "memory_limit": MEMORY,
+                "temp_directory": folder,
+                "preserve_insertion_order": True,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        try:
+            yield con, Path(folder)
+        finally:
+            con.close()
+
+
+def pull_numbers(
+    session: Session, query: str, parameters: Mapping[str, Any], columns: str, path: Path
+) -> None:
+    """Write the rows of a query, numbers only, as CSV without a header.
+
+    Args:
+        session: Whose transaction it is.
+        query: Has a column `n`, an id; no value of it is NULL.
+        parameters: Of the query.
+        columns: In their order, by commas.
+        path: Of the file.
+    """
+    line = " || ',' || ".join(f"coalesce({c.strip()}::text, '')" for c in columns.split(","))
+    texts = session.connection().execute(
+        sa.text(
+            f"SELECT string_agg({line}, E'\\n') FROM ({query}) AS each GROUP BY n >> {_PACKED}"
+        ),
+        dict(parameters),
+        execution_options={"yield_per": _TEXTS_AT_ONCE},
+    )
+    with path.open("w", encoding="ascii") as file:
+        for text in texts.scalars():
+            file.write(text)
+            file.write("\n")
+
+
+def pull_rows(session: Session, query: str, path: Path) -> None:
+    """Write the rows of a query without parameters as CSV; a value that is NULL is empty."""
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    # As bytes: the query is this code's own, and a driver looks for nothing in it.
+    copy = f"COPY ({query}) TO STDOUT (FORMAT csv)".encode()
+    with connection.cursor() as cursor, path.open("wb") as file, cursor.copy(copy) as rows:
+        for row in rows:
+            file.write(row)
+
+
+def push_rows(
+    con: duckdb.DuckDBPyConnection, query: str, session: Session, table: str, path: Path
+) -> None:
+    """Append the rows of a DuckDB query to a table of PostgreSQL: `table (columns)`."""
+    con.execute(f"COPY ({query}) TO '{path}' (FORMAT csv, HEADER false)")
+    send_file(session, table, path)
+
+
+def send_file(session: Session, table: str, path: Path) -> None:
+    """Append a CSV file without a header to a table of PostgreSQL: `table (columns)`."""
+    if path.stat().st_size:
+        copy_blocks(session, f"COPY {table} FROM STDIN (FORMAT csv)", _blocks(path))
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def read_file(path: Path, columns: Mapping[str, str], *, texts: bool = False) -> str:
+    """Return what DuckDB selects from to read a CSV file without a header.
+
+    Args:
+        path: Of the file.
+        columns: Types by names, in their order.
+        texts: Whether a value may have line breaks in it.
+    """
+    types = ", ".join(f"'{name}': '{type_}'" for name, type_ in columns.items())
+    return (
+        f"read_csv('{path}', header = false, auto_detect = false, delim = ',', quote = '\"',"
+        f" escape = '\"', nullstr = '', columns = {{{types}}}, parallel = {not texts},"
+        " max_line_size = 16777216)"
+    )
+
+
+@contextmanager
+def lookups(session: Session, few: bool) -> Iterator[None]:
+    """Have rows of large tables looked up by their keys, if they are few."""
+    for setting in ("enable_hashjoin", "enable_mergejoin") if few else ():
+        execute(session, f"SET LOCAL {setting} = off")
+    yield
+    for setting in ("enable_hashjoin", "enable_mergejoin") if few else ():
+        execute(session, f"SET LOCAL {setting} = on")
+
+
+def with_memory(session: Session) -> None:
+    """Let the transaction's large sorts and joins stay in memory, and few rows be looked up."""
+    for setting in (
+        "work_mem = '128MB'",
+        "maintenance_work_mem = '256MB'",
+        "random_page_cost = 1.1",
+        "jit = off",
+    ):
+        execute(session, f"SET LOCAL {setting}")
+
+
+def count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Return the one number of a query."""
+    row = con.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -326,13 +326,14 @@ def _scan(path: Path, delimiter: bytes) -> _Scan:
         while chunk := file.read(_CHUNK):
             lines += chunk.count(b"\n")
             delimiters += chunk.count(delimiter)
-            has_quotes = has_quotes or b'"' in chunk
+            has_quotes = has_quotes or _quotes_text(chunk)
             has_controls = has_controls or bool(chunk.translate(None, _NO_CONTROLS))
             joint = end + chunk[:LINE_BYTES_MAX]
             if (
                 b"\x00" in chunk
                 or (b"\r" in chunk and (_LONE_RETURN.search(chunk) or _LONE_RETURN.search(joint)))
-                or (has_quotes and _any(_SPACE_AT_A_QUOTE, chunk, joint))
+                or (_has_space_at_a_quote(chunk) and _SPACE_AT_A_QUOTE.search(chunk))
+                or (_has_space_at_a_quote(joint) and _SPACE_AT_A_QUOTE.search(joint))
                 or (b"TRAILER" in chunk and _any(_EARLY_TRAILER, chunk, joint))
             ):
                 return _Scan(is_clean=False)
@@ -341,6 +342,16 @@ def _scan(path: Path, delimiter: bytes) -> _Scan:
         lines += 1
     last = end[end.rfind(b"\n", 0, len(end) - 1) + 1 :]
     return _Scan(True, has_quotes, has_controls, lines, delimiters, last)
+
+
+def _quotes_text(chunk: bytes) -> bool:
+    """Say whether quotes do more than stand for empty fields, as some programs write these."""
+    quotes = chunk.count(b'"')
+    return quotes > 0 and (quotes != 2 * chunk.count(b'""') or b'"""' in chunk)
+
+
+def _has_space_at_a_quote(text: bytes) -> bool:
+    return b' "' in text or b'" ' in text
 
 
 def _any(pattern: re.Pattern[bytes], *texts: bytes) -> bool:

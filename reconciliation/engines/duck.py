@@ -105,9 +105,13 @@ class DuckEngine:
 
     def rest(self) -> None:
         """Do passes 0 and 2 to 11 on the free rows, and say of the others why they are open."""
-        tolerance = self._terms.tolerance_minor
         self._do(*_SIDES, *pairs.MACROS)
         self._take_back()
+        if self._count("SELECT least((SELECT count(*) FROM p), (SELECT count(*) FROM r))"):
+            self._passes(self._terms.tolerance_minor)
+        self._do(*LEFT)
+
+    def _passes(self, tolerance: int) -> None:
         for same in ("provref", "cnss", "cin", None):
             self._claim(sums.equal_amounts(same))
         self._claim(sums.one_and_one(tolerance))
@@ -121,7 +125,6 @@ class DuckEngine:
         self._several_dues(tolerance)
         dues.choose_dues(self._con, dues.OF_THE_PERSON, tolerance, besides=dues.UNANCHORED)
         self._claim(dues.chosen_dues(SCORE_OF_SEVERAL_DUES_BY_IDENTITY))
-        self._do(*LEFT)
 
     def _claim(self, found: str) -> int:
         """Take the groups that a query finds (pn, rn, rule, score, why); return their lines."""

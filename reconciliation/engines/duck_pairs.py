@@ -34,6 +34,8 @@ MACROS: Final = (
     """
     CREATE TEMP MACRO words_agree(a, b) AS a = b
         OR (length(a) = 1 AND starts_with(b, a)) OR (length(b) = 1 AND starts_with(a, b))
+        OR (length(a) >= 2 AND length(b) >= 2 AND length(a) <> length(b) AND a[1] = b[1]
+            AND damerau_levenshtein(a, b) = 1)
     """,
     """
     CREATE TEMP MACRO met(these, those) AS
@@ -47,7 +49,7 @@ MACROS: Final = (
     f"""
     CREATE TEMP MACRO names_compared(few, many) AS CASE
         WHEN len(met(few, many)) = len(few) AND len(met(many, few)) >= len(few)
-            AND met_by_words(few, many) >= 2 THEN {NAME_AGREES}
+            AND len(few) >= 2 THEN {NAME_AGREES}
         WHEN met_by_words(few, many) > 0 THEN {NAME_IN_PART}
         ELSE {NAME_DIFFERS} END
     """,

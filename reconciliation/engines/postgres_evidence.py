@@ -44,6 +44,11 @@ _WORDS_AGREE: Final = """(
     short = long
     OR length(short) = 1 AND starts_with(long, short)
     OR length(long) = 1 AND starts_with(short, long)
+    OR least(length(short), length(long)) >= 2 AND left(short, 1) = left(long, 1) AND EXISTS (
+        SELECT FROM generate_series(2, greatest(length(short), length(long))) i
+        WHERE left(short, i - 1) || substr(short, i + 1) = long
+            OR left(long, i - 1) || substr(long, i + 1) = short
+    )
 )"""
 
 # A word may stand in a name twice, and counts twice: i and j are places.
@@ -61,7 +66,7 @@ NAME: Final = f"""
         )
         SELECT CASE WHEN count(DISTINCT i) = least(cardinality(p.tokens), cardinality(r.tokens))
                 AND count(DISTINCT j) >= least(cardinality(p.tokens), cardinality(r.tokens))
-                AND count(DISTINCT i) FILTER (WHERE in_full) >= 2 THEN {matching.NAME_AGREES}
+                AND count(DISTINCT i) >= 2 THEN {matching.NAME_AGREES}
             WHEN bool_or(in_full) THEN {matching.NAME_IN_PART}
             ELSE {matching.NAME_DIFFERS} END
         FROM agreeing

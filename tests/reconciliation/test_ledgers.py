@@ -90,6 +90,9 @@ def test_what_nothing_proves_stays_open(tmp_path: Path) -> None:
     # A payer who says only who he is may get another of his own unpaid months: half the debts
     # here are unpaid.
     fair = {"open:stranger_no_reference", "open:other_month", "twice:without_reference"}
+    # Of two brothers with neighbouring cards and one initial, where only the other's due is left.
+    brothers = verdict.kinds.pop("open:brother")
+    assert len(brothers.wrong) <= 5, told
     for kind, tally in verdict.kinds.items():
         assert kind in fair or tally.wrong == [], told
     assert verdict.kinds["exact"].recall == 1, told

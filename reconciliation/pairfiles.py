@@ -98,11 +98,11 @@ def match_files(
     return Matched(answer, paid.findings + recorded.findings)
 
 
-def _settings(scratch: Path) -> dict[str, str | bool | int | float | list[str]]:
+def _settings(scratch: Path) -> dict[str, Any]:
     return {
         "threads": THREADS,
         "memory_limit": MEMORY,
-        "temp_directory": str(scratch / "spilled"),
+        "temp_directory": str(scratch.joinpath("spilled")),
         "autoinstall_known_extensions": "false",
     }
 
@@ -114,7 +114,7 @@ def _scratch(out: Path) -> Iterator[Path]:
     for old in out.glob(f"{_SCRATCH}*"):
         if not _is_alive(old.name.removeprefix(_SCRATCH)):
             shutil.rmtree(old, ignore_errors=True)
-    scratch = out / f"{_SCRATCH}{os.getpid()}"
+    scratch = out.joinpath(f"{_SCRATCH}{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
@@ -164,10 +164,10 @@ def _write(con: duckdb.DuckDBPyConnection, scratch: Path) -> None:
         ) least ON least.n = g
         ORDER BY ALL
         """,
-        scratch / MATCHES,
+        scratch.joinpath(MATCHES),
     )
-    _copy(con, _open("payment", "record", _PAYMENT_WHY), scratch / PAYMENTS_OPEN)
-    _copy(con, _open("record", "payment", _RECORD_WHY), scratch / RECORDS_OPEN)
+    _copy(con, _open("payment", "record", _PAYMENT_WHY), scratch.joinpath(PAYMENTS_OPEN))
+    _copy(con, _open("record", "payment", _RECORD_WHY), scratch.joinpath(RECORDS_OPEN))
 
 
 def _copy(con: duckdb.DuckDBPyConnection, query: str, to: Path) -> None:
@@ -265,6 +265,6 @@ def _counts(con: duckdb.DuckDBPyConnection, paid: Given, recorded: Given) -> dic
 
 
 def _publish(scratch: Path, out: Path) -> None:
-    (out / MATCHES).unlink(missing_ok=True)
+    (out.joinpath(MATCHES)).unlink(missing_ok=True)
     for name in (PAYMENTS_OPEN, RECORDS_OPEN, MATCHES):
-        (scratch / name).replace(out / name)
+        scratch.joinpath(name).replace(out.joinpath(name))

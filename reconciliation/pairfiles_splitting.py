@@ -182,13 +182,13 @@ class Splitter:
 
     def _linked(self, path: Path) -> Path:
         """Return another path of a file, which DuckDB cannot take for a pattern of several."""
-        link = self.scratch / f"{self.format.side}.csv"
+        link = self.scratch.joinpath(f"{self.format.side}.csv")
         link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
         return link
 
     def _without_last(self, last: bytes) -> Path:
-        copy = self.scratch / f"{self.format.side}.data"
+        copy = self.scratch.joinpath(f"{self.format.side}.data")
         with self.path.open("rb") as file, copy.open("wb") as shorter:
             left = os.fstat(file.fileno()).st_size - len(last)
             while left and (chunk := file.read(min(left, _CHUNK))):

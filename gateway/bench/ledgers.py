@@ -15,11 +15,13 @@ import duckdb
 
 _GIVEN: Final = (
     "Mohammed Ahmed Fatima Khadija Youssef Omar Aicha Hassan Rachid Said Karim Nadia Samira Hamza"
-    " Salma Imane Mustapha Driss Brahim Latifa Naima Hicham Anas Amine Ayoub Sara Jamal Mehdi Tarik Houda"
+    " Salma Imane Mustapha Driss Brahim Latifa Naima Hicham Anas Amine Ayoub Sara"
+    " Jamal Mehdi Tarik Houda"
 )
 _FAMILY: Final = (
     "Alaoui Bennani Berrada Tazi Fassi Idrissi Amrani Chraibi Cherkaoui Filali Guessous Hajji"
-    " Kabbaj Lahlou Mansouri Naciri Ouazzani Sebti Skalli Tahiri Zniber Bouazza Daoudi Haddad Kettani"
+    " Kabbaj Lahlou Mansouri Naciri Ouazzani Sebti Skalli Tahiri Zniber Bouazza Daoudi"
+    " Haddad Kettani"
 )
 _RATES: Final = (16352, 16352, 16352, 21803, 30000, 30000, 39000, 43605, 65408, 87211)
 

@@ -65,5 +65,6 @@ def totals(session: Session) -> dict[str, Any]:
     held: Counter[str] = Counter()
     for balance in ledger.balances(session):
         held[balance.code.partition(":")[0]] += balance.net_minor
-    matched: int = execute(session, "SELECT count(*) FROM match_line WHERE payment_line = 0").scalar_one()
+    lines = "SELECT count(*) FROM match_line WHERE payment_line = 0"
+    matched: int = execute(session, lines).scalar_one()
     return {"matched": matched, "held": dict(held)}

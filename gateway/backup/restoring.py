@@ -316,7 +316,9 @@ def _load(
     named = {kept.name for kept in manifest.sequences}
     came = {n: here for n, here in catalog.sequences(session, ours).items() if n not in named}
     _let_go_on(session, came, (), before)
-    execute(session, f"ANALYZE {catalog.listed(tables)}")
+    # Of an older backup some are tables no more.
+    stayed = [name for name in tables if name in ours]
+    execute(session, f"ANALYZE {catalog.listed(stayed)}")
     older = manifest.revision != migrate.newest()
     catalog.mark(session, _mark(session, archive, ours) if older else None)
 

@@ -112,19 +112,33 @@ class DuckEngine:
         self._do(*LEFT)
 
     def _passes(self, tolerance: int) -> None:
-        for same in ("provref", "cnss", "cin", None):
-            self._claim(sums.equal_amounts(same))
-        self._claim(sums.one_and_one(tolerance))
-        self._claim(sums.of_one_reference(tolerance, scores=(SCORES[Rule.INSTALMENTS],) * 2))
-        self._claim(pairs.provider_references(tolerance))
-        self._claim(sums.references_in_text(tolerance))
-        self._repair(tolerance)
+        """Do passes 2 to 11. Those for which there is nothing are left out: planning one costs
+        more than a look, and most runs are small."""
+        if self._any("p SEMI JOIN r USING (k)"):
+            for same in ("provref", "cnss", "cin", None):
+                self._claim(sums.equal_amounts(same))
+            self._claim(sums.one_and_one(tolerance))
+            self._claim(sums.of_one_reference(tolerance, scores=(SCORES[Rule.INSTALMENTS],) * 2))
+        if self._any("p SEMI JOIN r USING (provref)"):
+            self._claim(pairs.provider_references(tolerance))
+        if self._any("p WHERE ks IS NOT NULL"):
+            self._claim(sums.references_in_text(tolerance))
+        if self._any("p WHERE digits IS NOT NULL OR (k IS NOT NULL AND NOT known)") or self._any(
+            "r WHERE digits IS NOT NULL"
+        ):
+            self._repair(tolerance)
+        elif self._any("p SEMI JOIN r USING (k)"):
+            self._sums_again(tolerance)
         self._several_dues(tolerance)
-        self._identity(tolerance)
-        self._claim(sums.instalments_by_identity(tolerance))
+        if self._any("nameless") and self._any("r"):
+            self._identity(tolerance)
+            self._claim(sums.instalments_by_identity(tolerance))
         self._several_dues(tolerance)
-        dues.choose_dues(self._con, dues.OF_THE_PERSON, tolerance, besides=dues.UNANCHORED)
-        self._claim(dues.chosen_dues(SCORE_OF_SEVERAL_DUES_BY_IDENTITY))
+        if dues.choose_dues(self._con, dues.OF_THE_PERSON, tolerance, besides=dues.UNANCHORED):
+            self._claim(dues.chosen_dues(SCORE_OF_SEVERAL_DUES_BY_IDENTITY))
+
+    def _any(self, rows: str) -> bool:
+        return self._con.execute(f"SELECT 1 FROM {rows} LIMIT 1").fetchone() is not None
 
     def _claim(self, found: str) -> int:
         """Take the groups that a query finds (pn, rn, rule, score, why); return their lines."""
@@ -157,7 +171,10 @@ class DuckEngine:
             )
         ]
         if taken:
-            self._con.executemany("INSERT INTO taken_back VALUES (?, ?)", taken)
+            self._con.execute(
+                "INSERT INTO taken_back SELECT unnest($1::BIGINT[]), unnest($2::BIGINT[])",
+                [list(numbers) for numbers in zip(*taken, strict=True)],
+            )
         self._do(
             """
             INSERT INTO record_open
@@ -174,14 +191,17 @@ class DuckEngine:
         self._do(*RELATIONS)
         self._best(pairs.plausible_relations(tolerance))
         self._do(pairs.ATTACH)
-        self._claim(sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2))
+        self._sums_again(tolerance)
         self._claim(pairs.instalments_with_a_slip(tolerance))
         self._do(*pairs.settle_and_doubt(tolerance))
 
+    def _sums_again(self, tolerance: int) -> None:
+        self._claim(sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2))
+
     def _several_dues(self, tolerance: int) -> None:
         payers = dues.of_the_anchored(tolerance)
-        dues.choose_dues(self._con, payers, tolerance, besides=dues.ANCHORED)
-        self._claim(dues.chosen_dues(SCORES[Rule.SEVERAL_DUES]))
+        if dues.choose_dues(self._con, payers, tolerance, besides=dues.ANCHORED):
+            self._claim(dues.chosen_dues(SCORES[Rule.SEVERAL_DUES]))
 
     def _identity(self, tolerance: int) -> None:
         self._best(pairs.same_person(tolerance))
@@ -190,7 +210,10 @@ class DuckEngine:
 
     def _best(self, candidates: str) -> None:
         """Claim the mutual bests of the pairs of a query, and remember the ties that are left."""
-        self._do(f"CREATE OR REPLACE TEMP TABLE candidate AS {candidates}", pairs.ONE_OF_ALIKE)
+        self._do(f"CREATE OR REPLACE TEMP TABLE candidate AS {candidates}")
+        if not self._any("candidate"):
+            return
+        self._do(pairs.ONE_OF_ALIKE)
         for _ in range(ROUNDS):
             if not self._claim(pairs.MUTUAL_BEST):
                 break

@@ -45,8 +45,10 @@ OF_THE_PERSON: Final = """
 
 def choose_dues(
     con: duckdb.DuckDBPyConnection, payers: str, tolerance: int, *, besides: int
-) -> None:
+) -> bool:
     """Make `chosen` (pn, rn) of the payers of a query, and remember the ties.
+
+    Return whether there is anything to choose from; else no table is made.
 
     Args:
         con: Where the engine's tables are.
@@ -54,7 +56,10 @@ def choose_dues(
         tolerance: Centimes.
         besides: `ANCHORED` or `UNANCHORED`.
     """
-    for statement in _prepared(payers, tolerance, besides):
+    con.execute(f"CREATE OR REPLACE TEMP TABLE payer AS {payers}")
+    if con.execute("SELECT 1 FROM payer, unnamed LIMIT 1").fetchone() is None:
+        return False
+    for statement in _prepared(tolerance, besides):
         con.execute(statement)
     chunks = con.execute("SELECT coalesce(max(chunk), -1) + 1 FROM searched").fetchone()
     assert chunks is not None
@@ -62,12 +67,12 @@ def choose_dues(
         con.execute(_search(tolerance, besides, chunk))
     for statement in _DECIDED:
         con.execute(statement)
+    return True
 
 
-def _prepared(payers: str, tolerance: int, besides: int) -> tuple[str, ...]:
+def _prepared(tolerance: int, besides: int) -> tuple[str, ...]:
     most = DUES_AT_ONCE_MAX - (besides == ANCHORED)
     return (
-        f"CREATE OR REPLACE TEMP TABLE payer AS {payers}",
         f"""
         CREATE OR REPLACE TEMP TABLE due AS
         SELECT pn, r.n AS rn, r.a AS ra, r.d AS rd, row_number() OVER (PARTITION BY pn) - 1 AS i

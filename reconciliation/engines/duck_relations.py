@@ -31,15 +31,12 @@ _VERIFIES: Final = (
     "y BETWEEN 100000000000 AND 999999999999 AND y % 97 = 1 AND y % 100 BETWEEN 2 AND 98"
 )
 
-_SLIPS: Final = f"""
-    CREATE OR REPLACE TEMP TABLE slip AS
-    WITH given AS (
-        SELECT TRUE AS is_payment, n, length(digits) AS length, CAST(digits AS BIGINT) AS x
-        FROM p WHERE length(digits) BETWEEN 11 AND 13
-        UNION ALL
-        SELECT FALSE, n, length(digits), CAST(digits AS BIGINT)
-        FROM r WHERE length(digits) BETWEEN 11 AND 13
-    ), twelve AS (SELECT * FROM given WHERE length = 12),
+_GIVEN: Final = """
+    SELECT {} AS is_payment, n, length(digits) AS length, CAST(digits AS BIGINT) AS x
+    FROM {} WHERE length(digits) BETWEEN 11 AND 13
+"""
+_OF_DIGITS: Final = f"""
+    , twelve AS (SELECT * FROM given WHERE length = 12),
     made AS (
         SELECT is_payment, n, x + (e - {_DIGIT}) * w AS y
         FROM twelve CROSS JOIN {_weights(11, 0)} {_OTHER_DIGIT} WHERE e <> {_DIGIT}
@@ -71,6 +68,11 @@ _SLIPS: Final = f"""
         UNION ALL
         SELECT is_payment, n, x // (10 * w) * w + x % w
         FROM given CROSS JOIN {_weights(12, 0)} WHERE length = 13
+"""
+_SLIPS: Final = f"""
+    CREATE OR REPLACE TEMP TABLE slip AS
+    WITH given AS ({_GIVEN.format("TRUE", "p")} UNION ALL {_GIVEN.format("FALSE", "r")})
+    {_OF_DIGITS}
         UNION ALL
         SELECT is_payment, n, y FROM (
             SELECT TRUE AS is_payment, n, k, unnest([{_REGROUPED.replace("x ", "k ")}]) AS y
@@ -79,6 +81,13 @@ _SLIPS: Final = f"""
     )
     SELECT DISTINCT is_payment, n, y FROM made WHERE {_VERIFIES}
 """
+SLIPS_OF_RECORDS: Final = f"""
+    WITH given AS ({_GIVEN.format("FALSE", "record_row")})
+    {_OF_DIGITS}
+    )
+    SELECT DISTINCT y FROM made WHERE {_VERIFIES}
+"""
+"""The references that the digits of `record_row` are one slip away from."""
 
 
 def _points(length: str) -> str:

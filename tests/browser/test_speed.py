@@ -25,6 +25,8 @@ from tests.browser.views import LANGUAGES, fetched
 
 ROUNDS: Final = 3
 RATIO_MAX: Final = 0.5
+SHIFT_MAX: Final = 0.001
+"""A line that moves by a pixel while the rest arrives is no shift; what is called good is 0.1."""
 
 LATENCY_MS: Final = 400
 BITS_A_SECOND: Final = 400_000
@@ -133,6 +135,6 @@ def test_the_dues_are_read_in_at_most_half_the_time_that_bootstrap_takes(
             )
             theirs, _ = paint(browser, f"{rival}/{language}")
             assert ours > LATENCY_MS, "the network was not slow"
-            assert shift == 0
+            assert shift <= SHIFT_MAX
             ratios.append(ours / theirs)
     assert median(ratios) <= RATIO_MAX, ratios

@@ -22,7 +22,7 @@ from gateway.models import ExceptionCode
 from gateway.money import format_amount
 from reconciliation.keeping import PARTED
 from reconciliation.matching import OpenCode
-from reconciliation.scope import PAYMENT_IN_SCOPE, Scope
+from reconciliation.scope import PAYMENT_IN_SCOPE, RECORD_IN_SCOPE, Scope
 
 ROWS_AT_ONCE: Final = 10_000
 BY_RUN: Final = "found_by"
@@ -189,7 +189,10 @@ def changed_since_joined(session: Session, scope: Scope) -> list[Finding]:
         WITH changed AS (
             SELECT DISTINCT m.group_id FROM match_line m JOIN payment ON payment.id = m.payment_id
             JOIN institution_record r ON r.id = m.record_id
-            WHERE m.decided_by IS NOT NULL AND {PAYMENT_IN_SCOPE} AND (payment.status <> 'booked'
+            -- Money in suspense too: no run matches that, but a person may.
+            WHERE m.decided_by IS NOT NULL
+                AND (CAST(:period AS text) IS NULL OR {PAYMENT_IN_SCOPE})
+                AND (payment.status <> 'booked'
                 OR m.amount_minor <> payment.amount_minor - payment.returned_minor
                 OR EXISTS (SELECT FROM institution_record n WHERE n.reverses_id = r.id))
         )
@@ -292,7 +295,7 @@ def _open_of_runs(session: Session, scope: Scope) -> Iterator[Iterable[Any]]:
                 )
                 OR EXISTS (
                     SELECT FROM institution_record record
-                    WHERE asked.subject LIKE 'record:%' AND record.period = :period
+                    WHERE asked.subject LIKE 'record:%' AND {RECORD_IN_SCOPE}
                         AND record.record_id = substr(asked.subject, length('record:') + 1)
                 )
                 OR EXISTS (

@@ -14,6 +14,7 @@ from sqlmodel import Session
 from gateway.db import execute
 from gateway.errors import Unusable
 from gateway.money import format_amount
+from gateway.reasons import kept_reason
 from reconciliation.keeping import undo
 from reconciliation.records import lock_records
 
@@ -32,7 +33,7 @@ def join_by_hand(
     why: str,
     now: datetime,
 ) -> int:
-    """Match payments with records by a person's word; groups of runs that have any are undone.
+    """Match payments with records by a person's word; what a run made of these rows is undone.
 
     The caller owns the transaction; runs and imports wait for its end. What was parted before is
     parted no more.
@@ -49,8 +50,8 @@ def join_by_hand(
         The group's number.
 
     Raises:
-        Unusable: Several are to be matched with several; one is not known, does not stand, or was
-            joined by a person before; the sums differ.
+        Unusable: Several are to be matched with several; one is not known, does not stand, was
+            joined by a person before, or is matched with another row; the sums differ.
     """
     lock_records(session)
     if not payments or not records or min(len(payments), len(records)) > 1:
@@ -71,14 +72,30 @@ def join_by_hand(
     ).all()
     if any(row.decided_by is not None for row in held):
         raise Unusable("One of them was joined with something by a person: part these first.")
+    others = execute(session, _WITH_OTHERS, both).first()
+    if others is not None:
+        raise Unusable(
+            f"{others.payment} is matched with {others.record} ({others.rule}, {others.score}):"
+            " part these first."
+        )
     undo(session, [row.payment_id for row in held], f"{who} joined it otherwise", now)
     execute(session, _NO_LONGER_PARTED, {**both, "now": now})
-    said = {"rule": RULE, "score": SCORE, "why": _reason(why), "who": who}
+    said = {"rule": RULE, "score": SCORE, "why": kept_reason(why), "who": who}
     execute(session, _JOIN, {**both, **said})
     group: int = min(row.id for row in paid)
     return group
 
 
+_WITH_OTHERS: Final = """
+    SELECT p.provider || '/' || p.provider_payment_id AS payment, r.record_id AS record, m.rule,
+        m.score
+    FROM match_line m JOIN payment p ON p.id = m.payment_id
+    JOIN institution_record r ON r.id = m.record_id
+    WHERE m.group_id IN (SELECT group_id FROM match_line
+            WHERE payment_id = ANY(:payments) OR record_id = ANY(:records))
+        AND NOT (m.payment_id = ANY(:payments) AND m.record_id = ANY(:records))
+    ORDER BY m.payment_id, m.record_id LIMIT 1
+"""
 _NO_LONGER_PARTED: Final = """
     UPDATE parted_pair SET joined_at = :now WHERE joined_at IS NULL
         AND payment_id = ANY(:payments) AND record_id = ANY(:records)
@@ -128,14 +145,8 @@ def part_by_hand(
         "INSERT INTO parted_pair (payment_id, record_id, decided_by, why, decided_at)"
         " VALUES (:payment, :record, :who, :why, :now)"
         " ON CONFLICT (payment_id, record_id) WHERE joined_at IS NULL DO NOTHING",
-        {"payment": paid, "record": recorded, "who": who, "why": _reason(why), "now": now},
+        {"payment": paid, "record": recorded, "who": who, "why": kept_reason(why), "now": now},
     )
-
-
-def _reason(why: str) -> str:
-    if not why.strip():
-        raise Unusable("Say why: others will read it.")
-    return why.strip()
 
 
 # By the unique keys; a provider's name has no slash.

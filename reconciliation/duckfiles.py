@@ -6,7 +6,9 @@ are numbers only; else it writes the CSV. DuckDB reads and writes the files by i
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,25 +32,63 @@ _PACKED: Final = 12
 _TEXTS_AT_ONCE: Final = 16
 
 
+_FOLDERS: Final = "wasl-match-"
+
+
 @contextmanager
 def workbench() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Open a DuckDB in memory and a folder for its files; both are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="wasl-match-") as folder:
+    """Open a DuckDB in memory and a folder for its files, which only this user can read.
+
+    Both are gone afterwards. The files hold names and numbers of people, and a process that is
+    killed leaves its own: the next one to come here removes them.
+    """
+    _remove_left()
+    with _folder() as folder:
         con = duckdb.connect(
             ":memory:",
             config={
                 "threads": min(os.cpu_count() or 1, THREADS_MAX),
                 "memory_limit": MEMORY,
-                "temp_directory": folder,
+                "temp_directory": str(folder),
                 "preserve_insertion_order": True,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             },
         )
         try:
-            yield con, Path(folder)
+            yield con, folder
         finally:
             con.close()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Ends with the process, however that ends.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_left() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        try:
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # An empty one may be about to be held.
+            if os.fstat(held).st_uid == os.geteuid() and any(folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
+        finally:
+            os.close(held)
 
 
 def pull_numbers(

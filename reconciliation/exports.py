@@ -46,7 +46,7 @@ def export_matches(session: Session, path: Path, *, from_on: date, to_on: date, 
     execute(
         session,
         "SELECT set_config('wasl.from', :since, true), set_config('wasl.to', :until, true)",
-        {"since": _midnight(from_on), "until": _midnight(to_on + timedelta(days=1))},
+        {"since": _midnight(from_on), "until": _end_of(to_on)},
     )
     with workbench() as (con, folder):
         rows = folder.joinpath("rows.csv")
@@ -76,6 +76,10 @@ _LINES: Final = """
 
 def _midnight(day: date) -> str:
     return datetime.combine(day, time(), INSTITUTION_ZONE).isoformat()
+
+
+def _end_of(day: date) -> str:
+    return "infinity" if day == date.max else _midnight(day + timedelta(days=1))
 
 
 def _place(written: Path, path: Path) -> None:

@@ -1,7 +1,8 @@
 """What is open, out of PostgreSQL into an engine's tables in DuckDB.
 
 First the keys of all rows: id, reference, amount. Then, of what the bulk pass left, all that is
-evidence. Names and numbers of people stay in the process's memory, and are gone with it.
+evidence. Names and numbers of people are in files of the workbench until they are read, and in this
+process's memory; both are gone at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.clock import day_of
 from gateway.db import copy_rows, execute, snapshot
 from reconciliation import scope as sql
 from reconciliation.duckfiles import count, pull_numbers, pull_rows, read_file, with_memory, without
+from reconciliation.engines.duck_relations import SLIPS_OF_RECORDS
 from reconciliation.reading import read_text
 from reconciliation.reading_tables import read_keys, read_rows
 from reconciliation.scope import Scope
@@ -137,7 +139,10 @@ def load_rows(con: duckdb.DuckDBPyConnection, session: Session, folder: Path) ->
 
 
 def read_loaded(con: duckdb.DuckDBPyConnection) -> None:
-    """Fill `payment_row` and `record_row`."""
+    """Fill `payment_row` and `record_row`.
+
+    Opens a snapshot: the caller's session may be busy.
+    """
     read_rows(con, "payment")
     read_rows(con, "record")
     con.execute(
@@ -145,6 +150,7 @@ def read_loaded(con: duckdb.DuckDBPyConnection) -> None:
         " WHERE payment_row.n = bundled.n AND payment_row.k IS NULL"
     )
     con.execute("DROP TABLE raw_payment; DROP TABLE raw_record; DROP TABLE bundled")
+    _know_the_settled(con)
 
 
 def _name_free(con: duckdb.DuckDBPyConnection, session: Session) -> None:
@@ -246,6 +252,33 @@ def _know_the_others(con: duckdb.DuckDBPyConnection, session: Session) -> None:
     )
 
 
+def _know_the_settled(con: duckdb.DuckDBPyConnection) -> None:
+    """Add the references of payments that are not in this run and that a text nearly says.
+
+    Such a text is doubted, whoever matched the payment and when. No payment is a text: each was
+    found to be of an invoice or a bundle when it was booked.
+    """
+    meant = con.execute(f"SELECT y FROM ({SLIPS_OF_RECORDS}) ANTI JOIN payment_key ON k = y")
+    references = [str(y) for (y,) in meant.fetchall()]
+    if not references:
+        return
+    with snapshot() as session:
+        paid = [
+            int(reference)
+            for reference in execute(session, _PAID_OF, {"references": references}).scalars()
+        ]
+    con.execute(
+        "INSERT INTO payment_key SELECT least((SELECT min(n) FROM payment_key), 0)"
+        " - row_number() OVER (), k, 0, 0 FROM (SELECT unnest($1::BIGINT[]) AS k)",
+        [paid],
+    )
+
+
+_PAID_OF: Final = """
+    SELECT DISTINCT i.reference FROM unnest(CAST(:references AS text[])) AS meant (reference)
+    JOIN invoice i USING (reference) JOIN payment p ON p.invoice_id = i.id
+    WHERE p.status = 'booked'
+"""
 _OTHER_RECORDS: Final = """
     SELECT f.k, bool_or(m.record_id IS NOT NULL) FROM (SELECT DISTINCT k FROM free_payment) f
     JOIN institution_record r ON r.reference = f.k

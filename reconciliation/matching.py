@@ -30,6 +30,27 @@ class Rule(StrEnum):
     INSTALMENTS_BY_IDENTITY = "instalments_by_identity"
 
 
+RULES_IN_WORDS: Final = {
+    Rule.EXACT: "the same reference and the same amount",
+    Rule.NORMALISED_REFERENCE: "the same reference, written in another way, and the same amount",
+    Rule.REFERENCE_IN_TEXT: "the reference stands in the text, and the amount is the record's",
+    Rule.WITHIN_TOLERANCE: "the same reference, and amounts that differ within the tolerance",
+    Rule.INSTALMENTS: "several payments of one reference come to the record",
+    Rule.SEVERAL_RECORDS: "several records of one reference come to the payment",
+    Rule.PROVIDER_REFERENCE: "the provider's reference is the same, and nobody else's",
+    Rule.REFERENCES_IN_TEXT: "the records whose references stand in the text come to the payment",
+    Rule.REPAIRED_REFERENCE: "a slip away from this reference, which verifies, and amount and"
+    " person agree",
+    Rule.PART_OF_REFERENCE: "a part of this reference, and amount and person agree",
+    Rule.SEVERAL_DUES: "these dues of one person, and no others of his, come to the payment",
+    Rule.IDENTITY: "the same CNSS number or card, the amount, and a near day",
+    Rule.IDENTITY_SLIP: "a slip away from the CNSS number or card; name, amount and a near day",
+    Rule.INSTALMENTS_BY_IDENTITY: "payments of one person come to his one record",
+    "by_hand": "a person decided it",
+}
+"""For who asks why; `docs/matching.md` says it in full."""
+
+
 class OpenCode(StrEnum):
     """Why a row is in no group; the words of the exceptions that are opened for it."""
 

@@ -18,6 +18,9 @@ from typing import Final, Literal
 
 Dialect = Literal["duckdb", "postgresql"]
 
+NAME_MAX: Final = 200
+"""Characters. What is longer is no name, and would cost its square to compare."""
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -196,6 +199,8 @@ def tokens(name: str) -> tuple[str, ...]:
     A word of one letter may be an initial; a longer one of one consonant ends in `_`. The same word
     twice is there twice.
     """
+    if len(name) > NAME_MAX:
+        return ()
     is_ascii = name.isascii()
     if not is_ascii:
         for step in _OTHERS_TO_ASCII:
@@ -217,7 +222,7 @@ def sql_tokens(column: str, dialect: Dialect, *, is_ascii: bool = False) -> str:
     Sorted as plain bytes. The column may be NULL. A caller who only has names in ASCII says so, and
     is given a third of the SQL.
     """
-    text = f"coalesce({column}, '')"
+    text = f"CASE WHEN length({column}) <= {NAME_MAX} THEN {column} ELSE '' END"
     words = _steps(f"' ' || lower({text}) || ' '", _LATIN, _CONSONANTS)
     if not is_ascii:
         length = {"duckdb": "strlen", "postgresql": "octet_length"}[dialect]

@@ -73,6 +73,8 @@ def match_files(
         Unusable: A file cannot be read or is refused whole, or `out` cannot be written to.
     """
     began = time.monotonic()
+    # Of a relative path the beginning might be read as that of an address.
+    out = out.absolute()
     try:
         with _scratch(out) as scratch, duckdb.connect(config=_settings(scratch)) as con:
             step("reading the payments")
@@ -104,6 +106,7 @@ def _settings(scratch: Path) -> dict[str, Any]:
         "memory_limit": MEMORY,
         "temp_directory": str(scratch.joinpath("spilled")),
         "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
     }
 
 
@@ -116,7 +119,7 @@ def _scratch(out: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
     scratch = out.joinpath(f"{_SCRATCH}{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    scratch.mkdir(mode=0o700)
     try:
         yield scratch
     finally:

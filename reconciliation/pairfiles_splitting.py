@@ -8,8 +8,10 @@ it instead, so that every sentence about a bad line has one origin. What the fie
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,7 +41,7 @@ TEXTS: Final = (
 _CHUNK: Final = 1 << 23
 _SPACE_AT_A_QUOTE: Final = re.compile(rb'[,;\n] +"|" +[,;\r\n]')
 _LONE_RETURN: Final = re.compile(rb"\r[^\n]")
-_EARLY_TRAILER: Final = re.compile(rb'\n[ "]*' + TRAILER.encode() + rb"[^\n]*\n.")
+_EARLY_TRAILER: Final = re.compile(rb"\n[^,;\n]*" + TRAILER.encode() + rb"[^\n]*\n.")
 _NO_CONTROLS: Final = bytes({*range(0x20, 0x100), *b"\r\n"} - {0x7F})
 _WHOLE: Final = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
@@ -111,13 +113,15 @@ class Splitter:
 
     def split(self) -> None:
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise Unusable(f"{self.path} is no regular file, which is read more than once.")
             with self.path.open("rb") as file:
                 is_parquet = file.read(4) == b"PAR1"
         except OSError as error:
             raise Unusable(f"{self.path} cannot be read: {error.strerror}.") from None
         if is_parquet:
             self._split_parquet()
-        elif not (self.path.is_file() and self._split_fast()):
+        elif not self._split_fast():
             self._split_carefully()
 
     def _split_fast(self) -> bool:
@@ -128,6 +132,8 @@ class Splitter:
         scan = _scan(self.path, delimiter.encode())
         if not scan.is_clean:
             return False
+        if not {*header} <= {*self.format.columns} and not _is_utf8(self.path):
+            return False  # DuckDB looks at no byte of a column that nobody asks for.
         if not scan.has_controls:
             self.is_printable = "strlen(id) = length(id) AND id[1] <> ' ' AND id[-1] <> ' '"
         path, lines, trailer = self.path, scan.lines, None
@@ -163,7 +169,7 @@ class Splitter:
             f"read_csv({_quoted(self._linked(path))}, auto_detect = false, header = false,"
             f" skip = 1, delim = '{delimiter}', quote = '\"', escape = '\"', comment = '',"
             f" columns = {{{columns}}}, strict_mode = true, compression = 'none',"
-            f" max_line_size = {LINE_BYTES_MAX})"
+            f" hive_partitioning = false, max_line_size = {LINE_BYTES_MAX})"
         )
 
     def _inside_fields(self, source: str, delimiter: str, width: int) -> int:
@@ -235,14 +241,16 @@ class Splitter:
     def _split_parquet(self) -> None:
         self.unit, self.n = "row", "rowid + 1"
         link = _quoted(self._linked(self.path))
+        # Directories named `amount=5` are no columns.
+        source = f"read_parquet({link}, hive_partitioning = false)"
         try:
             types = dict(
                 self.con.execute(
-                    f"SELECT column_name, column_type FROM (DESCRIBE FROM read_parquet({link}))"
+                    f"SELECT column_name, column_type FROM (DESCRIBE FROM {source})"
                 ).fetchall()
             )
             columns = {column: self._parquet_text(column, types) for column in self.format.columns}
-            self._keep(columns, f"read_parquet({link})")
+            self._keep(columns, source)
         except duckdb.Error as error:
             why = str(error).partition("\n")[0].replace(link.strip("'"), self.path.name)
             raise Unusable(f"{self.path.name} cannot be read as Parquet: {why}") from None
@@ -260,8 +268,9 @@ class Splitter:
         if column != self.format.day_column and type_ in _WHOLE:
             return text
         if column == "amount" and type_.startswith("DECIMAL"):
-            exact = f"{column}::DECIMAL(38, 2)"
-            return f"CASE WHEN {column} = {exact} THEN {exact}::VARCHAR ELSE {text} END"
+            exact = f"TRY_CAST({column} AS DECIMAL(38, 2))"
+            is_exact = f"TRY_CAST({exact} AS {type_}) = {column}"
+            return f"CASE WHEN {is_exact} THEN {exact}::VARCHAR ELSE {text} END"
         money = " Money is no floating-point number." if type_ in ("DOUBLE", "FLOAT") else ""
         wanted = {"amount": "DECIMAL or text", self.format.day_column: "DATE or text"}
         raise Unusable(
@@ -342,6 +351,18 @@ def _scan(path: Path, delimiter: bytes) -> _Scan:
         lines += 1
     last = end[end.rfind(b"\n", 0, len(end) - 1) + 1 :]
     return _Scan(True, has_quotes, has_controls, lines, delimiters, last)
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _quotes_text(chunk: bytes) -> bool:

@@ -126,6 +126,12 @@ def share_records(session: Session) -> None:
     execute(session, "SELECT pg_advisory_xact_lock_shared(:lock)", {"lock": _ADVISORY_LOCK})
 
 
+def share_records_now(session: Session) -> bool:
+    """Take the same lock if nobody has it alone or waits to, and say so."""
+    query = "SELECT pg_try_advisory_xact_lock_shared(:lock)"
+    return bool(execute(session, query, {"lock": _ADVISORY_LOCK}).scalar_one())
+
+
 def _sha256(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

@@ -2,8 +2,8 @@
 
 A run is a row, and so is each of its shards. It is opened in one transaction, which undoes what no
 longer stands; shards match what is certain by its reference, a transaction to each, by whoever
-takes one; one last transaction matches all else, asks, and says that the run is finished. Killed
-anywhere, a run is gone on with by the next command or by a worker, to the same end.
+takes one; one last transaction undoes what changed meanwhile, matches all else, asks, and says that
+the run is finished. Killed anywhere, a run is gone on with by the next command or by a worker.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from reconciliation.reading import read_text
 from reconciliation.records import lock_records, lock_records_now
 from reconciliation.scope import PAYMENT_IN_SCOPE, RECORD_IN_SCOPE, RECORD_STANDS, Scope
 from reconciliation.shards import run_shards
-from reconciliation.sources.settling import settle
+from reconciliation.sources.settling import SettlingResult, settle
 from reconciliation.taken_back import Record, take_back
 
 SHARDS_MAX: Final = 1_000
@@ -133,9 +133,11 @@ def finish(run: int, *, now: datetime, progress: Progress = lambda _: None) -> N
     Opens a transaction for each shard that is free, and one for the rest.
     """
     run_shards(run, now=now, progress=progress)
-    with transaction() as session:
-        lock_records(session)
-        _finish(session, run, now, progress)
+    while True:
+        with transaction() as session:
+            lock_records(session)
+            if _finish(session, run, now, progress):
+                return
 
 
 def go_on(now: datetime) -> int | None:
@@ -148,9 +150,10 @@ def go_on(now: datetime) -> int | None:
             session, "SELECT id FROM reconciliation_run WHERE finished_at IS NULL"
         ).scalar_one_or_none()
     if run is not None and run_shards(run, now=now, progress=lambda _: None, wait=False):
-        with transaction() as session:
-            if lock_records_now(session):
-                _finish(session, run, now, lambda _: None)
+        while True:
+            with transaction() as session:
+                if not lock_records_now(session) or _finish(session, run, now, lambda _: None):
+                    break
     return run
 
 
@@ -176,9 +179,7 @@ def _begin(
     ).scalar_one_or_none()
     if unfinished is not None:
         return unfinished, False
-    scope = Scope(period)
-    _undo_reversed_payments(session, scope, now)
-    _take_back_records(session, scope, now)
+    _undo_what_changed(session, Scope(period), now)
     run = ReconciliationRun(
         period=period, tolerance_minor=tolerance_minor, started_at=now, summary={}
     )
@@ -193,7 +194,13 @@ def _begin(
     return run.id, True
 
 
-def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> None:
+def _undo_what_changed(session: Session, scope: Scope, now: datetime) -> int:
+    """Undo what no longer stands; return how many lines those were."""
+    reversed_ = _undo_reversed_payments(session, scope, now)
+    return reversed_ + _take_back_records(session, scope, now)
+
+
+def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> int:
     payments = execute(
         session,
         f"""
@@ -210,7 +217,7 @@ def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> No
         """,
         scope.parameters,
     )
-    undo(
+    return undo(
         session,
         payments.scalars().all(),
         "its payment was reversed, or given back in part",
@@ -218,11 +225,11 @@ def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> No
     )
 
 
-def _take_back_records(session: Session, scope: Scope, now: datetime) -> None:
+def _take_back_records(session: Session, scope: Scope, now: datetime) -> int:
     """Let the new negative records take back what they reverse, matched or not, of any period."""
     negatives = _readable(session, scope, "record.amount_minor < 0", {})
     if not negatives:
-        return
+        return 0
     references = {record.reference for record in negatives.values()}
     standing = _readable(
         session,
@@ -239,7 +246,7 @@ def _take_back_records(session: Session, scope: Scope, now: datetime) -> None:
         [*negatives.values(), *(r for r in standing.values() if r.reference in references)]
     )
     if not pairs:
-        return
+        return 0
     taken = [ids[pair.record.record_id] for pair in pairs]
     execute(
         session,
@@ -254,7 +261,9 @@ def _take_back_records(session: Session, scope: Scope, now: datetime) -> None:
         " WHERE record_id = ANY(:taken) AND decided_by IS NULL",
         {"taken": taken},
     )
-    undo(session, payments.scalars().all(), "its record was taken back by a negative one", now)
+    return undo(
+        session, payments.scalars().all(), "its record was taken back by a negative one", now
+    )
 
 
 def _readable(
@@ -287,11 +296,15 @@ def _read(text: str) -> str | None:
 # -- the end --------------------------------------------------------------------------------------
 
 
-def _finish(session: Session, run_id: int, now: datetime, progress: Progress) -> None:
-    """Match what the shards left, ask, and say that the run is finished, unless others did."""
+def _finish(session: Session, run_id: int, now: datetime, progress: Progress) -> bool:
+    """Match what the shards left, ask, and say that the run is finished, unless others did.
+
+    Say whether it is: not where something had to be undone before, which is to be committed first,
+    since payments are read on another connection.
+    """
     run = session.get_one(ReconciliationRun, run_id, with_for_update=True)
     if run.finished_at is not None:
-        return
+        return True
     shards = execute(
         session,
         "SELECT outcomes, done_at FROM reconciliation_shard WHERE run_id = :run ORDER BY shard",
@@ -299,11 +312,16 @@ def _finish(session: Session, run_id: int, now: datetime, progress: Progress) ->
     ).all()
     assert all(shard.done_at is not None for shard in shards), "a shard is not done"
     scope = Scope(run.period)
+    # Imports, reversals and people come between the beginning, the shards and this: days, maybe.
+    if _undo_what_changed(session, scope, now):
+        return False
+    undone = _undone_of_shards(session, run_id) if shards else {}
     compared = compare(session, run_id, scope, Terms(run.tolerance_minor), progress=progress)
     found = [*findings(compared.left), *changed_since_joined(session, scope)]
     asked = ask(session, run_id, found, scope, now)
-    settled = settle(session, now=now)
-    by_rule = added(*(shard.outcomes for shard in shards), compared.by_rule)
+    # What providers paid out is of days, not of periods.
+    settled = settle(session, now=now) if scope.period is None else SettlingResult()
+    by_rule = added(*(shard.outcomes for shard in shards), undone, compared.by_rule)
     result = RunResult(
         run=run_id,
         matched=sum(figures["payments"] for figures in by_rule.values()),
@@ -321,6 +339,30 @@ def _finish(session: Session, run_id: int, now: datetime, progress: Progress) ->
         "resolved": asked.resolved + settled.resolved,
     }
     tell(session, [Happening(EventType.RECONCILIATION_FINISHED, counted)], now=now)
+    return True
+
+
+def _undone_of_shards(session: Session, run: int) -> dict[str, Any]:
+    """Return what the run's shards matched and has been undone since, to be added: below zero."""
+    rows = execute(
+        session,
+        "SELECT rule, -count(*) AS lines, CAST(-sum(m.amount_minor) AS bigint) AS paid,"
+        " CAST(-sum(r.amount_minor) AS bigint) AS recorded"
+        " FROM undone_match m JOIN institution_record r ON r.id = m.record_id"
+        " WHERE m.run_id = :run GROUP BY rule",
+        {"run": run},
+    )
+    # Shards match one with one: a line is a group.
+    return {
+        row.rule: {
+            "groups": row.lines,
+            "payments": row.lines,
+            "records": row.lines,
+            "paid_minor": row.paid,
+            "recorded_minor": row.recorded,
+        }
+        for row in rows
+    }
 
 
 def _together(asked: Asked, settled: dict[str, int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from sqlmodel import Session
 from gateway.db import execute, snapshot, transaction
 from reconciliation.comparing import compare_shard
 from reconciliation.matching import Terms
-from reconciliation.records import share_records
+from reconciliation.records import share_records, share_records_now
 from reconciliation.scope import Scope
 
 
@@ -41,7 +41,11 @@ def run_shards(
 def _run_next(run: int, now: datetime, progress: Callable[[int], None], *, wait: bool) -> bool:
     """Do a shard that is free, or else one that another has in hand and does not do; say if so."""
     with transaction() as session:
-        share_records(session)
+        if wait:
+            share_records(session)
+        elif not share_records_now(session):
+            # An import, or the end of a run: a worker has other things to do meanwhile.
+            return False
         taken = _take(session, run, skip=True)
         if taken is None and wait:
             taken = _take(session, run, skip=False)

@@ -34,6 +34,7 @@ from gateway.api.schemas import (
 )
 from gateway.db import snapshot
 from gateway.errors import Unusable
+from gateway.reasons import kept_reason
 from webhooks.deliveries import UNREADABLE, Choice, list_deliveries, read_delivery
 from webhooks.models import CallbackState, DeliveryState
 from webhooks.replay import (
@@ -41,7 +42,6 @@ from webhooks.replay import (
     Ordered,
     TooWide,
     count_chosen,
-    kept_reason,
     order_replay,
     read_replay,
 )

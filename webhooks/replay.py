@@ -7,7 +7,6 @@ answered while its sender waited keeps its answer.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
 from gateway.collection.reports import Report, Unbookable
 from gateway.db import execute, transaction
-from gateway.errors import Unusable
 from gateway.events import tell
 from gateway.exception_queue import (
     Finding,
@@ -31,15 +29,14 @@ from gateway.exception_queue import (
     resolve_exceptions,
     resolved_events,
 )
-from gateway.logs import masked
 from gateway.models import ExceptionCode
+from gateway.reasons import kept_reason
 from webhooks.deliveries import Choice
 from webhooks.failing import may_be_the_deliverys, said
 from webhooks.inbox import Desk
 from webhooks.models import DeliveryState, WebhookReplay
 
 BATCH_SIZE: Final = 200
-WHY_MAX: Final = 500
 CHOSEN_MAX: Final = 100_000
 """Deliveries that one order may choose: a filter that chooses more was meant otherwise."""
 
@@ -49,7 +46,6 @@ MASKED: Final = "masked"
 """It was acted on before what is personal was taken out of it: what is left proves nothing new."""
 FAILED: Final = "failed"
 """It could not be acted on this time either; the delivery has the reason."""
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SAYS_NOTHING_NEW: Final = frozenset({"repeated", "ignored"})
 _MOVES: Final = frozenset({"booked", "reversed", "returned", "noted"})
 
@@ -69,23 +65,6 @@ class Ordered:
 
 
 # -- orders ---------------------------------------------------------------------------------------
-
-
-def kept_reason(why: str) -> str:
-    """Return a reason as it is kept for good.
-
-    Raises:
-        Unusable: There is none, it is no line, or it has what looks like a person's number.
-    """
-    why = why.strip()
-    if not why or len(why) > WHY_MAX or _CONTROL.search(why):
-        raise Unusable(f"Say why, in a line of at most {WHY_MAX} characters: it is kept.")
-    if masked(why) != why:
-        raise Unusable(
-            "The reason is kept for good: say it without what looks like a CNSS number, a CIN or a"
-            " telephone."
-        )
-    return why
 
 
 def count_chosen(session: Session, choice: Choice) -> int:

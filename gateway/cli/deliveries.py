@@ -151,7 +151,8 @@ def deliveries_release(
 
 
 def _replay(choice: Choice, why: str, by: str | None, *, dry_run: bool, as_json: bool) -> None:
-    from webhooks.replay import CHOSEN_MAX, TooWide, kept_reason
+    from gateway.reasons import kept_reason
+    from webhooks.replay import CHOSEN_MAX, TooWide
 
     why = kept_reason(why)
     # Whoever is named, the account stands beside it: nobody can sign for a key or for another.

@@ -97,7 +97,7 @@ def _has_records() -> bool:
 
 @click.group()
 def matches() -> None:
-    """What a person decides about matches; no run undoes it."""
+    """Why rows are matched, and what a person decides about it; no run undoes that."""
 
 
 _PAYMENT = "As provider/its id."
@@ -135,6 +135,38 @@ def matches_part(payment: str, record: str, why: str, as_json: bool) -> None:
         with transaction() as session:
             part_by_hand(session, payment, record, who=account(), why=why, now=now())
     report({"payment": payment, "record": record}, as_json, "{payment} and {record} are parted.")
+
+
+@matches.command("show")
+@click.option("--payment", help=_PAYMENT)
+@click.option("--record", help="The record's id.")
+@json_flag
+def matches_show(payment: str | None, record: str | None, as_json: bool) -> None:
+    """Say why a payment or a record is matched, with what and by which evidence, or why not."""
+    if (payment is None) == (record is None):
+        raise Unusable("Name one: --payment provider/its-id, or --record its id.")
+    with database():
+        from gateway.db import snapshot
+        from reconciliation.explaining import explain_payment, explain_record
+
+        with snapshot() as session:
+            if payment is not None:
+                said = explain_payment(session, payment)
+            else:
+                said = explain_record(session, record or "")
+    if as_json:
+        report(said, as_json, "")
+        return
+    for name, value in said.items():
+        if not isinstance(value, list):
+            if value is not None:
+                click.echo(f"{name}: {value}")
+            continue
+        for each in value:
+            told = ", ".join(f"{key} {shown}" for key, shown in each.items() if shown is not None)
+            click.echo(f"{name}: {told}")
+    if not said["matched"]:
+        click.echo("It is matched with nothing.")
 
 
 @click.group()

@@ -8,6 +8,7 @@ its sum unproved, which is said of that line; its count holds all the same.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from gateway.money import AMOUNT_MINOR_MAX, CURRENCY, format_amount
 from reconciliation.sources.dialects import DAYS, TIMES, Dialect
 from reconciliation.sources.statements import (
     BALANCE_MINOR_MAX,
+    DAY_MAX,
+    DAY_MIN,
     TEXT_MAX,
     Draft,
     Form,
@@ -89,7 +92,7 @@ def _dialect(first: bytes, name: str, dialects: Sequence[Dialect]) -> tuple[Dial
 
 
 def _rows(data: bytes, delimiter: str) -> Iterator[_Row]:
-    for number, raw in enumerate(data.split(b"\n"), start=2):
+    for number, raw in enumerate(io.BytesIO(data), start=2):
         if raw.strip():
             yield _fields(number, raw, delimiter)
 
@@ -98,7 +101,7 @@ def _fields(line: int, raw: bytes, delimiter: str) -> _Row:
     if len(raw) > LINE_BYTES_MAX:
         return _Row(line, (), f"it is longer than {LINE_BYTES_MAX} bytes")
     try:
-        text = raw.decode("utf-8").rstrip("\r")
+        text = raw.decode("utf-8").removesuffix("\n").rstrip("\r")
     except UnicodeDecodeError:
         return _Row(line, (), "it is not UTF-8")
     if "\x00" in text:
@@ -246,9 +249,12 @@ class _Reader:
             )
         if dialect.time is None or dialect.columns.time is None:
             return day, None
+        time = self._value(row, dialect.columns.time)
         try:
+            if not time.isascii() or (":" not in dialect.time and len(time) != len(dialect.time)):
+                raise ValueError
             at = datetime.strptime(  # noqa: DTZ007 - the zone is set below
-                f"{day} {self._value(row, dialect.columns.time)}", f"%Y-%m-%d {TIMES[dialect.time]}"
+                f"{day} {time}", f"%Y-%m-%d {TIMES[dialect.time]}"
             )
         except ValueError:
             raise _Unread(
@@ -312,9 +318,10 @@ def _day(text: str, form: str) -> date | None:
     if not text.isascii() or len(text) != len(form):
         return None
     try:
-        return datetime.strptime(text, DAYS[form]).date()  # noqa: DTZ007 - a day has no zone
+        day = datetime.strptime(text, DAYS[form]).date()  # noqa: DTZ007 - a day has no zone
     except ValueError:
         return None
+    return day if DAY_MIN <= day <= DAY_MAX else None
 
 
 @lru_cache(maxsize=64)

@@ -20,6 +20,8 @@ from gateway.clock import INSTITUTION_ZONE
 from gateway.money import AMOUNT_MINOR_MAX
 from reconciliation.sources.statements import (
     BALANCE_MINOR_MAX,
+    DAY_MAX,
+    DAY_MIN,
     TEXT_MAX,
     Draft,
     Form,
@@ -46,6 +48,7 @@ _DAY: Final = re.compile(
     re.ASCII,
 )
 _CHARGES: Final = frozenset({"CHRG", "COMM", "FEES"})
+_BATCH_MAX: Final = 999_999_999
 _NOTHING: Final = frozenset({"", "NOTPROVIDED", "NONREF", "NOT PROVIDED"})
 _FLAGS: Final = {"true": True, "1": True, "false": False, "0": False, "": False}
 
@@ -160,7 +163,7 @@ class _Reader:
         account = node.text("Acct/Id/IBAN") or node.text("Acct/Id/Othr/Id")
         number = node.text("Id")
         for what, named in (("account", account), ("Id", number)):
-            if not named or len(named) > TEXT_MAX:
+            if not named or len(named) > TEXT_MAX or not named.isprintable():
                 raise draft.refused(node.line, f"a statement names no {what}, or none that can be")
         page = node.text(f"{paging}/PgNb")
         is_paged = node.text(f"{paging}/LastPgInd") not in {"", "true", "1"} or page not in {
@@ -294,7 +297,8 @@ class _Reader:
                 booked_on=booked_on,
                 value_on=value_on,
                 payment_ids=_ids(detail),
-                texts=tuple(_texts(node, detail)),
+                # What is said of the whole movement is said of none of several payments.
+                texts=tuple(_texts(node if len(parts) == 1 else None, detail)),
                 bank_reference=bank_reference,
                 entry=at,
                 transaction=transaction,
@@ -361,7 +365,8 @@ class _Reader:
     def _batch_of(self, node: _Node, otherwise: int) -> int | None:
         counts = [each.text("NbOfTxs") for each in node.all("NtryDtls/Btch")]
         if counts and all(re.fullmatch(r"[0-9]{1,9}", each, re.ASCII) for each in counts):
-            return sum(map(int, counts))
+            count = sum(map(int, counts))
+            return count if count <= _BATCH_MAX else None
         return otherwise or None
 
     # -- values -----------------------------------------------------------------------------------
@@ -370,7 +375,7 @@ class _Reader:
         holder = node.first(name)
         found = _AMOUNT.fullmatch(node.text(name))
         currency = "" if holder is None else holder.element.get("Ccy", "")
-        if found is None or not currency.isalpha():
+        if found is None or holder is None or len(holder.element) or not currency.isalpha():
             raise _Unread("its amount cannot be read as one with a currency and two decimals")
         minor = int(found[1]) * 100 + int((found[2] or "").ljust(2, "0"))
         if minor > most:
@@ -392,6 +397,8 @@ class _Reader:
             if found is None:
                 raise ValueError
             day = date.fromisoformat(found[1])
+            if not DAY_MIN <= day <= DAY_MAX:
+                raise ValueError
             if found[2] is None or found[3] is None:
                 return day
             at = datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3]}")
@@ -432,7 +439,7 @@ def _ids(detail: _Node | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each for text in named if (each := _named(text)) is not None))
 
 
-def _texts(entry: _Node, detail: _Node | None) -> Iterator[str]:
+def _texts(entry: _Node | None, detail: _Node | None) -> Iterator[str]:
     if detail is not None:
         yield from (each.text("Ref") for each in detail.all("RmtInf/Strd/CdtrRefInf"))
         pieces = [each.element.text or "" for each in detail.all("RmtInf/Ustrd")]
@@ -443,4 +450,5 @@ def _texts(entry: _Node, detail: _Node | None) -> Iterator[str]:
                 yield piece + following
         yield detail.text("AddtlTxInf")
         yield from _ids(detail)
-    yield entry.text("AddtlNtryInf")
+    if entry is not None:
+        yield entry.text("AddtlNtryInf")

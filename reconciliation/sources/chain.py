@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
 from typing import Final
 
 from gateway.errors import Unusable
@@ -67,48 +69,70 @@ def require_new(name: str, known: Sequence[Link], incoming: Iterable[Link]) -> l
     Raises:
         Unusable: A statement is known with other content, or its days are known by another format.
     """
-    links = list(known)
+    links = _Known(known)
     repeated = []
     for link in incoming:
-        if link.form is Form.CSV or any(link.content_sha256 == k.content_sha256 for k in links):
+        if link.form is Form.CSV or link.content_sha256 in links.contents:
             continue
-        _refuse_other_form(name, links, link)
-        if any(_same_number(link, each) for each in links):
-            if link.form in _WITH_BALANCES and not _follows(links, link):
+        _refuse_other_form(name, links.of_account[link.account], link)
+        if links.has_number(link):
+            if link.form in _WITH_BALANCES and not links.leads_to(link):
                 raise Unusable(
                     f"{name}: statement {link.number} of account {link.account} is known with"
                     " other content, and this one does not follow on from the last: the whole file"
                     " is refused."
                 )
             repeated.append(link)
-        links.append(link)
+        links.add(link)
     return repeated
 
 
-def _same_number(one: Link, other: Link) -> bool:
-    same = (one.form, one.account, one.number) == (other.form, other.account, other.number)
-    if not same or one.to_on is None or other.to_on is None:
-        return same
-    # Numbers begin again with each year.
-    return one.to_on.year == other.to_on.year
+class _Known:
+    """Statements, found by what another one may have in common with them."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        self.contents: Final[set[bytes]] = set()
+        self.of_account: Final[dict[str, dict[Form, list[Link]]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        self._years: Final[dict[tuple[Form, str, str], set[int | None]]] = defaultdict(set)
+        self._last: Final[dict[str, tuple[date, set[int | None]]]] = {}
+        for link in links:
+            self.add(link)
+
+    def add(self, link: Link) -> None:
+        self.contents.add(link.content_sha256)
+        self.of_account[link.account][link.form].append(link)
+        year = None if link.to_on is None else link.to_on.year
+        self._years[link.form, link.account, link.number].add(year)
+        if link.to_on is None:
+            return
+        last = self._last.get(link.account)
+        if last is None or last[0] < link.to_on:
+            self._last[link.account] = (link.to_on, {link.closing_minor})
+        elif last[0] == link.to_on:
+            last[1].add(link.closing_minor)
+
+    def has_number(self, link: Link) -> bool:
+        """Say whether a statement of this number is known. Numbers begin again with each year."""
+        years = self._years.get((link.form, link.account, link.number), set())
+        return bool(years) and (link.to_on is None or not years.isdisjoint({link.to_on.year, None}))
+
+    def leads_to(self, link: Link) -> bool:
+        """Say whether one of the last day known closes with what this later one opens with."""
+        last = self._last.get(link.account)
+        if last is None or link.from_on is None:
+            return False
+        return link.opening_minor in last[1] and link.from_on > last[0]
 
 
-def _follows(links: Sequence[Link], link: Link) -> bool:
-    ends = [each for each in links if each.account == link.account and each.to_on is not None]
-    last = max(ends, key=lambda each: each.to_on or date.min, default=None)
-    if last is None or last.to_on is None or link.from_on is None:
-        return False
-    return link.opening_minor == last.closing_minor and link.from_on > last.to_on
-
-
-def _refuse_other_form(name: str, links: Sequence[Link], link: Link) -> None:
+def _refuse_other_form(name: str, links: Mapping[Form, Sequence[Link]], link: Link) -> None:
     if link.form not in _WITH_BALANCES or link.from_on is None or link.to_on is None:
         return
-    for each in links:
+    # A file is of one format: these were known before it, and are few.
+    for each in (each for form in _WITH_BALANCES - {link.form} for each in links.get(form, ())):
         if (
-            each.account == link.account
-            and each.form in _WITH_BALANCES - {link.form}
-            and each.from_on is not None
+            each.from_on is not None
             and each.to_on is not None
             and each.from_on <= link.to_on
             and link.from_on <= each.to_on
@@ -130,16 +154,16 @@ def gaps(links: Iterable[Link]) -> list[Gap]:
         key=lambda each: (each.to_on, each.from_on, each.number),
     )
     found = []
-    days = sorted({each.to_on for each in chain if each.to_on is not None})
-    for at, day in enumerate(days):
-        of_day = [each for each in chain if each.to_on == day]
-        before = [each for each in chain if each.to_on == days[at - 1]] if at else []
+    before: list[Link] = []
+    for _, some in groupby(chain, key=lambda each: each.to_on):
+        of_day = list(some)
         ends = {each.closing_minor for each in before}
+        closings = Counter(each.closing_minor for each in of_day)
         # The first day of all has one that nothing leads to.
         allowed = 0 if before else 1
         for each in of_day:
-            others = {o.closing_minor for o in of_day if o is not each}
-            if each.opening_minor in ends | others:
+            others = closings[each.opening_minor] - (each.closing_minor == each.opening_minor)
+            if each.opening_minor in ends or others:
                 continue
             if allowed:
                 allowed -= 1
@@ -147,6 +171,7 @@ def gaps(links: Iterable[Link]) -> list[Gap]:
             last = before[-1] if before else of_day[0]
             assert last.to_on is not None
             found.append(Gap(each, last.closing_minor or 0, last.to_on))
+        before = of_day
     return found
 
 

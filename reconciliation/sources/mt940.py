@@ -7,12 +7,14 @@ lead from its opening balance to its closing one.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
+from gateway.errors import Unusable
 from gateway.money import AMOUNT_MINOR_MAX
 from reconciliation.sources.statements import (
     BALANCE_MINOR_MAX,
@@ -30,6 +32,7 @@ from reconciliation.sources.statements import (
 
 _TAG: Final = re.compile(r":([0-9]{2}[A-Z]?):(.*)", re.DOTALL)
 _BLOCKS: Final = re.compile(r"(?:\{[123]:(?:[^{}]|\{[^{}]*\})*\})*\{4:\s*(.*)", re.DOTALL)
+_END: Final = re.compile(r"-\}(?:\{[5S]:(?:[^{}]|\{[^{}]*\})*\})*[\x01\x03$\s]*(\{.*)?", re.DOTALL)
 _TYPE: Final = re.compile(r"\{2:[IO]([0-9]{3})")
 _LINE: Final = re.compile(
     r"(?P<value>[0-9]{6})(?P<entry>[0-9]{4})?(?P<mark>RC|RD|EC|ED|C|D)(?P<funds>[A-Z])?"
@@ -48,6 +51,9 @@ _INTERIM: Final = frozenset({"34F", "90C", "90D"})
 _NOTHING: Final = frozenset({"", "NONREF"})
 _OWN_ID: Final = re.compile(r"(?:EREF\+|/EREF/)([^/+?\n]{1,35})")
 _SUBFIELD: Final = re.compile(r"\?([0-9]{2})")
+_HALF_A_YEAR: Final = timedelta(days=183)
+FIELD_MAX: Final = 10_000
+"""Characters of a line, or of a field of several: SWIFT's are shorter than 800."""
 _WRAPPED: Final = 65
 """How long a line of a text is before it goes on in the next."""
 
@@ -96,6 +102,8 @@ def _messages(text: str, name: str) -> Iterator[list[_Field]]:
             if not fields:
                 raise refused(name, number, "this is no statement of MT940")
             fields[-1].text += f"\n{line}"
+            if len(fields[-1].text) > FIELD_MAX:
+                raise _too_long(name, fields[-1].line, f"field :{fields[-1].tag}:")
             continue
         if tag[1] == "20":
             if fields:
@@ -112,21 +120,27 @@ def _unwrapped(text: str, name: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not empty, without the blocks that messages are wrapped in."""
     in_block = False
     number = 0
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        rest = line
-        if line.startswith("{"):
-            found, kind = _BLOCKS.fullmatch(line), _TYPE.search(line)
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        rest = line.removesuffix("\n")
+        if len(rest) > FIELD_MAX:
+            raise _too_long(name, number, "the line")
+        if in_block and (ended := _END.fullmatch(rest)):
+            in_block, rest = False, ended[1] or ""
+        if rest.startswith("{"):
+            found, kind = _BLOCKS.fullmatch(rest), _TYPE.search(rest)
             other = kind is not None and kind[1] != "940"
             if found is None or other or in_block:
                 what = f"MT{kind[1]}" if kind is not None and other else "this"
                 raise refused(name, number, f"{what} is no statement of MT940, or was cut")
             in_block, rest = True, found[1]
-        if rest.rstrip() == ("-}" if in_block else "-"):
-            in_block = False
-        elif rest.strip():
+        if rest.strip() and (in_block or rest.rstrip() != "-"):
             yield number, rest
     if in_block:
         raise refused(name, number, "the file was cut: its last message does not end")
+
+
+def _too_long(name: str, line: int, what: str) -> Unusable:
+    return refused(name, line, f"{what} is longer than {FIELD_MAX} characters")
 
 
 class _Message:
@@ -145,6 +159,8 @@ class _Message:
                 raise draft.refused(each.line, "this is an interim report (MT942), not final")
         opened_minor, currency, opened_on = self._balance(opening)
         closed_minor, other, closed_on = self._balance(closing)
+        if not number.text.strip().isprintable():
+            raise draft.refused(number.line, "field :28C: cannot be a number")
         what = f"statement {number.text.strip()}"
         if other != currency:
             raise draft.refused(
@@ -290,7 +306,9 @@ def _entry_day(text: str | None, value_on: date) -> date | None:
             days.append(date(year, int(text[:2]), int(text[2:])))
         except ValueError:
             continue
-    return min(days, key=lambda day: abs(day - value_on), default=None)
+    nearest = min(days, key=lambda day: abs(day - value_on), default=None)
+    # Every day is that near in some year, save one that only leap years have.
+    return nearest if nearest is not None and abs(nearest - value_on) <= _HALF_A_YEAR else None
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -8,9 +8,13 @@ choices none is taken, and what is left over is asked about.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cache
+from itertools import accumulate, islice
 from typing import Any, Final
 
 from gateway.money import format_amount
@@ -61,6 +65,52 @@ def pair(lines: Iterable[Line], payments: Iterable[Paid], terms: Terms) -> Pairi
     work.judge()
     work.leave_over()
     return work.pairing
+
+
+@dataclass(slots=True)
+class _Alike:
+    """The payments of one reference and amount, in order of their days.
+
+    There may be thousands, and as many lines that may stand for them: a line's choice is a span of
+    places, and what many spans hold is counted at their ends.
+    """
+
+    payments: list[Paid] = field(default_factory=list)
+    days: list[date] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+
+    def sort(self) -> None:
+        self.payments.sort(key=lambda each: (each.paid_on, each.key))
+        self.days = [each.paid_on for each in self.payments]
+        self.turns = [0] * (len(self.payments) + 1)
+
+    def span(self, first: date, last: date) -> _Span:
+        return _Span(self, bisect_left(self.days, first), bisect_right(self.days, last))
+
+    def counts(self) -> list[int]:
+        """Return of each payment how many of the spans that were marked hold it."""
+        return list(accumulate(self.turns[:-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    of: _Alike
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def __iter__(self) -> Iterator[Paid]:
+        return islice(self.of.payments, self.start, self.end)
+
+    def mark(self) -> None:
+        self.of.turns[self.start] += 1
+        self.of.turns[self.end] -= 1
+
+
+def _each_of(spans: Iterable[_Span]) -> Iterator[Paid]:
+    return (payment for span in spans for payment in span)
 
 
 class _Work:
@@ -135,10 +185,9 @@ class _Work:
             # After money went back it may come a second time; beyond that it is other money.
             back = sum(line.amount_minor < 0 for line in some)
             fitting = [line for line in some if line.amount_minor > 0]
-            exact = [e for e in fitting if e.amount_minor == by_key[key].amount_minor]
-            kept = {
-                line.key for line in [*exact, *(e for e in fitting if e not in exact)][: 1 + back]
-            }
+            # Those of its amount first, else as they came.
+            fitting.sort(key=lambda line: line.amount_minor != by_key[key].amount_minor)
+            kept = {line.key for line in fitting[: 1 + back]}
             for line in some:
                 if line.amount_minor < 0 or line.key in kept:
                     self._claim(by_key[key], line, Rule.PAYMENT_ID)
@@ -147,27 +196,30 @@ class _Work:
         """Let each open negative line go with the one that it takes back."""
         claimed = {line.key: key for key, some in self._claims.items() for line in some}
         by_key = {each.key: each for each in self._payments}
-        by_name: dict[tuple[str, int], list[Line]] = defaultdict(list)
+        # By name and amount, in order of their days; those without a day apart.
+        by_name: dict[tuple[str, int, bool], dict[int, Line]] = defaultdict(dict)
         for line in self._lines:
             if line.amount_minor > 0:
-                for name in {*line.payment_ids, *line.quoted}:
-                    by_name[name, line.amount_minor].append(line)
-        used: set[int] = set()
+                for name in (*line.payment_ids, *line.quoted):
+                    by_name[name, line.amount_minor, line.day is None][line.key] = line
         for line in self._open_lines():
             if line.amount_minor > 0:
                 continue
-            names = (*line.payment_ids, *line.quoted)
             found = {
                 other.key: other
-                for name in names
-                for other in by_name[name, -line.amount_minor]
-                if other.key not in used
-                and (other.day is None or line.day is None or other.day <= line.day)
+                for name in (*line.payment_ids, *line.quoted)
+                for is_dayless in (False, True)
+                # Two are as good as a thousand: nothing tells which.
+                for other in islice(
+                    by_name.get((name, -line.amount_minor, is_dayless), {}).values(), 2
+                )
+                if other.day is None or line.day is None or other.day <= line.day
             }
             if len(found) != 1:
                 continue
             (other,) = found.values()
-            used.add(other.key)
+            for name in (*other.payment_ids, *other.quoted):
+                by_name[name, other.amount_minor, other.day is None].pop(other.key, None)
             if other.key in claimed:
                 self._claim(by_key[claimed[other.key]], line, Rule.PAYMENT_ID)
             elif other.key not in self._done:
@@ -179,48 +231,71 @@ class _Work:
         known = self._by_reference(self._free())
         rule = Rule.REFERENCE_IN_THE_WINDOW
         for line, back in self._taken_back:
-            found = [e for e in self._choices(line, known, rule) if e.key not in self._claims]
+            # Of one day at most one was claimed here, so that two others are soon met.
+            free = (e for e in _each_of(self._choices(line, known, rule)) if not self._has(e))
+            found = list(islice(free, 2))
             if len(found) == 1:
                 self._claim(found[0], line, rule)
                 self._claim(found[0], back, rule)
             else:
                 self.pairing.groups.append(Group(Rule.TAKEN_BACK, (line, back), ()))
 
-    def _by_reference(self, payments: Iterable[Paid]) -> dict[tuple[str, int], list[Paid]]:
-        known: dict[tuple[str, int], list[Paid]] = defaultdict(list)
+    def _has(self, payment: Paid) -> bool:
+        return payment.key in self._claims
+
+    def _by_reference(self, payments: Iterable[Paid]) -> dict[tuple[str, int], _Alike]:
+        known: dict[tuple[str, int], _Alike] = defaultdict(_Alike)
         for payment in payments:
             if payment.reference is not None:
-                known[payment.reference, payment.amount_minor].append(payment)
+                known[payment.reference, payment.amount_minor].payments.append(payment)
+        for alike in known.values():
+            alike.sort()
         return known
 
     def _choices(
-        self, line: Line, known: Mapping[tuple[str, int], Sequence[Paid]], rule: Rule
-    ) -> list[Paid]:
+        self, line: Line, known: Mapping[tuple[str, int], _Alike], rule: Rule
+    ) -> list[_Span]:
         """Return the payments of a line's references, amount and days."""
         if line.day is None:
             return []
-        earliest, latest = (0, 0)
+        first = last = line.day
         if rule is Rule.REFERENCE_IN_THE_WINDOW:
-            earliest, latest = -1, self._terms.window.days
-        return [
-            payment
-            for reference in line.quoted
-            for payment in known.get((reference, line.amount_minor), ())
-            if earliest <= (line.day - payment.paid_on).days <= latest
-        ]
+            first, last = self._window_of(line.day)
+        found = (
+            known[reference, line.amount_minor].span(first, last)
+            for reference in dict.fromkeys(line.quoted)
+            if (reference, line.amount_minor) in known
+        )
+        return [span for span in found if len(span)]
+
+    def _window_of(self, day: date) -> tuple[date, date]:
+        """Return the days of a payment that a line of this day may stand for."""
+        return day - self._terms.window, day + timedelta(days=1)
 
     def by_reference(self, rule: Rule) -> None:
         """Claim by reference, amount and day, where one line and one payment want each other."""
         known = self._by_reference(self._free())
         lines = [line for line in self._open_lines() if line.amount_minor > 0]
         choices = {line.key: self._choices(line, known, rule) for line in lines}
-        wanted = Counter(payment.key for some in choices.values() for payment in some)
+        for span in (span for spans in choices.values() for span in spans):
+            span.mark()
+        wanted = {
+            payment.key: count
+            for alike in known.values()
+            for payment, count in zip(alike.payments, alike.counts(), strict=True)
+        }
         for line in lines:
-            found = choices[line.key]
+            spans = choices[line.key]
+            found = list(islice(_each_of(spans), SHOWN_MAX))
             if len(found) == 1 and wanted[found[0].key] == 1:
                 self._claim(found[0], line, rule)
             elif found and rule is Rule.REFERENCE_IN_THE_WINDOW:
                 self._ambiguous(line, found, "several lines or payments have this reference")
+        if rule is Rule.REFERENCE_IN_THE_WINDOW:
+            # Of an ambiguous line all of them, however many it shows.
+            self._asked.update(
+                key for key, count in wanted.items() if count and key not in self._claims
+            )
 
     def by_batch(self) -> None:
         """Claim all payments of a day for a movement without details that comes to their sum."""
@@ -232,6 +307,8 @@ class _Work:
         for at, some in days.items():
             if len(some) > 1:
                 sums[sum(each.worth_minor for each in some)].append(at)
+        for some_days in sums.values():
+            some_days.sort(key=lambda at: (at[1], at[0]))
         choices: dict[int, list[tuple[str, date]]] = {}
         wanted: Counter[tuple[str, date]] = Counter()
         lines = [
@@ -241,13 +318,14 @@ class _Work:
         ]
         for line in lines:
             assert line.day is not None
+            of_sum = sums.get(line.amount_minor, [])
+            start = bisect_left(of_sum, line.day - self._terms.window, key=lambda at: at[1])
+            end = bisect_right(of_sum, line.day, key=lambda at: at[1])
             choices[line.key] = found = [
-                at
-                for at in sums.get(line.amount_minor, ())
-                if timedelta(0) <= line.day - at[1] <= self._terms.window
-                and line.batch_of in {None, len(days[at])}
+                at for at in of_sum[start:end] if line.batch_of in {None, len(days[at])}
             ]
             wanted.update(found)
+        asked: set[tuple[str, date]] = set()
         for line in lines:
             found = choices[line.key]
             if len(found) == 1 and wanted[found[0]] == 1:
@@ -263,7 +341,8 @@ class _Work:
                     "why": "several days or batches come to the same",
                 }
                 self._ask(Code.AMBIGUOUS_MATCH, line, detail)
-                self._asked.update(each.key for at in found for each in days[at])
+                asked.update(found)
+        self._asked.update(each.key for at in asked for each in days[at])
 
     # -- what it comes to -------------------------------------------------------------------------
 
@@ -300,10 +379,12 @@ class _Work:
 
     def leave_over(self) -> None:
         """Ask about what is left on either side."""
-        by_reference: dict[str, list[Paid]] = defaultdict(list)
+        by_reference: dict[str, _Alike] = defaultdict(_Alike)
         for payment in self._free():
             if payment.reference is not None and payment.worth_minor:
-                by_reference[payment.reference].append(payment)
+                by_reference[payment.reference].payments.append(payment)
+        for alike in by_reference.values():
+            alike.sort()
         for line in self._open_lines():
             if line.details_minor is not None:
                 detail = unallocated(line.amount_minor, line.details_minor)
@@ -330,21 +411,20 @@ class _Work:
                     "why": what,
                 }
                 self._ask(Code.RECORD_WITHOUT_PAYMENT, line, detail)
+        must_show = cache(self._terms.must_show)
         for payment in self._free():
-            if payment.worth_minor and self._terms.must_show(payment.paid_on):
+            if payment.worth_minor and must_show(payment.paid_on):
                 self._ask_for(payment)
 
-    def _other_amount(self, line: Line, known: Mapping[str, Sequence[Paid]]) -> Paid | None:
+    def _other_amount(self, line: Line, known: Mapping[str, _Alike]) -> Paid | None:
         """Return the one payment of the line's reference and days that has another amount."""
         if line.amount_minor < 0 or line.day is None:
             return None
-        found = [
-            payment
-            for reference in line.quoted
-            for payment in known.get(reference, ())
-            if payment.key not in self._asked
-            and -1 <= (line.day - payment.paid_on).days <= self._terms.window.days
-        ]
+        days = self._window_of(line.day)
+        references = (each for each in dict.fromkeys(line.quoted) if each in known)
+        some = _each_of(known[each].span(*days) for each in references)
+        # Of one day at most one was asked about here, so that two others are soon met.
+        found = list(islice((each for each in some if each.key not in self._asked), 2))
         return found[0] if len(found) == 1 else None
 
     def _ask_for(self, payment: Paid) -> None:

@@ -33,6 +33,7 @@ from reconciliation.sources.sides import (
     Pairing,
     Terms,
 )
+from reconciliation.sources.statements import DAY_MAX, DAY_MIN
 
 FOUND_AT_ONCE: Final = 10_000
 SUBJECTS: Final = "settlement:"
@@ -198,7 +199,7 @@ class _Sender:
             self._asked(),
         ).scalar_one()
         window = timedelta(days=1 + (self.source.window_days or 0))
-        return date.max if first is None else first - window
+        return DAY_MAX if first is None else max(first, DAY_MIN) - window
 
     def _terms(self) -> Terms:
         accounts = execute(
@@ -356,8 +357,8 @@ _TOUCHED: Final = f"""
         UNION
         SELECT s.group_id FROM settlement_group g JOIN settled_line s ON s.group_id = g.id
         JOIN settlement_line l ON l.id = s.line_id
+        CROSS JOIN LATERAL unnest(l.payment_ids) AS its (id) JOIN given_id ON given_id.id = its.id
         WHERE g.provider = :provider AND g.by_bank = :by_bank AND g.rule = 'taken-back'
-            AND EXISTS (SELECT FROM open_line o WHERE o.payment_ids && l.payment_ids)
     )
     SELECT group_id,
         ARRAY(SELECT line_id FROM settled_line s WHERE s.group_id = touched.group_id),

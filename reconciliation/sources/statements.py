@@ -21,6 +21,12 @@ TEXT_MAX: Final = 140
 BALANCE_MINOR_MAX: Final = 1_000 * AMOUNT_MINOR_MAX
 """An account may hold far more than any one movement."""
 
+SET_ASIDE_MAX: Final = 100_000
+"""What has more of such lines is another file than it is taken for."""
+DAY_MIN: Final = date(1980, 1, 1)
+DAY_MAX: Final = date(2199, 12, 31)
+"""Other days are slips, which must not stand for what a statement covers."""
+
 
 class Form(StrEnum):
     """What a statement was written in."""
@@ -177,6 +183,8 @@ class Draft:
     """The first booked movement whose amount is not known: nothing can add up then."""
 
     def put_aside(self, line: int, why: Why, reason: str) -> None:
+        if len(self.set_aside) >= SET_ASIDE_MAX:
+            raise self.refused(line, f"more than {SET_ASIDE_MAX} lines cannot be read or booked")
         self.set_aside.append(SetAside(line, why, reason))
 
     def refused(self, line: int, why: str) -> Unusable:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import db
-from reconciliation.names import sql_tokens, tokens
+from reconciliation.names import NAME_MAX, sql_tokens, tokens
 
 SPELLINGS = """
 Mohammed Alaoui = محمد العلوي
@@ -90,6 +90,9 @@ def test_words_are_their_consonants() -> None:
     assert tokens("M. Khadija Bennani") == ("bnn", "kdj", "m")
     assert tokens("Aya Ou 77 李") == ()
     assert tokens("Hassan Alaoui") != tokens("Hasna Alami")
+    # A text longer than any name is none: names are compared word by word.
+    assert tokens("Ali" + " " * (NAME_MAX - 3)) == tokens("Ali")
+    assert tokens("Ali" + " " * NAME_MAX) == ()
 
 
 @settings(
@@ -97,6 +100,7 @@ def test_words_are_their_consonants() -> None:
 )
 @given(names=st.lists(st.text(LETTERS, max_size=30), min_size=20, max_size=40))
 def test_databases_say_the_same(names: list[str], database: str) -> None:
+    names = [*names, "b " * NAME_MAX, "é" * NAME_MAX, "é" * NAME_MAX + " b"]
     names = [*names, *(name for line in SPELLINGS.splitlines() for name in line.split(" = "))]
     expected = [list(tokens(name)) for name in names]
     with duckdb.connect() as con:

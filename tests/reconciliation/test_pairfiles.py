@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_amounts_are_read_as_they_are_written_elsewhere(pair: Pair) -> None:
         ([recorded("R1", A), "TRAILER,2,163.52,0"], "line 3: the trailer says 2 data lines"),
         ([recorded("R1", A), "TRAILER,1,163.53,0"], "line 3: the trailer says 163.53 as the sum"),
         (["TRAILER,0,0.00,0", recorded("R1", A)], "line 3: there is more after the trailer"),
+        (["\tTRAILER,0,0.00,0", recorded("R1", A)], "line 3: there is more after the trailer"),
     ],
 )
 def test_records_that_cannot_be_trusted_are_refused_whole(
@@ -299,6 +301,47 @@ def test_parquet(pair: Pair) -> None:
         pair.match()
     pair.payments.write_bytes(b"PAR1 and no more")
     with pytest.raises(Unusable, match="cannot be read as Parquet"):
+        pair.match()
+
+
+def test_an_amount_in_parquet_that_is_too_large_is_named(pair: Pair) -> None:
+    pair.write([], [recorded("R1", A)])
+    day = "DATE '2026-11-18' AS paid_on"
+    _parquet(
+        pair.payments,
+        f"SELECT 'P1' AS payment_id, '' AS reference, {'9' * 38}::DECIMAL(38, 0) AS amount, {day}",
+    )
+    assert pair.match().answer["codes"]["invalid_amount"] == 1
+
+
+@pytest.mark.parametrize("directory", ["amount=5", "c5=7", "out[1]", "o*t", "it's", "file:/x"])
+def test_the_name_of_the_directory_says_nothing_of_the_files(
+    pair: Pair, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB reads columns in the names of directories, and patterns in paths."""
+    monkeypatch.chdir(pair.records.parent)
+    pair.out = Path(directory)
+    pair.write([paid("P1", A)], [recorded("R1", A)])
+    assert pair.match().answer["groups"] == 1
+    columns = "'P1' AS payment_id, 163.52 AS amount, DATE '2026-11-18' AS paid_on"
+    _parquet(pair.payments, f"SELECT '{A}' AS reference, {columns}")
+    assert pair.match().answer["groups"] == 1
+    assert len(list(pair.out.iterdir())) == 3
+
+
+def test_bytes_that_are_no_text_spoil_their_line_in_any_column(pair: Pair) -> None:
+    pair.write([], [recorded("R1", A), recorded("R2", B)])
+    lines = [f"{PAID},odd", paid("P1", A) + ",\xff", paid("P2", B) + ",\xe9t\xe9"]
+    pair.payments.write_bytes("\n".join(lines).encode("latin-1") + b"\n")
+    assert pair.match().answer["codes"]["unreadable_delivery"] == 2
+
+
+def test_what_is_no_regular_file_is_not_opened(pair: Pair) -> None:
+    """A pipe is read once; looking at its first bytes would lose them."""
+    pair.write([], [])
+    pair.payments.unlink()
+    os.mkfifo(pair.payments)
+    with pytest.raises(Unusable, match=r"payments\*\.csv is no regular file"):
         pair.match()
 
 

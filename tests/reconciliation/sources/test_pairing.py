@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -189,6 +190,20 @@ def test_a_payment_is_missed_once_its_day_and_the_grace_are_covered() -> None:
     assert outcome([], [paid("P", worth_minor=0, status="reversed")], terms((0, 9))) == ([], [])
 
 
+def test_many_lines_and_payments_alike_do_not_cost_their_product() -> None:
+    """Thousands may pay one reference the same: what is remembered of them grows as they do."""
+    many = 2_000
+    lines = [a_line(f"L{n}", quoted=("R",)) for n in range(many)]
+    payments = [paid(f"P{n}", "R") for n in range(many)]
+    tracemalloc.start()
+    pairing = pair(lines, payments, terms())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert {found.code.value for found in pairing.found} == {"ambiguous_match"}
+    assert len(pairing.found) == many
+    assert peak < 12_000_000
+
+
 _PATIENCE: Final = (timedelta(days=3), timedelta(days=7))
 
 _IDS: Final = st.sampled_from(["P1", "P2", "P3", "P4"])
@@ -259,9 +274,14 @@ def test_no_money_counts_twice_and_order_does_not_matter(
 
 
 def _goes_with_another(line: Line, asked: set[str], lines: Sequence[Line]) -> bool:
-    """Say whether it takes a line back, or is taken back by one, that is asked about for both."""
+    """Say whether it takes a line back, or is taken back by one, that is asked about for both.
+
+    Of several lines of one payment the first is asked about, for all of them.
+    """
+    of_asked = {name for each in lines if each.subject in asked for name in each.payment_ids}
     return any(
-        other.subject in asked and set(other.quoted) & set(line.quoted)
+        (other.subject in asked or of_asked & set(other.payment_ids))
+        and set(other.quoted) & set(line.quoted)
         for other in lines
         if other.amount_minor == -line.amount_minor
     )

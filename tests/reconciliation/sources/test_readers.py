@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from gateway.errors import Unusable
 from gateway.money import format_amount
 from reconciliation.reading import references_in
+from reconciliation.sources.agents_csv import read_agents_csv
+from reconciliation.sources.dialects import Dialect
 from reconciliation.sources.formats import Format, format_of
-from reconciliation.sources.statements import Kind, Statement, StatementLine, Why
+from reconciliation.sources.statements import SET_ASIDE_MAX, Kind, Statement, StatementLine, Why
 from tests.reconciliation.sources.factories import (
     AGENT,
     CAMT,
@@ -213,6 +215,41 @@ def test_each_statement_is_kept_to_its_own_account() -> None:
     assert [(s.account, signed(s)) for s in statements] == [(RIB, ["100.00"]), ("9" * 24, ["2.00"])]
 
 
+def test_what_a_movement_with_several_payments_says_of_all_is_said_of_none() -> None:
+    details = (a_detail("60.00", text="100000000190"), a_detail("40.00"))
+    for some, found in ((details, [{100000000190}, set()]), ((), [{148275036141}])):
+        entry = an_entry(details=some, text="AMO 148275036141")
+        lines = one(camt(a_statement(entry, closing="100.00"))).lines
+        assert [references_of(line) for line in lines] == found
+
+
+def test_a_batch_of_more_than_can_be_is_of_nobody_knows_how_many() -> None:
+    batches = "<Btch><NbOfTxs>999999999</NbOfTxs></Btch></NtryDtls><NtryDtls>" * 3
+    entry = an_entry(batch_of=1).replace("<NtryDtls>", f"<NtryDtls>{batches}")
+    (line,) = one(camt(a_statement(entry, closing="100.00"))).lines
+    assert line.batch_of is None
+
+
+def test_an_amount_holds_nothing_but_itself() -> None:
+    entry = an_entry("1<x/>00.00")
+    ((why, said),) = aside(one(camt(a_notification(entry))))
+    assert (why, "its amount cannot be read" in said) == (Why.AMOUNT, True)
+    (line,) = one(camt(a_notification(an_entry("1<!-- x -->00.00")))).lines
+    assert line.amount_minor == 100_00
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1899-12-31", "9999-12-31"])
+def test_a_day_that_no_bank_writes_cannot_be_read(day: str) -> None:
+    ((why, said),) = aside(one(camt(a_notification(an_entry(day=day)))))
+    assert (why, said) == (Why.UNREADABLE, "entry 1: its day cannot be read")
+    with pytest.raises(Unusable, match="of balance PRCD its day cannot be read"):
+        read(camt(a_statement(closing="0.00", opened_on=day).replace("OPBD", "PRCD")))
+    written = "/".join(reversed(day.split("-")))
+    ((why, said),) = aside(one(agents(LINE.replace("19/11/2026", written), total="172,50",
+                                      fees="2,00")))  # fmt: skip
+    assert (why, said) == (Why.UNREADABLE, "date_operation is no day written as dd/mm/yyyy")
+
+
 def test_a_page_of_a_statement_leads_between_its_balances() -> None:
     page = "<StmtPgntn><PgNb>1</PgNb><LastPgInd>false</LastPgInd></StmtPgntn>"
     first = a_statement(an_entry(), closing="100.00", more=page).replace("CLBD", "ITBD")
@@ -340,6 +377,38 @@ def test_an_entry_day_is_of_the_nearest_year(value: str, entry: str, booked_on: 
     assert line.booked_on == booked_on
 
 
+def test_a_day_that_no_near_year_has_is_set_aside() -> None:
+    """The 29th of February is not of the next leap year but one."""
+    statement = one(mt940("2703010229C1,NTRFX//B", closing="C270301MAD1,"))
+    assert (statement.lines, aside(statement)) == (
+        (),
+        [(Why.UNREADABLE, "the day of movement 1 cannot be read")],
+    )
+
+
+def test_messages_in_blocks_may_have_trailers_and_follow_at_once() -> None:
+    head = b"{1:F01X0000000000}{2:O9401200261120X00000000002611201200N}{3:{108:X}}{4:\r\n"
+    bodies = [
+        mt940(f"2611201120C{n},NTRFX//B{n}", closing=f"C261120MAD{n},", number=f"{n}/1")[:-3]
+        for n in (1, 2)
+    ]
+    trailer = b"-}{5:{MAC:00000000}{CHK:123456789ABC}}{S:{COP:S}}"
+    for between in (b"\r\n", b"", b"$"):
+        data = between.join([head + bodies[0] + trailer, head + bodies[1] + trailer])
+        assert [signed(each) for each in read(data + b"\r\n")] == [["1.00"], ["2.00"]]
+    with pytest.raises(Unusable, match="was cut"):
+        read(head + bodies[0] + b"-}{5:{CHK")
+    with pytest.raises(Unusable, match="was cut"):
+        read(head + bodies[0] + b"-}{5:}" + head)
+
+
+def test_a_text_of_many_lines_is_read_in_time_that_grows_with_it() -> None:
+    text = "\r\n".join(["x" * 30] * 200_000)
+    movement = f"2611201120C1,NTRFX//B\r\n:86:{text}"
+    with pytest.raises(Unusable, match=r"line 6: field :86: is longer than"):
+        read(mt940(movement, closing="C261120MAD1,"))
+
+
 def test_reversals_have_the_sign_of_what_they_move() -> None:
     marks = ("RC", "RD", "C", "D")
     movements = [f"2611201120{mark}1,NTRFX//B{mark}" for mark in marks]
@@ -394,6 +463,7 @@ MT940_REFUSED: Final = {
     "MT942": (b"{1:F01X}{2:I942X}{4:\r\n:20:X\r\n-}\r\n", "MT942 is no statement"),
     "a NUL character": (mt940(number="1\x00", closing="C261120MAD0,"), "line 3: a NUL"),
     "a number without end": (mt940(number="1" * 200, closing="C261120MAD0,"), "too long"),
+    "a number of two lines": (mt940(number="1\r\nx", closing="C261120MAD0,"), "cannot be a number"),
     "no closing balance": (b":20:X\n:25:1\n:28C:1\n:60F:C261119MAD0,\n", "the file was cut"),
     "a movement behind the closing balance": (
         mt940(closing="C261120MAD0,\r\n:61:2611201120C1,NTRFX//B"),
@@ -477,6 +547,35 @@ def test_a_line_that_nobody_could_place_is_set_aside(
     statement = one(agents(LINE.replace(field, value), total="172,50", fees="2,00"))
     ((found, said),) = aside(statement)
     assert (found, reason in said, statement.lines) == (why, True, ())
+
+
+@pytest.mark.parametrize("time", ["1٠:00:00", "24:00:00", "10:00", "10:00:60"])
+def test_a_time_is_read_as_declared_or_not_at_all(time: str) -> None:
+    data = agents(LINE, total="172,50", fees="2,00").replace(b"10:00:00", time.encode())
+    assert aside(one(data)) == [(Why.UNREADABLE, "heure is no time written as hh:mm:ss")]
+
+
+def test_a_time_without_colons_has_all_its_digits() -> None:
+    text = "paid_on,paid_at,reference,amount,provider_payment_id\n2026-11-18,{},,1.00,T\n"
+    dialect = Dialect.model_validate(
+        {
+            **{"name": "x", "delimiter": ",", "decimal": ".", "day": "yyyy-mm-dd"},
+            **{"time": "hhmmss", "source": "x", "verified": True},
+            "columns": {
+                **{"day": "paid_on", "time": "paid_at", "reference": "reference"},
+                **{"amount": "amount", "transaction": "provider_payment_id"},
+            },
+        }
+    )
+    for time, read_as in (("090501", 1), ("90501", 0), ("9051", 0)):
+        statement = read_agents_csv(text.format(time).encode(), "file", [dialect])
+        assert len(statement.lines) == read_as
+
+
+def test_a_file_of_nothing_but_bad_lines_is_refused() -> None:
+    data = agents(LINE) + b"x\r\n" * (SET_ASIDE_MAX + 1)
+    with pytest.raises(Unusable, match="line 100003: more than 100000 lines cannot be read"):
+        read(data)
 
 
 def test_another_currency_is_set_aside() -> None:

@@ -143,6 +143,20 @@ def test_a_reference_twice_in_one_statement_is_two_movements(of: Any) -> None:
     assert of(camt(a_notification(an_entry(), an_entry()))) == (2, 0, 2, 0)
 
 
+def test_a_reference_on_two_pages_of_a_day_is_no_repetition(of: Any) -> None:
+    """Both pages prove by their balances that money moved; nothing says that it is the same."""
+    pages = [
+        mt940("2611201120C1,NTRFX//BATCH", number=f"7/{n}", closing=f"C261120MAD{n},",
+              opening=f"C261119MAD{n - 1},")
+        for n in (1, 2)
+    ]  # fmt: skip
+    assert of(pages[0] + pages[1]) == (2, 1, 0, 1)
+    assert asked() == [("conflicting_record", f"settlement:bank/{RIB}/BATCH")]
+    # The same day told again under another number, or from its beginning, repeats what is known.
+    again = mt940("2611201120C1,NTRFX//BATCH", number="8/1", closing="C261120MAD1,")
+    assert of(again) == (1, 0, 1, 0)
+
+
 def test_details_that_do_not_come_to_their_movement_are_asked_about(of: Any) -> None:
     wrong = an_entry(details=(a_detail("60.00"), a_detail("39.00")))
     assert of(camt(a_notification(wrong))) == (1, 1, 0, 0)
@@ -180,6 +194,10 @@ REFUSED: Final = {
             ),
         ),
         "statement 2 is in EUR, not MAD",
+    ),
+    "an account in another currency on which nothing moved": (
+        camt(a_statement(closing="100.00", opening="100.00", currency="EUR")),
+        "statement ST-1 is in EUR, not MAD",
     ),
     "a number twice in the file": (
         camt(

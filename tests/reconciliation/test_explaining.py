@@ -1,0 +1,68 @@
+"""Why a payment belongs to a record: what is told, and what a person's word may not undo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.db import snapshot, transaction
+from gateway.errors import Unusable
+from reconciliation.by_hand import part_by_hand
+from reconciliation.explaining import explain_payment, explain_record
+from reconciliation.matching import RULES_IN_WORDS, Rule
+from tests.reconciliation.factories import NOW, a_line, an_invoice_paid
+from tests.reconciliation.test_by_hand import join, part, recorded, run
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def test_every_rule_has_words() -> None:
+    assert set(RULES_IN_WORDS) == {*Rule, "by_hand"}
+
+
+def test_both_sides_say_by_which_rule_and_what_was_before(tmp_path: Path) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="P1")
+    recorded(tmp_path, a_line(reference, record_id="R1"))
+    run()
+    with snapshot() as session:
+        payment = explain_payment(session, "cashplus/P1")
+        record = explain_record(session, "R1")
+    (line,) = payment["matched"]
+    assert (line["rule"], line["score"], line["record"]) == ("exact", 100, "R1")
+    assert line["means"] == "the same reference and the same amount"
+    assert (payment["reference"], record["matched"], record["open"]) == (reference, [line], [])
+
+    part("P1", "R1")
+    run()
+    with snapshot() as session:
+        payment = explain_payment(session, "cashplus/P1")
+    assert payment["matched"] == []
+    assert [row["record"] for row in payment["parted"]] == ["R1"]
+    assert [row["undone_because"] for row in payment["undone"]] == ["a person parted it"]
+    assert [row["code"] for row in payment["open"]] == ["payment_without_record"]
+
+
+def test_a_join_refuses_what_is_matched_with_others(tmp_path: Path) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="P1")
+    an_invoice_paid(provider_payment_id="P2")
+    recorded(tmp_path, a_line(reference, record_id="R1"))
+    run()
+    with pytest.raises(Unusable, match=r"cashplus/P1 is matched with R1 \(exact, 100\)"):
+        join("P2", "R1")
+    join("P1", "R1")
+
+
+def test_a_reason_names_nobody(tmp_path: Path) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="P1")
+    recorded(tmp_path, a_line(reference, record_id="R1"))
+    with transaction() as session, pytest.raises(Unusable, match="CNSS number"):
+        part_by_hand(session, "cashplus/P1", "R1", who="a person", why="CNSS 123456794", now=NOW)
+
+
+def test_what_is_not_there_is_said() -> None:
+    with snapshot() as session:
+        with pytest.raises(Unusable, match="There is no payment P1"):
+            explain_payment(session, "P1")
+        with pytest.raises(Unusable, match="There is no record R1"):
+            explain_record(session, "R1")

@@ -24,7 +24,7 @@ from gateway.money import format_amount
 from reconciliation.asking import Asked, ask, changed_since_joined, findings
 from reconciliation.comparing import compare
 from reconciliation.keeping import added, undo
-from reconciliation.matching import Terms
+from reconciliation.matching import Rule, Terms
 from reconciliation.models import ReconciliationRun, ReconciliationShard
 from reconciliation.reading import read_text
 from reconciliation.records import lock_records, lock_records_now
@@ -194,10 +194,58 @@ def _begin(
     return run.id, True
 
 
+_UNSURE: Final = tuple(
+    rule.value
+    for rule in (
+        Rule.REPAIRED_REFERENCE,
+        Rule.PART_OF_REFERENCE,
+        Rule.SEVERAL_DUES,
+        Rule.IDENTITY,
+        Rule.IDENTITY_SLIP,
+        Rule.INSTALMENTS_BY_IDENTITY,
+    )
+)
+"""Rules that match a row with one whose reference is another, or none."""
+
+
 def _undo_what_changed(session: Session, scope: Scope, now: datetime) -> int:
     """Undo what no longer stands; return how many lines those were."""
-    reversed_ = _undo_reversed_payments(session, scope, now)
-    return reversed_ + _take_back_records(session, scope, now)
+    return (
+        _undo_reversed_payments(session, scope, now)
+        + _take_back_records(session, scope, now)
+        + _undo_what_is_surer_now(session, scope, now)
+    )
+
+
+def _undo_what_is_surer_now(session: Session, scope: Scope, now: datetime) -> int:
+    """Undo what was matched without the row's own reference, where that has come since.
+
+    So the end is the same, in whatever order files are imported.
+    """
+    payments = execute(
+        session,
+        f"""
+        WITH unsure AS MATERIALIZED (
+            SELECT payment_id, record_id FROM match_line
+            WHERE decided_by IS NULL AND rule = ANY(:rules)
+        )
+        SELECT DISTINCT unsure.payment_id FROM unsure
+        JOIN payment ON payment.id = unsure.payment_id
+        JOIN institution_record own ON own.id = unsure.record_id
+        WHERE {PAYMENT_IN_SCOPE} AND (EXISTS (
+            SELECT FROM invoice i JOIN institution_record record ON record.reference = i.reference
+            WHERE i.id = payment.invoice_id AND record.amount_minor > 0 AND {RECORD_STANDS}
+                AND NOT EXISTS (SELECT FROM match_line m WHERE m.record_id = record.id)
+        ) OR EXISTS (
+            SELECT FROM invoice i JOIN payment other ON other.invoice_id = i.id
+            WHERE i.reference = own.reference AND other.status = 'booked'
+                AND other.returned_minor < other.amount_minor
+                AND NOT EXISTS (SELECT FROM match_line m WHERE m.payment_id = other.id)
+        ))
+        """,
+        {**scope.parameters, "rules": list(_UNSURE)},
+    )
+    return undo(session, payments.scalars().all(), "its own reference has come since", now)
 
 
 def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> int:

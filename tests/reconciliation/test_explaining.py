@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.db import snapshot, transaction
+from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from reconciliation.by_hand import part_by_hand
 from reconciliation.explaining import explain_payment, explain_record
 from reconciliation.matching import RULES_IN_WORDS, Rule
 from tests.reconciliation.factories import NOW, a_line, an_invoice_paid
 from tests.reconciliation.test_by_hand import join, part, recorded, run
+from tests.reconciliation.test_shards import broken, matched
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -66,3 +67,27 @@ def test_what_is_not_there_is_said() -> None:
             explain_payment(session, "P1")
         with pytest.raises(Unusable, match="There is no record R1"):
             explain_record(session, "R1")
+
+
+def test_what_its_own_reference_says_later_is_surer(tmp_path: Path) -> None:
+    """A record without a reference was matched by the person; then the payment's own one came."""
+    reference, _ = an_invoice_paid(provider_payment_id="P1")
+    with snapshot() as session:
+        number: str = execute(
+            session,
+            "SELECT cnss_number FROM contributor c JOIN invoice i ON i.contributor_id = c.id"
+            " WHERE reference = :reference",
+            {"reference": reference},
+        ).scalar_one()
+    recorded(tmp_path, a_line("nothing", record_id="R1", cnss_number=number, cin=""))
+    run()
+    assert [(name, rule) for _, name, rule in matched()] == [("R1", "identity")]
+
+    recorded(tmp_path, a_line(reference, record_id="R2", cnss_number=number))
+    run()
+    assert matched() == [("P1", "R2", "exact")]
+    with snapshot() as session:
+        (undone,) = explain_record(session, "R1")["undone"]
+    assert undone["undone_because"] == "its own reference has come since"
+    run()
+    assert (matched(), broken()) == ([("P1", "R2", "exact")], [])

@@ -160,7 +160,7 @@ def test_amounts_are_read_as_they_are_written_elsewhere(pair: Pair) -> None:
         ([recorded("R1", A), "TRAILER,2,163.52,0"], "line 3: the trailer says 2 data lines"),
         ([recorded("R1", A), "TRAILER,1,163.53,0"], "line 3: the trailer says 163.53 as the sum"),
         (["TRAILER,0,0.00,0", recorded("R1", A)], "line 3: there is more after the trailer"),
-        (["\tTRAILER,0,0.00,0", recorded("R1", A)], "line 3: there is more after the trailer"),
+        ([recorded("\tTRAILER", B), recorded("R1", A)], "line 3: there is more after the trailer"),
     ],
 )
 def test_records_that_cannot_be_trusted_are_refused_whole(

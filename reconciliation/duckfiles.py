@@ -158,7 +158,7 @@ def read_file(path: Path, columns: Mapping[str, str], *, texts: bool = False) ->
     return (
         f"read_csv('{path}', header = false, auto_detect = false, delim = ',', quote = '\"',"
         f" escape = '\"', nullstr = '', columns = {{{types}}}, parallel = {not texts},"
-        " max_line_size = 16777216)"
+        " hive_partitioning = false, max_line_size = 16777216)"
     )
 
 

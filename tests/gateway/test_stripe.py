@@ -643,7 +643,7 @@ def test_any_signed_body_is_a_report(body: bytes) -> None:
 
 @given(st.lists(_events, min_size=10, max_size=20))
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_is_read_can_be_booked_and_the_books_hold(
     database: str, received: list[bytes]

@@ -389,7 +389,7 @@ def test_nesting_as_deep_as_it_can_be_read_is_read_without_an_exception() -> Non
 
 @given(st.lists(bodies | honest_events.map(as_body), min_size=20, max_size=40))
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_is_read_can_be_booked_and_the_books_hold(
     database: str, received: list[bytes]

@@ -454,7 +454,7 @@ def held() -> int:
 
 @given(st.sets(st.sampled_from(PERIODS[:4])), STEPS)
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

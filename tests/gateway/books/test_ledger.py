@@ -156,7 +156,7 @@ class LedgerAndModel(RuleBasedStateMachine):
 def test_the_books_agree_with_a_model_that_is_told_everything_once(database: str) -> None:
     run_state_machine_as_test(
         LedgerAndModel,
-        settings=settings(max_examples=25, stateful_step_count=15, deadline=None),
+        settings=settings(max_examples=15, stateful_step_count=15, deadline=None),
     )
 
 

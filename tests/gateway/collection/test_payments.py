@@ -251,7 +251,7 @@ _turns = count()
 
 @given(mixed_reports())
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_batches_of_any_size_come_to_the_same_books_as_one_report_after_the_other(
     database: str, mixed: tuple[list[Callable[[str, list[str]], Report]], list[int]]

@@ -567,7 +567,7 @@ class World:
 
 @given(acts)
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_the_books_keep_their_promises_whatever_happens_in_whatever_order(
     database: str, story: list[tuple[str, int, int, int]]

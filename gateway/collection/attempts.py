@@ -145,21 +145,27 @@ def begin(
     asked: set[str] = set()
     for _ in range(STEPS_MAX):
         with transaction() as session:
-            due = due_minor(session)
-            known, closed = open_attempt(session, reference), []
-            if known is None and due > 0:
+            # What is due is read last: a payment may be booked between two of these readings. Then
+            # an attempt is seen that is paid by now, which does no harm; a sum due that was paid by
+            # an attempt that is no longer open would make a second page.
+            known = open_attempt(session, reference)
+            closed = []
+            if known is None:
                 closed = closed_and_payable(session, reference, now=clock())
                 closed = [each for each in closed if each.id not in asked]
-                if not closed:
-                    _make(session, provider.name, reference, due, language, clock())
-                    known = open_attempt(session, reference)
+            due = due_minor(session)
+            if known is None and due <= 0:
+                return Begun(Step.NOTHING_DUE)
+            if known is None and not closed:
+                _make(session, provider.name, reference, due, language, clock())
+                known = open_attempt(session, reference)
         if closed:
             if not _nothing_came(providers, closed, clock()):
                 return Begun(Step.UNKNOWN)
             asked.update(each.id for each in closed)
             continue
         if known is None:
-            return Begun(Step.TOO_OFTEN if due > 0 else Step.NOTHING_DUE)
+            return Begun(Step.TOO_OFTEN)
         if known.provider != provider.name or known.amount_minor != due or _ends(known, clock()):
             if not _settle(providers, known, clock()):
                 return Begun(Step.UNKNOWN)

@@ -146,6 +146,33 @@ def test_from_the_button_to_the_books(world: World, reference: str) -> None:
     assert len(sessions(world)) == 1
 
 
+def test_a_payment_booked_while_its_payer_presses_again_is_no_second_page(
+    world: World, reference: str
+) -> None:
+    """What is due is looked up, his payment by the first page is booked, the page is looked up."""
+    pages = pages_of(world)
+    first = pay(pages, reference)
+    world.pay(sessions(world)[0])
+
+    def due_minor(session: Any) -> int:
+        found = present(session, reference, now=NOON, validity_months=12)
+        assert found is not None
+        deliver(pages, world)
+        return found.due_minor
+
+    again = begin(
+        named(pages),
+        reference,
+        due_minor=due_minor,
+        language="fr",
+        link=f"https://amo.example.ma/{reference}",
+        clock=lambda: NOON,
+    )
+    assert again == first, "the page that says it is paid already"
+    assert len(sessions(world)) == 1
+    paid_once(reference)
+
+
 def test_without_any_delivery_the_worker_asks_and_books(world: World, reference: str) -> None:
     pages = pages_of(world)
     pay(pages, reference)

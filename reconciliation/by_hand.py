@@ -19,6 +19,8 @@ from reconciliation.keeping import undo
 from reconciliation.records import lock_records
 
 RULE: Final = "by_hand"
+RULE_DIFFERING: Final = "by_hand_differing"
+"""Joined by who knows by how much the two sides differ, and said so."""
 SCORE: Final = 100
 TOLERANCE_MINOR: Final = 5
 """Centimes by which the two sides of what a person joins may differ."""
@@ -32,6 +34,7 @@ def join_by_hand(
     who: str,
     why: str,
     now: datetime,
+    difference_minor: int = 0,
 ) -> int:
     """Match payments with records by a person's word; what a run made of these rows is undone.
 
@@ -45,23 +48,27 @@ def join_by_hand(
         who: Who decided.
         why: The reason. No names.
         now: The business clock.
+        difference_minor: Centimes that were paid beyond what was recorded, or less if negative, by
+            who says that they belong together all the same: what somebody overpaid, say.
 
     Returns:
         The group's number.
 
     Raises:
         Unusable: Several are to be matched with several; one is not known, does not stand, was
-            joined by a person before, or is matched with another row; the sums differ.
+            joined by a person before, or is matched with another row; the sums differ otherwise.
     """
     lock_records(session)
     if not payments or not records or min(len(payments), len(records)) > 1:
         raise Unusable("A group is one payment with records, or one record with payments.")
     paid, recorded = _payments(session, payments), _records(session, records)
     ours, theirs = sum(row.worth for row in paid), sum(row.amount_minor for row in recorded)
-    if abs(ours - theirs) > TOLERANCE_MINOR:
+    is_equal = difference_minor == 0 and abs(ours - theirs) <= TOLERANCE_MINOR
+    if not is_equal and ours - theirs != difference_minor:
         raise Unusable(
             f"What was paid comes to {format_amount(ours)}, what was recorded to"
-            f" {format_amount(theirs)}: they do not belong together as they are."
+            f" {format_amount(theirs)}: who knows that they belong together all the same says so"
+            f" by --difference {format_amount(ours - theirs)}."
         )
     both = {"payments": [row.id for row in paid], "records": [row.id for row in recorded]}
     held = execute(
@@ -80,7 +87,8 @@ def join_by_hand(
         )
     undo(session, [row.payment_id for row in held], f"{who} joined it otherwise", now)
     execute(session, _NO_LONGER_PARTED, {**both, "now": now})
-    said = {"rule": RULE, "score": SCORE, "why": kept_reason(why), "who": who}
+    rule = RULE if is_equal else RULE_DIFFERING
+    said = {"rule": rule, "score": SCORE, "why": kept_reason(why), "who": who}
     execute(session, _JOIN, {**both, **said})
     group: int = min(row.id for row in paid)
     return group

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.checks import sql_check
-from reconciliation.by_hand import TOLERANCE_MINOR
+from reconciliation.by_hand import RULE_DIFFERING, TOLERANCE_MINOR
 
 CHECKS: Final = (
     sql_check(
@@ -27,17 +27,20 @@ CHECKS: Final = (
         """,
     ),
     sql_check(
-        "both sides of a match have the same sum, but for the run's tolerance",
+        "both sides of a match have the same sum, but for the run's tolerance, or a person's word",
         """
         SELECT 'match_line ' || m.group_id FROM match_line m
         JOIN institution_record r ON r.id = m.record_id
         LEFT JOIN reconciliation_run run ON run.id = m.run_id
+        -- Who joined these named the difference.
+        WHERE m.rule <> :differing OR m.decided_by IS NULL
         GROUP BY m.group_id
         HAVING abs(sum(m.amount_minor) FILTER (WHERE payment_line = 0)
                 - sum(r.amount_minor) FILTER (WHERE record_line = 0))
             > coalesce(min(run.tolerance_minor), :by_hand)
         """,
         by_hand=TOLERANCE_MINOR,
+        differing=RULE_DIFFERING,
     ),
     sql_check(
         "a group has one payment or one record, and bears the least of its payments",

@@ -14,16 +14,28 @@ from sqlmodel import Session
 from reconciliation.asking import Left, read_left
 from reconciliation.duckfiles import count, workbench
 from reconciliation.engines.duck import DuckEngine
+from reconciliation.evidence import (
+    find_others,
+    know,
+    name_free,
+    pull_payments,
+    pull_records,
+    take_in_payments,
+    take_in_records,
+)
 from reconciliation.keeping import (
+    LINES,
+    PAIRS,
     added,
+    added_up,
     free_parted,
     leave_parted,
-    lines_of_one,
     lines_of_others,
     load_parted,
     write,
+    write_lines_of_one,
 )
-from reconciliation.loading import load_keys, load_rows, read_loaded
+from reconciliation.loading import load_keys
 from reconciliation.matching import Terms
 from reconciliation.scope import Scope
 
@@ -55,9 +67,9 @@ def compare_shard(
         if load_parted(con, session):
             free_parted(con)
         path = folder.joinpath("lines.csv")
-        by_rule = lines_of_one(con, run, path)
-        write(session, path, 0)
-        return by_rule
+        write_lines_of_one(con, run, path)
+        write(session, PAIRS, path, 0)
+        return added_up(con)
 
 
 def compare(
@@ -72,23 +84,33 @@ def compare(
         engine.within_references()
         if is_parted := load_parted(con, session):
             free_parted(con)
-        path = folder.joinpath("lines.csv")
-        of_one = lines_of_one(con, run, path)
+        free = name_free(con, folder)
         bulk = count(con, "SELECT count(*) FROM matched")
-        first = count(con, _ROWS_OF_MATCHED)
-        load_rows(con, session, folder)
-        # The server takes in what is certain, while the rest is thought about here.
-        with ThreadPoolExecutor(1) as other:
-            sending = other.submit(write, session, path, bulk)
-            read_loaded(con)
+        # Threads have to do with the server only; DuckDB is this one's.
+        with ThreadPoolExecutor(3) as threads:
+            finding = threads.submit(find_others, session, free)
+            records = threads.submit(pull_records, free, folder)
+            payments = threads.submit(pull_payments, free, folder)
+            lines = folder.joinpath("lines.csv")
+            write_lines_of_one(con, run, lines)
+            know(con, finding.result())
+            # The server takes in what is certain, while the rest is thought about here.
+            sending = threads.submit(write, session, PAIRS, lines, bulk)
+            of_one = added_up(con)
+            take_in_records(con, records.result())
+            take_in_payments(con, payments.result())
+            first = count(con, _ROWS_OF_MATCHED)
             engine.rest()
             if is_parted:
                 leave_parted(con, first)
-            others = folder.joinpath("others.csv")
-            of_others = lines_of_others(con, run, first, others)
+            rest = folder.joinpath("rest.csv")
+            of_others = lines_of_others(con, run, first, rest)
+            more = count(con, _ROWS_OF_MATCHED) - first
             sending.result()
-        write(session, others, count(con, _ROWS_OF_MATCHED) - first)
-        return Compared(added(of_one, of_others), _by_code(con), read_left(con))
+            sending = threads.submit(write, session, LINES, rest, more)
+            compared = Compared(added(of_one, of_others), _by_code(con), read_left(con))
+            sending.result()
+        return compared
 
 
 def _loaded(

@@ -21,10 +21,9 @@ from gateway.db import execute
 from reconciliation.duckfiles import count, send_file
 from reconciliation.matching import OpenCode, Rule
 
-LINES: Final = (
-    "match_line (payment_id, record_id, group_id, run_id, amount_minor, score, payment_line,"
-    " record_line, rule, why)"
-)
+PAIRS: Final = "payment_id, record_id, group_id, run_id, amount_minor, score, rule"
+"""Of a line that is a group by itself: both its lines are 0, and its rule says why."""
+LINES: Final = f"{PAIRS}, payment_line, record_line, why"
 
 MANY: Final = 100_000
 """From so many new lines on it is asked whether the keys are better made anew."""
@@ -39,17 +38,21 @@ _KEYS: Final = {
 }
 
 
-def lines_of_one(con: duckdb.DuckDBPyConnection, run: int, path: Path) -> dict[str, Any]:
-    """Write what `matched` holds now, pairs of one and one; return the groups by rule."""
+def write_lines_of_one(con: duckdb.DuckDBPyConnection, run: int, path: Path) -> None:
+    """Write what `matched` holds now, pairs of one and one, to a file; `added_up` is to follow."""
     con.execute(
         "CREATE TEMP TABLE line AS SELECT pn, rn, a, score, rule FROM matched"
         " JOIN payment_key ON n = pn"
     )
     order = "" if count(con, "SELECT count(*) FROM line") >= MANY else "ORDER BY pn"
     con.execute(
-        f"COPY (SELECT pn, rn, pn, {run}, a, score, 0, 0, rule, NULL FROM line {order})"
+        f"COPY (SELECT pn, rn, pn, {run}, a, score, rule FROM line {order})"
         f" TO '{path}' (FORMAT csv, HEADER false)"
     )
+
+
+def added_up(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Return by rule what `write_lines_of_one` wrote."""
     # Only within the tolerance are the two sides not the same.
     by_rule = _by_rule(
         con,
@@ -81,7 +84,7 @@ def lines_of_others(
         """
     )
     con.execute(
-        f"COPY (SELECT pn, rn, g, {run}, pa, score, pl, rl, rule, why FROM line ORDER BY pn, pl)"
+        f"COPY (SELECT pn, rn, g, {run}, pa, score, rule, pl, rl, why FROM line ORDER BY pn, pl)"
         f" TO '{path}' (FORMAT csv, HEADER false)"
     )
     by_rule = _by_rule(
@@ -120,13 +123,20 @@ def added(*outcomes: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(total.items()))
 
 
-def write(session: Session, path: Path, lines: int) -> None:
-    """Append a file of so many lines; the keys are in force afterwards."""
+def write(session: Session, columns: str, path: Path, lines: int) -> None:
+    """Append a file of so many lines; the keys are in force afterwards.
+
+    Args:
+        session: Whose transaction it is.
+        columns: PAIRS or LINES, as the file has them.
+        path: Of the file.
+        lines: Where they are many, and more than the table has, the keys are made anew.
+    """
     anew = lines >= MANY and _outnumbers(session, lines) and _locked(session)
     if anew:
         for name in _KEYS:
             execute(session, f"ALTER TABLE match_line DROP CONSTRAINT {name}")
-    send_file(session, LINES, path)
+    send_file(session, f"match_line ({columns})", path)
     if anew:
         for name, kind in _KEYS.items():
             execute(session, f"ALTER TABLE match_line ADD CONSTRAINT {name} {kind}")
@@ -209,6 +219,8 @@ def undo(session: Session, payments: Sequence[int], because: str, now: datetime)
 
     The caller owns the transaction and holds the lock on records.
     """
+    if not payments:
+        return 0
     moved: int = execute(
         session,
         """

@@ -47,6 +47,7 @@ RULES_IN_WORDS: Final = {
     Rule.IDENTITY_SLIP: "a slip away from the CNSS number or card; name, amount and a near day",
     Rule.INSTALMENTS_BY_IDENTITY: "payments of one person come to his one record",
     "by_hand": "a person decided it",
+    "by_hand_differing": "a person decided it, and named the difference of the two sides",
 }
 """For who asks why; `docs/matching.md` says it in full."""
 

@@ -138,10 +138,17 @@ class MatchLine(SQLModel, table=True):
     """What the payment came to when it was matched: less what was given back until then."""
     score: int = Field(sa_type=sa.SmallInteger)
     """0 to 100; 100 is exact."""
-    payment_line: int = Field(sa_type=sa.SmallInteger, primary_key=True)
+    payment_line: int = Field(
+        default=0,
+        sa_type=sa.SmallInteger,
+        primary_key=True,
+        sa_column_kwargs={"server_default": "0", "autoincrement": False},
+    )
     """The lines of a payment in its group, from 0: whatever group has it must hold its line 0, so
     the key lets no second group claim it."""
-    record_line: int = Field(sa_type=sa.SmallInteger)
+    record_line: int = Field(
+        default=0, sa_type=sa.SmallInteger, sa_column_kwargs={"server_default": "0"}
+    )
     """The same for the record."""
     rule: str
     why: str | None
@@ -154,6 +161,12 @@ class MatchLine(SQLModel, table=True):
         sa.CheckConstraint("score BETWEEN 0 AND 100", name="score"),
         sa.CheckConstraint("least(payment_line, record_line) = 0", name="lines"),
         sa.CheckConstraint("run_id IS NOT NULL OR decided_by IS NOT NULL", name="by"),
+        # Of people's groups all lines are, of runs' none: they are few, and each run looks at them.
+        sa.Index(
+            "match_line_by_people_idx",
+            "group_id",
+            postgresql_where=sa.text("decided_by IS NOT NULL"),
+        ),
     )
 
 

@@ -38,7 +38,7 @@ TEXTS: Final = (
     "period",
 )
 
-_CHUNK: Final = 1 << 23
+_CHUNK: Final = 1 << 21
 _SPACE_AT_A_QUOTE: Final = re.compile(rb'[,;\n] +"|" +[,;\r\n]')
 _LONE_RETURN: Final = re.compile(rb"\r[^\n]")
 _EARLY_TRAILER: Final = re.compile(rb"\n[^,;\n]*" + TRAILER.encode() + rb"[^\n]*\n.")
@@ -129,7 +129,7 @@ class Splitter:
         with self.path.open("rb") as file:
             first = file.readline(LINE_BYTES_MAX)
         delimiter, header = read_header(first, self.path.name, required=self.format.required)
-        scan = _scan(self.path, delimiter.encode())
+        scan = _scan(self.path, delimiter.encode(), may_end=self.format.trailer is not None)
         if not scan.is_clean:
             return False
         if not {*header} <= {*self.format.columns} and not _is_utf8(self.path):
@@ -327,8 +327,11 @@ class _Scan:
     """The last line, with its end."""
 
 
-def _scan(path: Path, delimiter: bytes) -> _Scan:
-    """Look at a file's bytes for what DuckDB splits in another way than we do."""
+def _scan(path: Path, delimiter: bytes, *, may_end: bool) -> _Scan:
+    """Look at a file's bytes for what DuckDB splits in another way than we do.
+
+    `may_end`: whether a trailer ends such a file, and nothing may follow it.
+    """
     lines, delimiters, has_quotes, has_controls = 0, 0, False, False
     end = b"\n"
     with path.open("rb") as file:
@@ -340,10 +343,8 @@ def _scan(path: Path, delimiter: bytes) -> _Scan:
             joint = end + chunk[:LINE_BYTES_MAX]
             if (
                 b"\x00" in chunk
-                or (b"\r" in chunk and (_LONE_RETURN.search(chunk) or _LONE_RETURN.search(joint)))
-                or (_has_space_at_a_quote(chunk) and _SPACE_AT_A_QUOTE.search(chunk))
-                or (_has_space_at_a_quote(joint) and _SPACE_AT_A_QUOTE.search(joint))
-                or (b"TRAILER" in chunk and _any(_EARLY_TRAILER, chunk, joint))
+                or any(_is_odd(text) for text in (chunk, joint))
+                or (may_end and any(_has_early_trailer(text) for text in (chunk, joint)))
             ):
                 return _Scan(is_clean=False)
             end = (chunk if len(chunk) >= LINE_BYTES_MAX else end + chunk)[-LINE_BYTES_MAX:]
@@ -367,16 +368,25 @@ def _is_utf8(path: Path) -> bool:
 
 def _quotes_text(chunk: bytes) -> bool:
     """Say whether quotes do more than stand for empty fields, as some programs write these."""
-    quotes = chunk.count(b'"')
-    return quotes > 0 and (quotes != 2 * chunk.count(b'""') or b'"""' in chunk)
+    if b'"' not in chunk:
+        return False
+    return chunk.count(b'"') != 2 * chunk.count(b'""') or b'"""' in chunk
 
 
-def _has_space_at_a_quote(text: bytes) -> bool:
-    return b' "' in text or b'" ' in text
+def _is_odd(text: bytes) -> bool:
+    """Say whether a return or a quote stands where DuckDB takes it for something else.
+
+    One byte is quickly looked for, and most files have neither.
+    """
+    if b"\r" in text and _LONE_RETURN.search(text):
+        return True
+    if b'"' not in text or not (b' "' in text or b'" ' in text):
+        return False
+    return _SPACE_AT_A_QUOTE.search(text) is not None
 
 
-def _any(pattern: re.Pattern[bytes], *texts: bytes) -> bool:
-    return any(pattern.search(text) for text in texts)
+def _has_early_trailer(text: bytes) -> bool:
+    return b"TRAILER" in text and _EARLY_TRAILER.search(text) is not None
 
 
 def some_of(all_: Iterable[T]) -> Iterator[list[T]]:

@@ -44,8 +44,10 @@ RECORD_IN_SCOPE: Final = """
         SELECT i.period FROM invoice i WHERE i.reference = record.reference)) = :period)
 """
 
+# That it is not NULL goes without saying; said, it spares the server reading all that are.
 RECORD_STANDS: Final = (
-    "NOT EXISTS (SELECT FROM institution_record n WHERE n.reverses_id = record.id)"
+    "NOT EXISTS (SELECT FROM institution_record n"
+    " WHERE n.reverses_id = record.id AND n.reverses_id IS NOT NULL)"
 )
 
 # What was quoted is the invoice's reference. Of a text of twelve bytes, from which an invoice was
@@ -63,36 +65,53 @@ _QUOTED: Final = """
             WHERE b.bundle_id = payment.bundle_id HAVING count(*) = 1)) END
 """
 
-OPEN_PAYMENTS: Final = f"""
+_OPEN_RECORD: Final = f"record.reverses_id IS NULL AND {RECORD_STANDS} AND {RECORD_IN_SCOPE}"
+
+
+def open_payments(*, some_matched: bool) -> str:
+    """Return the query of open payments: id, reference or NULL, centimes less what was given back.
+
+    Args:
+        some_matched: Whether there are lines; if not, none is looked for, a million times.
+    """
+    return f"""
     SELECT n, k, a FROM (
         SELECT payment.id AS n, {_QUOTED} AS k, payment.amount_minor - payment.returned_minor AS a
         FROM payment
         WHERE payment.status = 'booked' AND payment.returned_minor < payment.amount_minor
-            AND {PAYMENT_IN_SCOPE}
-            AND NOT EXISTS (SELECT FROM match_line m WHERE m.payment_id = payment.id)
+            AND {PAYMENT_IN_SCOPE} {_unmatched("payment", some_matched)}
     ) AS each WHERE {IN_SHARD}
-"""
-"""Id, reference or NULL, centimes less what was given back."""
+    """
 
-_OPEN_RECORD: Final = f"""
-    record.reverses_id IS NULL AND {RECORD_STANDS} AND {RECORD_IN_SCOPE}
-    AND NOT EXISTS (SELECT FROM match_line m WHERE m.record_id = record.id)
-"""
 
-OPEN_RECORDS: Final = f"""
+def open_records(*, some_matched: bool) -> str:
+    """Return the query of open records in which the import read a reference.
+
+    Id, reference, how it was written, centimes.
+    """
+    return f"""
     SELECT n, k, how, a FROM (
         SELECT record.id AS n, record.reference AS k,
             CASE WHEN record.reference_given = record.reference THEN 0 ELSE 1 END AS how,
             record.amount_minor AS a
-        FROM institution_record record WHERE record.reference IS NOT NULL AND {_OPEN_RECORD}
+        FROM institution_record record
+        WHERE record.reference IS NOT NULL AND {_OPEN_RECORD} {_unmatched("record", some_matched)}
     ) AS each WHERE {IN_SHARD}
-"""
-"""Id, reference, how it was written, centimes: where a reference could be read from the file."""
+    """
 
-OPEN_RECORDS_UNREAD: Final = f"""
+
+def open_records_unread(*, some_matched: bool) -> str:
+    """Return the query of the other open records, with all that is read again."""
+    return f"""
     SELECT record.id AS n, record.record_id AS id, record.reference_given AS reference,
         record.cnss_number, record.cin, record.name, record.amount_minor AS a,
         record.posted_on AS d, record.provider_reference
-    FROM institution_record record WHERE record.reference IS NULL AND {_OPEN_RECORD}
-"""
-"""The others, with all that is read again."""
+    FROM institution_record record
+    WHERE record.reference IS NULL AND {_OPEN_RECORD} {_unmatched("record", some_matched)}
+    """
+
+
+def _unmatched(side: str, some_matched: bool) -> str:
+    if not some_matched:
+        return ""
+    return f"AND NOT EXISTS (SELECT FROM match_line m WHERE m.{side}_id = {side}.id)"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from gateway.cli.shared import (
     FILE,
     account,
+    counted,
     counting,
     database,
     json_flag,
@@ -56,16 +58,11 @@ def records_import(file: Path, as_json: bool) -> None:
 @json_flag
 def reconcile(period: str | None, shards: int, tolerance: str, as_json: bool) -> None:
     """Match what is open on both sides; what does not match is an exception."""
-    from gateway.money import UnreadableAmount, parse_amount
-
     if period is not None:
         from gateway.dues.periods import parse_period
 
         parse_period(period)
-    try:
-        tolerance_minor = parse_amount(tolerance)
-    except UnreadableAmount as error:
-        raise Unusable(f"--tolerance {tolerance!r} cannot be read: {error}.") from None
+    tolerance_minor = _centimes("--tolerance", tolerance)
     with database(), counting("Reconciling") as progress:
         from reconciliation.runs import reconcile as run
 
@@ -78,14 +75,39 @@ def reconcile(period: str | None, shards: int, tolerance: str, as_json: bool) ->
         )
         compared = _has_records()
     answer = result.as_json()
-    report(answer, as_json, "Run {run}: {matched} matched, {open} open.")
-    if not as_json:
-        for code, count in answer["exceptions"].items():
-            click.echo(f"  {code}: {count}")
-        if not compared:
-            click.echo(
-                "No records were imported yet: wasl records import FILE gives the other side."
-            )
+    report(answer, as_json, _what_a_run_found(answer))
+    if not as_json and not compared:
+        click.echo("No records were imported yet: wasl records import FILE gives the other side.")
+
+
+def _what_a_run_found(answer: dict[str, Any]) -> str:
+    """Return it for people: payments and questions are counted, money is summed."""
+    sums = answer["sums"]
+    difference = sums["difference"]
+    beside = "as much as"
+    if difference != "0.00":
+        less_or_more = "more" if difference.startswith("-") else "less"
+        beside = f"{difference.lstrip('-')} {less_or_more} than"
+    return "\n".join(
+        (
+            f"Run {answer['run']}: {counted(answer['matched'], 'payment')} matched,"
+            f" {counted(answer['open'], 'question')} open.",
+            f"  payments: {sums['payments']} MAD compared, {sums['matched']} matched,"
+            f" {sums['payments_open']} left open",
+            f"  records: {sums['records']} MAD compared, {sums['records_open']} left open;"
+            f" {beside} the payments",
+            *(f"  {code}: {count}" for code, count in answer["exceptions"].items()),
+        )
+    )
+
+
+def _centimes(option: str, given: str) -> int:
+    from gateway.money import UnreadableAmount, parse_amount
+
+    try:
+        return parse_amount(given)
+    except UnreadableAmount as error:
+        raise Unusable(f"{option} {given!r} cannot be read: {error}.") from None
 
 
 def _has_records() -> bool:
@@ -107,17 +129,33 @@ _PAYMENT = "As provider/its id."
 @click.option("--payment", "payments", multiple=True, required=True, help=_PAYMENT)
 @click.option("--record", "records", multiple=True, required=True, help="The record's id.")
 @click.option("--why", required=True, help="The reason. No names.")
+@click.option(
+    "--difference",
+    default="0.00",
+    show_default=True,
+    help="Dirhams that were paid beyond what was recorded (less: negative), where they belong"
+    " together all the same.",
+)
 @json_flag
 def matches_join(
-    payments: tuple[str, ...], records: tuple[str, ...], why: str, as_json: bool
+    payments: tuple[str, ...], records: tuple[str, ...], why: str, difference: str, as_json: bool
 ) -> None:
     """Match a payment with records, or a record with payments."""
+    difference_minor = _centimes("--difference", difference)
     with database():
         from gateway.db import transaction
         from reconciliation.by_hand import join_by_hand
 
         with transaction() as session:
-            group = join_by_hand(session, payments, records, who=account(), why=why, now=now())
+            group = join_by_hand(
+                session,
+                payments,
+                records,
+                who=account(),
+                why=why,
+                now=now(),
+                difference_minor=difference_minor,
+            )
     report({"group": group}, as_json, "Joined, as group {group}.")
 
 

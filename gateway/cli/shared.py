@@ -106,6 +106,8 @@ def report_import(answer: dict[str, Any], as_json: bool) -> None:
     if not as_json:
         for bad in answer["rejected"]:
             click.echo(f"  line {bad['line']} set aside: {bad['reason']}")
+        for asked in answer.get("opened", ()):
+            click.echo(f"  asked: {asked['code']}, {asked['subject']}")
     if answer["rejected"]:
         raise Refused
 

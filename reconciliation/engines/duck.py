@@ -15,7 +15,7 @@ from reconciliation.engines import duck_dues as dues
 from reconciliation.engines import duck_pairs as pairs
 from reconciliation.engines import duck_sums as sums
 from reconciliation.engines.duck_left import LEFT
-from reconciliation.engines.duck_relations import RELATIONS
+from reconciliation.engines.duck_relations import relations
 from reconciliation.matching import (
     ROUNDS,
     SCORE_OF_SEVERAL_DUES_BY_IDENTITY,
@@ -31,6 +31,11 @@ _MATCHED: Final = (
     " (g BIGINT, pn BIGINT, rn BIGINT, rule VARCHAR, score TINYINT, why VARCHAR)"
 )
 
+_FREE: Final = (
+    "CREATE TABLE free_payment (n BIGINT)",
+    "CREATE TABLE free_record (n BIGINT)",
+)
+
 _OPEN: Final = "(n BIGINT, code VARCHAR, candidates BIGINT[], why VARCHAR)"
 _SIDES: Final = (
     f"CREATE TABLE payment_open {_OPEN}",
@@ -40,9 +45,9 @@ _SIDES: Final = (
     "CREATE TEMP TABLE tie (pn BIGINT, rn BIGINT, is_of_payment BOOLEAN)",
     # What is free. `known`: the reference is one of the other side, free or not.
     "CREATE TEMP TABLE p AS SELECT *, FALSE AS is_doubted, k IS NOT NULL AND k IN"
-    " (SELECT k FROM record_key WHERE k IS NOT NULL) AS known FROM payment_row",
+    " (SELECT k FROM record_key SEMI JOIN payment_row USING (k)) AS known FROM payment_row",
     "CREATE TEMP TABLE r AS SELECT *, FALSE AS is_doubted, k IS NOT NULL AND k IN"
-    " (SELECT k FROM payment_key WHERE k IS NOT NULL) AS known FROM record_row",
+    " (SELECT k FROM payment_key SEMI JOIN record_row USING (k)) AS known FROM record_row",
     "CREATE TEMP VIEW named AS SELECT k FROM p WHERE k IS NOT NULL"
     " UNION ALL SELECT unnest(ks) FROM p WHERE ks IS NOT NULL",
     "CREATE TEMP VIEW unnamed AS SELECT * FROM r WHERE k IS NULL OR k NOT IN (SELECT k FROM named)",
@@ -52,22 +57,48 @@ _SIDES: Final = (
 )
 
 
-def bulk(terms: Terms, shard: int) -> tuple[str, ...]:
-    """Return what matches one shard: references that each side has once, close in amount."""
-    part = f" AND k // 100 % {terms.shards} = {shard}" if terms.shards > 1 else ""
-    mine = f"k IS NOT NULL{part}"
+_CROWDED: Final = "CREATE OR REPLACE TEMP TABLE crowded AS " + " INTERSECT ".join(
+    f"SELECT k FROM {side}_key WHERE {{}} GROUP BY k HAVING count(*) > 1"
+    for side in ("payment", "record")
+)
+"""What both sides have several times, which joined would make a pair of every two."""
+
+
+def _met(terms: Terms, part: str, most: int) -> str:
+    """Return what joins both sides by reference, and keeps what meets nothing; `most` rows of it.
+
+    A negative record is close to no payment if it is alone of its reference; else nobody is alone.
+    """
+    return f"""
+        CREATE OR REPLACE TEMP TABLE met AS
+        SELECT p.n AS pn, r.n AS rn, k, greatest(p.how, r.how) AS how, p.a = r.a AS is_equal,
+            abs(p.a - r.a) <= {terms.tolerance_minor} AND r.a >= 0 AS is_close
+        FROM (FROM payment_key ANTI JOIN crowded USING (k) WHERE {part}) p
+        FULL JOIN (FROM record_key ANTI JOIN crowded USING (k) WHERE {part}) r USING (k)
+        LIMIT {most}
+    """
+
+
+def _alone(part: str) -> tuple[str, ...]:
+    """Return what matches what is alone of its reference and close; all the rest is free."""
     return (
-        f"CREATE OR REPLACE TEMP TABLE several AS SELECT k FROM payment_key WHERE {mine}"
-        " GROUP BY k HAVING count(*) > 1 UNION ALL"
-        f" SELECT k FROM record_key WHERE {mine} GROUP BY k HAVING count(*) > 1 OR min(a) < 0",
+        "CREATE OR REPLACE TEMP TABLE several AS SELECT k FROM met"
+        " WHERE pn IS NOT NULL AND rn IS NOT NULL GROUP BY k HAVING count(*) > 1",
         f"""
         INSERT INTO matched
-        SELECT p.n, p.n, r.n, {pairs.by_how("p.a = r.a", "p.how", "r.how")}, NULL
-        FROM (SELECT * FROM payment_key WHERE {mine}) p
-        JOIN (SELECT * FROM record_key WHERE {mine}) r USING (k)
-        ANTI JOIN several USING (k)
-        WHERE abs(p.a - r.a) <= {terms.tolerance_minor}
+        SELECT pn, pn, rn, {pairs.by_how("is_equal", "how", "how")}, NULL
+        FROM met ANTI JOIN several USING (k) WHERE is_close
         """,
+        *(
+            f"""
+            INSERT INTO free_{side}
+            SELECT DISTINCT {n} FROM met WHERE {n} IS NOT NULL
+                AND (is_close IS NOT TRUE OR k IN (FROM several))
+            UNION ALL
+            SELECT n FROM {side}_key SEMI JOIN crowded USING (k) WHERE {part}
+            """
+            for side, n in (("payment", "pn"), ("record", "rn"))
+        ),
     )
 
 
@@ -83,6 +114,7 @@ class DuckEngine:
             self._con.execute(statement)
 
     def _count(self, query: str) -> int:
+        """Return the one number of a query, or of what makes a table its rows."""
         row = self._con.execute(query).fetchone()
         assert row is not None
         return int(row[0])
@@ -91,15 +123,23 @@ class DuckEngine:
 
     def within_references(self) -> None:
         """Pair off what is alone of its reference on both sides; leave what is free."""
-        self._do(_MATCHED)
+        self._do(_MATCHED, *_FREE)
         for shard in range(self._terms.shards):
-            self._do(*bulk(self._terms, shard))
-        self._do(
-            "CREATE TABLE free_payment AS"
-            " SELECT n FROM payment_key ANTI JOIN matched ON matched.pn = payment_key.n",
-            "CREATE TABLE free_record AS"
-            " SELECT n FROM record_key ANTI JOIN matched ON matched.rn = record_key.n",
+            self._bulk(shard)
+        self._do("DROP TABLE met; DROP TABLE several; DROP TABLE crowded")
+
+    def _bulk(self, shard: int) -> None:
+        """Match one shard. Few ledgers are crowded, so that is seen by what a join comes to."""
+        shards = self._terms.shards
+        part = f"coalesce(k, 0) // 100 % {shards} = {shard}" if shards > 1 else "TRUE"
+        most = 2 * self._count(
+            "SELECT (SELECT count(*) FROM payment_key) + (SELECT count(*) FROM record_key)"
         )
+        self._do("CREATE OR REPLACE TEMP TABLE crowded (k BIGINT)")
+        if self._count(_met(self._terms, part, most + 1)) > most:
+            self._do(_CROWDED.format(part, part))
+            self._do(_met(self._terms, part, most))
+        self._do(*_alone(part))
 
     # -- the others -------------------------------------------------------------------------------
 
@@ -118,7 +158,7 @@ class DuckEngine:
             for same in ("provref", "cnss", "cin", None):
                 self._claim(sums.equal_amounts(same))
             self._claim(sums.one_and_one(tolerance))
-            self._claim(sums.of_one_reference(tolerance, scores=(SCORES[Rule.INSTALMENTS],) * 2))
+            self._sums(tolerance, SCORES[Rule.INSTALMENTS])
         if self._any("p SEMI JOIN r USING (provref)"):
             self._claim(pairs.provider_references(tolerance))
         if self._any("p WHERE ks IS NOT NULL"):
@@ -128,11 +168,11 @@ class DuckEngine:
         ):
             self._repair(tolerance)
         elif self._any("p SEMI JOIN r USING (k)"):
-            self._sums_again(tolerance)
+            self._sums(tolerance, SCORE_OF_SUMS_WITH_ATTACHED)
         self._several_dues(tolerance)
         if self._any("nameless") and self._any("r"):
             self._identity(tolerance)
-            self._claim(sums.instalments_by_identity(tolerance))
+            self._claim(sums.instalments_by_identity(tolerance), of_several=True)
         self._several_dues(tolerance)
         if dues.choose_dues(self._con, dues.OF_THE_PERSON, tolerance, besides=dues.UNANCHORED):
             self._claim(dues.chosen_dues(SCORE_OF_SEVERAL_DUES_BY_IDENTITY))
@@ -140,18 +180,17 @@ class DuckEngine:
     def _any(self, rows: str) -> bool:
         return self._con.execute(f"SELECT 1 FROM {rows} LIMIT 1").fetchone() is not None
 
-    def _claim(self, found: str) -> int:
-        """Take the groups that a query finds (pn, rn, rule, score, why); return their lines."""
-        self._do(f"CREATE OR REPLACE TEMP TABLE found AS {found}")
-        lines = self._count("SELECT count(*) FROM found")
+    def _claim(self, found: str, *, of_several: bool = False) -> int:
+        """Take the groups that a query finds (pn, rn, rule, score, why); return their lines.
+
+        `of_several`: a record may be several payments'; else its group is named by the only one.
+        """
+        lines = self._count(f"CREATE OR REPLACE TEMP TABLE found AS {found}")
         if lines:
+            first = "first_value(pn) OVER (PARTITION BY rn ORDER BY p.id)" if of_several else "pn"
             self._do(
-                """
-                INSERT INTO matched
-                SELECT first_value(pn) OVER (PARTITION BY rn ORDER BY p.id), pn, rn,
-                    rule, score, why
-                FROM found JOIN p ON p.n = pn
-                """,
+                f"INSERT INTO matched SELECT {first}, pn, rn, rule, score, why"
+                " FROM found JOIN p ON p.n = pn",
                 "DELETE FROM p WHERE n IN (SELECT pn FROM found)",
                 "DELETE FROM r WHERE n IN (SELECT rn FROM found)",
             )
@@ -188,15 +227,16 @@ class DuckEngine:
         )
 
     def _repair(self, tolerance: int) -> None:
-        self._do(*RELATIONS)
+        given = (self._any(f"{side} WHERE digits IS NOT NULL") for side in ("p", "r"))
+        self._do(*relations(*given))
         self._best(pairs.plausible_relations(tolerance))
         self._do(pairs.ATTACH)
-        self._sums_again(tolerance)
-        self._claim(pairs.instalments_with_a_slip(tolerance))
+        self._sums(tolerance, SCORE_OF_SUMS_WITH_ATTACHED)
+        self._claim(pairs.instalments_with_a_slip(tolerance), of_several=True)
         self._do(*pairs.settle_and_doubt(tolerance))
 
-    def _sums_again(self, tolerance: int) -> None:
-        self._claim(sums.of_one_reference(tolerance, scores=(SCORE_OF_SUMS_WITH_ATTACHED,) * 2))
+    def _sums(self, tolerance: int, score: int) -> None:
+        self._claim(sums.of_one_reference(tolerance, scores=(score, score)), of_several=True)
 
     def _several_dues(self, tolerance: int) -> None:
         payers = dues.of_the_anchored(tolerance)

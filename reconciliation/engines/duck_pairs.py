@@ -53,8 +53,10 @@ MACROS: Final = (
         WHEN met_by_words(few, many) > 0 THEN {NAME_IN_PART}
         ELSE {NAME_DIFFERS} END
     """,
-    """
+    # Most names that are compared are the same, and words are not quickly compared.
+    f"""
     CREATE TEMP MACRO name_points(a, b) AS CASE WHEN a IS NULL OR b IS NULL THEN 0
+        WHEN a = b AND len(a) >= 2 THEN {NAME_AGREES}
         WHEN len(a) <= len(b) THEN names_compared(a, b) ELSE names_compared(b, a) END
     """,
     f"CREATE TEMP MACRO days_points(days) AS CASE {_DAYS} ELSE 0 END",
@@ -239,9 +241,10 @@ def one_slip_of_a_person(tolerance: int) -> str:
     """Return the pairs of pass 9: texts within one slip share one of them less a character."""
 
     def less(side: str) -> str:
+        # Of equal neighbours only the last is left out: the others leave the same.
         return " UNION ALL ".join(
-            f"SELECT DISTINCT n, unnest([{mark} || x] || [{mark} || x[:i - 1] || x[i + 1:]"
-            f" for i in range(1, length(x) + 1)]) AS shared"
+            f"SELECT n, unnest([{mark} || x] || [{mark} || x[:i - 1] || x[i + 1:]"
+            f" for i in range(1, length(x) + 1) if x[i] <> x[i + 1]]) AS shared"
             f" FROM (SELECT n, {number} AS x FROM {side} WHERE {number} IS NOT NULL)"
             for number, mark in (("cnss", "'n'"), ("cin", "'c'"))
         )
@@ -268,14 +271,28 @@ _RANKED: Final = """
     )
 """
 
+
+def _only_best(of: str, other: str) -> str:
+    """Return what has one best, and which: the strongest, then the fewest days (of 9999 years)."""
+    return f"""
+        SELECT {of}, arg_max({other}, merit) AS {other}
+        FROM (SELECT pn, rn, strength * 10_000_000 - days AS merit FROM candidate)
+        GROUP BY {of} HAVING count(*) = 1 OR max(merit, 2)[1] > max(merit, 2)[2]
+    """
+
+
 MUTUAL_BEST: Final = f"""
-    SELECT pn, rn, rule, score, why FROM ({_RANKED})
-    WHERE rank_p = 1 AND rank_r = 1 AND best_p = 1 AND best_r = 1
+    SELECT pn, rn, rule, score, why FROM candidate
+    SEMI JOIN ({_only_best("pn", "rn")}) USING (pn, rn)
+    SEMI JOIN ({_only_best("rn", "pn")}) USING (pn, rn)
 """
 
 ONE_OF_ALIKE: Final = """
     DELETE FROM candidate WHERE pn IN (
-        SELECT pn FROM candidate JOIN p ON p.n = pn WHERE digits IS NOT NULL
+        SELECT pn FROM candidate JOIN p ON p.n = pn SEMI JOIN (
+            SELECT digits, a, d FROM p WHERE digits IS NOT NULL
+            GROUP BY digits, a, d HAVING count(*) > 1
+        ) USING (digits, a, d)
         QUALIFY row_number() OVER (PARTITION BY rn, strength, days, digits, a, d ORDER BY id) > 1
     )
 """

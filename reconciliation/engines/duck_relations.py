@@ -16,11 +16,38 @@ def _weights(first: int, last: int) -> str:
     return f"(VALUES {values}) place (w)"
 
 
-# x are the digits as a number, w the weight of a place; what each slip makes of x.
-_OTHER_DIGIT: Final = "CROSS JOIN range(10) other (e)"
+def _changes() -> str:
+    """Return a table of the slips that change some of twelve digits, `change`.
+
+    x are the digits as a number, w the weight of the leftmost digit that is changed. A slip adds
+    some number from `least` to `most`, times `each`, and `besides`.
+    """
+    one, two, three = ([(w, w // 10**span) for w in _WEIGHTS[span:12]] for span in (0, 1, 2))
+    changes = (
+        *(("digit", w, w, 0, -9, 9) for w, _ in one),
+        *(("swapped", w, w - last, 0, -9, 9) for w, last in two),
+        *(("turned", w, w - last, 0, -9, 9) for w, last in three),
+        *(("pair", w, w + last, 0, -9, 9) for w, last in two),
+        *(("ends", w, w + last, 0, -9, 9) for w, last in three),
+        *(("teen", w, w - last, -w, 2, 9) for w, last in two),
+        *(("ty", w, last - w, w, 2, 9) for w, last in two),
+    )
+    return ", ".join(str(change) for change in changes)
+
+
+# A reference is 1 modulo 97, so of some thousand changes of a number only a dozen can verify.
+_CHANGES: Final = f"""
+    SELECT kind, w, times, times * each + besides AS added,
+        (98 - (times * each + besides) % 97) % 97 AS residue
+    FROM (
+        SELECT *, unnest(range(least, most + 1)) AS times
+        FROM (VALUES {_changes()}) change (kind, w, each, besides, least, most)
+    )
+"""
 _DIGIT: Final = "(x // w % 10)"
 _NEXT: Final = "(x // (w // 10) % 10)"
 _AFTER_NEXT: Final = "(x // (w // 100) % 10)"
+_IS_OTHER: Final = f"times <> 0 AND {_DIGIT} + times BETWEEN 0 AND 9"
 _GROUPS: Final = ("x // 100000000", "x // 10000 % 10000", "x % 10000")
 _ORDERS: Final = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
@@ -36,35 +63,23 @@ _GIVEN: Final = """
     FROM {} WHERE length(digits) BETWEEN 11 AND 13
 """
 _OF_DIGITS: Final = f"""
-    , twelve AS (SELECT * FROM given WHERE length = 12),
+    , twelve AS (SELECT is_payment, n, x, x % 97 AS residue FROM given WHERE length = 12),
     made AS (
-        SELECT is_payment, n, x + (e - {_DIGIT}) * w AS y
-        FROM twelve CROSS JOIN {_weights(11, 0)} {_OTHER_DIGIT} WHERE e <> {_DIGIT}
-        UNION ALL
-        SELECT is_payment, n, x + ({_NEXT} - {_DIGIT}) * (w - w // 10)
-        FROM twelve CROSS JOIN {_weights(11, 1)} WHERE {_NEXT} <> {_DIGIT}
-        UNION ALL
-        SELECT is_payment, n, x + ({_AFTER_NEXT} - {_DIGIT}) * (w - w // 100)
-        FROM twelve CROSS JOIN {_weights(11, 2)} WHERE {_AFTER_NEXT} <> {_DIGIT}
-        UNION ALL
-        SELECT is_payment, n, x + (e - {_DIGIT}) * (w + w // 10)
-        FROM twelve CROSS JOIN {_weights(11, 1)} {_OTHER_DIGIT}
-        WHERE {_NEXT} = {_DIGIT} AND e <> {_DIGIT}
-        UNION ALL
-        SELECT is_payment, n, x + (e - {_DIGIT}) * (w + w // 100)
-        FROM twelve CROSS JOIN {_weights(11, 2)} {_OTHER_DIGIT}
-        WHERE {_AFTER_NEXT} = {_DIGIT} AND e <> {_DIGIT}
-        UNION ALL
-        SELECT is_payment, n, x + ({_NEXT} - 1) * w - {_NEXT} * (w // 10)
-        FROM twelve CROSS JOIN {_weights(11, 1)} WHERE {_DIGIT} = 1 AND {_NEXT} >= 2
-        UNION ALL
-        SELECT is_payment, n, x + (1 - {_DIGIT}) * w + {_DIGIT} * (w // 10)
-        FROM twelve CROSS JOIN {_weights(11, 1)} WHERE {_NEXT} = 0 AND {_DIGIT} >= 2
+        SELECT is_payment, n, x + added AS y
+        FROM twelve JOIN ({_CHANGES}) USING (residue)
+        WHERE CASE kind
+            WHEN 'digit' THEN {_IS_OTHER}
+            WHEN 'swapped' THEN times <> 0 AND {_NEXT} - {_DIGIT} = times
+            WHEN 'turned' THEN times <> 0 AND {_AFTER_NEXT} - {_DIGIT} = times
+            WHEN 'pair' THEN {_NEXT} = {_DIGIT} AND {_IS_OTHER}
+            WHEN 'ends' THEN {_AFTER_NEXT} = {_DIGIT} AND {_IS_OTHER}
+            WHEN 'teen' THEN {_DIGIT} = 1 AND {_NEXT} = times
+            ELSE {_DIGIT} = times AND {_NEXT} = 0 END
         UNION ALL
         SELECT is_payment, n, unnest([{_REGROUPED}]) FROM twelve
         UNION ALL
         SELECT is_payment, n, x // w * 10 * w + e * w + x % w
-        FROM given CROSS JOIN {_weights(11, 0)} {_OTHER_DIGIT} WHERE length = 11
+        FROM given CROSS JOIN {_weights(11, 0)} CROSS JOIN range(10) other (e) WHERE length = 11
         UNION ALL
         SELECT is_payment, n, x // (10 * w) * w + x % w
         FROM given CROSS JOIN {_weights(12, 0)} WHERE length = 13
@@ -103,7 +118,8 @@ def _parts(digits: str, references: str) -> tuple[str, str]:
     return (
         f"SELECT n, digits AS shared FROM {digits} WHERE length(digits) BETWEEN 6 AND 11",
         f"""
-        SELECT DISTINCT n, unnest([k[:length], k[-length:]]) AS shared
+        SELECT n, unnest(CASE WHEN k[:length] = k[-length:] THEN [k[:length]]
+            ELSE [k[:length], k[-length:]] END) AS shared
         FROM (SELECT n, CAST(k AS VARCHAR) AS k FROM {references})
         CROSS JOIN ({lengths} WHERE length(digits) BETWEEN 6 AND 11)
         """,
@@ -141,37 +157,43 @@ def _related(relation: Relation, points: int, payments: str, records: str) -> st
 
 def _related_in_part(payments: str, records: str, *, short: str, n: str) -> str:
     return f"""
-        SELECT pn, rn, '{Relation.PART}', {_points("length")}
+        SELECT pn, rn, '{Relation.PART}' AS relation, {_points("length")} AS points
         FROM ({sharing(payments, records)}) JOIN {_LENGTH.format(short)} ON n = {n}
     """
 
 
-_SLIP, _HALF = RELATION_POINTS["slip"], RELATION_POINTS["half"]
-_P_PARTS, _R_PARTS = _parts("p", _REFERENCES), _parts("r", _UNKNOWN)
-_P_HALVES, _R_HALVES = _halves("p", _REFERENCES), _halves("r", _UNKNOWN)
+def relations(of_payments: bool, of_records: bool) -> tuple[str, ...]:
+    """Return what makes `relation` (pn, rn, relation, points), of each pair the strongest.
 
-RELATIONS: Final = (
-    _SLIPS,
-    f"""
-    CREATE OR REPLACE TEMP TABLE relation AS
-    SELECT pn, rn, arg_max(relation, points) AS relation, max(points) AS points FROM (
-        {_related(Relation.SLIP, _SLIP, _SLIPS_OF.format(True), _KEYS_OF.format(_REFERENCES))}
-        UNION ALL
-        {_related(Relation.SLIP, _SLIP, _KEYS_OF.format(_UNKNOWN), _SLIPS_OF.format(False))}
-        UNION ALL
-        {
-        _related(
-            Relation.SAME_DIGITS,
-            RELATION_POINTS["same_digits"],
-            _DIGITS_OF.format("p"),
-            _DIGITS_OF.format("r"),
-        )
-    }
-        UNION ALL {_related_in_part(*_P_PARTS, short="p", n="pn")}
-        UNION ALL {_related_in_part(*reversed(_R_PARTS), short="r", n="rn")}
-        UNION ALL {_related(Relation.HALF, _HALF, *_P_HALVES)}
-        UNION ALL {_related(Relation.HALF, _HALF, *reversed(_R_HALVES))}
-    ) GROUP BY pn, rn
-    """,
-)
-"""Make the table `relation` (pn, rn, relation, points), of each pair the strongest."""
+    Args:
+        of_payments: Whether a payment has digits that do not verify. To plan for what is not there
+            takes longer than to look.
+        of_records: Likewise.
+    """
+    slip, half = RELATION_POINTS["slip"], RELATION_POINTS["half"]
+    related = [_related(Relation.SLIP, slip, _SLIPS_OF.format(True), _KEYS_OF.format(_REFERENCES))]
+    if of_payments:
+        related += [
+            _related_in_part(*_parts("p", _REFERENCES), short="p", n="pn"),
+            _related(Relation.HALF, half, *_halves("p", _REFERENCES)),
+        ]
+    if of_records:
+        parts, references = _parts("r", _UNKNOWN)
+        halves, of_references = _halves("r", _UNKNOWN)
+        related += [
+            _related(Relation.SLIP, slip, _KEYS_OF.format(_UNKNOWN), _SLIPS_OF.format(False)),
+            _related_in_part(references, parts, short="r", n="rn"),
+            _related(Relation.HALF, half, of_references, halves),
+        ]
+    if of_payments and of_records:
+        points = RELATION_POINTS["same_digits"]
+        same = (_DIGITS_OF.format(side) for side in ("p", "r"))
+        related.append(_related(Relation.SAME_DIGITS, points, *same))
+    return (
+        _SLIPS,
+        f"""
+        CREATE OR REPLACE TEMP TABLE relation AS
+        SELECT pn, rn, arg_max(relation, points) AS relation, max(points) AS points
+        FROM ({" UNION ALL ".join(related)}) GROUP BY pn, rn
+        """,
+    )

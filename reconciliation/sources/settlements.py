@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ from reconciliation.sources.chain import Link, gaps, link_of, require_new, said_
 from reconciliation.sources.dialects import dialects
 from reconciliation.sources.formats import BYTES_MAX, Format, read_settlements
 from reconciliation.sources.models import SettlementFile, SettlementStatement
+from reconciliation.sources.owners import require_own_accounts, require_own_lines
 from reconciliation.sources.pairing import line_subject, unallocated
 from reconciliation.sources.statements import Form, Statement, StatementLine, Why, entry_keys
 
@@ -75,6 +76,17 @@ def senders() -> list[str]:
     return sorted({*process.providers(), *(each.name for each in dialects().source)})
 
 
+@dataclass(slots=True)
+class SettlementsImport(ImportResult):
+    """What became of the lines, and what is asked since."""
+
+    opened: list[Handled] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        asked = [{"code": each.code.value, "subject": each.subject} for each in self.opened]
+        return {**ImportResult.as_json(self), "opened": asked}
+
+
 def import_settlements(
     path: Path,
     *,
@@ -82,7 +94,7 @@ def import_settlements(
     format: Format | None = None,
     now: datetime,
     progress: Callable[[int], None] = lambda _: None,
-) -> ImportResult:
+) -> SettlementsImport:
     """Take in what a provider or a bank says it paid out; the same again changes nothing.
 
     Opens one transaction: the file is applied, or nothing of it. A line that cannot be read is set
@@ -97,8 +109,8 @@ def import_settlements(
 
     Raises:
         Unusable: Nobody of this name sends files; the file cannot be read; or it cannot be trusted
-            as a whole: it was cut, does not add up, is of another currency, or contradicts a
-            statement that is known.
+            as a whole: it was cut, does not add up, is of another currency, contradicts a
+            statement that is known, or tells what another sender has told.
     """
     known = senders()
     if provider not in known:
@@ -117,7 +129,7 @@ def import_settlements(
                 f"{path.name}, line {line}: statement {statement.number} is in"
                 f" {statement.currency[:3]}, not {CURRENCY}: the whole file is refused."
             )
-    result = ImportResult()
+    result = SettlementsImport()
     aside = [each for statement in statements for each in statement.set_aside]
     result.rejected = [BadLine(each.line, each.reason) for each in aside]
     result.read = sum(len(statement.lines) for statement in statements) + len(aside)
@@ -149,7 +161,7 @@ class _Import:
     data: bytes
     now: datetime
 
-    def apply(self, statements: Sequence[Statement], result: ImportResult) -> None:
+    def apply(self, statements: Sequence[Statement], result: SettlementsImport) -> None:
         session = self.session
         sha256 = hashlib.sha256(self.data).digest()
         asked = {"provider": self.provider, "sha256": sha256}
@@ -180,8 +192,9 @@ class _Import:
         )
         execute(session, "ANALYZE incoming")
         if is_new:
+            require_own_lines(session, self.name, self.provider)
             result.loaded = execute(session, _LOAD).scalar_one()
-        opened: list[Handled] = []
+        opened = result.opened
         conflicts = self._set_conflicts_aside(file_id, result, opened, ask=is_new)
         readable: int = execute(session, "SELECT count(*) FROM incoming").scalar_one()
         result.unchanged = readable - result.loaded - conflicts
@@ -199,17 +212,7 @@ class _Import:
     def _known_links(self, statements: Sequence[Statement]) -> list[Link]:
         """Return what is known of these accounts; an account is one sender's."""
         accounts = sorted({each.account for each in statements if each.account})
-        other = execute(
-            self.session,
-            "SELECT account, provider FROM settlement_statement"
-            " WHERE account = ANY(:accounts) AND provider <> :provider LIMIT 1",
-            {"accounts": accounts, "provider": self.provider},
-        ).first()
-        if other is not None:
-            raise Unusable(
-                f"{self.name}: statements of account {other.account} are known from"
-                f" {other.provider}: name that one, or the money would count twice."
-            )
+        require_own_accounts(self.session, self.name, self.provider, accounts)
         return links_of(self.session, self.provider, accounts)
 
     def _keep_statements(self, file_id: int, statements: Sequence[Statement]) -> dict[bytes, int]:

@@ -316,10 +316,19 @@ _OPEN: Final = f"""
         AND l.kind IN ('payment', 'reversal') AND {_COUNTS}
         AND NOT EXISTS (SELECT FROM settled_line s WHERE s.line_id = l.id)
 """
-_WORTH: Final = (
-    "CASE payment.status WHEN 'booked' THEN payment.amount_minor - payment.returned_minor ELSE 0"
-    " END"
-)
+_WORTH: Final = """
+    CASE payment.status WHEN 'booked' THEN payment.amount_minor - payment.returned_minor
+        + CASE WHEN payment.returned_minor = 0 THEN 0 ELSE coalesce((
+            SELECT sum(CASE WHEN t.credit_account_id = a.id THEN t.amount_minor
+                ELSE -t.amount_minor END)
+            FROM ledger_transfer t JOIN ledger_account a
+                ON a.id IN (t.debit_account_id, t.credit_account_id)
+            WHERE t.payment_id = payment.id AND a.kind = 'paid_out'
+        ), 0)::bigint END
+    ELSE 0 END
+"""
+"""What the provider owes us of a payment: what the institution gave back by hand is no matter of
+its."""
 # What an open line names: payments by the provider's id, or by a reference that it quotes.
 _NAMED: Final = f"""
     open_line AS MATERIALIZED ({_OPEN}),
@@ -380,7 +389,8 @@ _PAYMENTS: Final = f"""
         SELECT id FROM named
         UNION
         SELECT id FROM payment WHERE provider = ANY(:pays_for) AND status = 'booked'
-            AND paid_at >= CAST(:since AS date) AND returned_minor < amount_minor
+            AND paid_at >= CAST(:since AS date) AND (returned_minor < amount_minor OR EXISTS (
+                SELECT FROM refund r WHERE r.payment_id = payment.id AND r.way = 'by_hand'))
         UNION
         SELECT payment_id FROM settled_payment WHERE group_id = ANY(:groups)
     )

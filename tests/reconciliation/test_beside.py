@@ -222,13 +222,13 @@ def test_whose_table_it_is_not_leaves_the_keys_alone(
 ) -> None:
     monkeypatch.setattr(keeping, "MANY", 1)
     lines = tmp_path / "lines.csv"
-    lines.write_text("1,1,1,1,100,100,0,0,exact,\n")
+    lines.write_text("1,1,1,1,100,100,exact\n")
     role = f"clerk_{os.getpid()}"
     with transaction() as session:
         execute(session, f"CREATE ROLE {role}")
         execute(session, f"GRANT ALL ON match_line TO {role}")
         execute(session, f"SET LOCAL ROLE {role}")
-        keeping.write(session, lines, 1)
+        keeping.write(session, keeping.PAIRS, lines, 1)
         assert execute(session, "SELECT count(*) FROM match_line").scalar_one() == 1
         execute(session, "RESET ROLE")
         execute(session, f"DROP OWNED BY {role}")

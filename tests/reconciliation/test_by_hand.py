@@ -7,7 +7,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from click.testing import CliRunner
 
+from gateway import db
+from gateway.cli import wasl
 from gateway.db import snapshot, transaction
 from gateway.errors import Unusable
 from gateway.exception_queue import Finding, open_exceptions, resolve_exceptions
@@ -25,6 +28,7 @@ from tests.reconciliation.factories import (
     an_invoice,
     an_invoice_paid,
     asked,
+    give_back,
     how_many,
     reverse,
 )
@@ -121,6 +125,37 @@ def test_what_cannot_be_joined_is_refused(
     with pytest.raises(Unusable, match=says):
         join(*names)
     assert matched() == []
+
+
+def test_what_was_paid_beyond_a_record_is_closed_by_who_names_the_difference(
+    tmp_path: Path, database: str
+) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="P1", amount_minor=20_000)
+    recorded(tmp_path, a_line(reference, record_id="R1"))
+    told = CliRunner().invoke(wasl, ["reconcile"])
+    assert told.stdout.splitlines() == [
+        "Run 1: 0 payments matched, 1 question open.",
+        "  payments: 200.00 MAD compared, 0.00 matched, 200.00 left open",
+        "  records: 163.52 MAD compared, 163.52 left open; 36.48 less than the payments",
+        "  amount_differs: 1",
+    ]
+    words = ["matches", "join", "--payment", "cashplus/P1", "--record", "R1", "--why", "too much"]
+    for wrong in ((), ("--difference", "36.47"), ("--difference", "-36.48")):
+        refused = CliRunner().invoke(wasl, [*words, *wrong])
+        assert "--difference 36.48" in str(refused.exception), wrong
+    assert CliRunner().invoke(wasl, [*words, "--difference", "36.48"]).exit_code == 0
+    told = CliRunner().invoke(wasl, ["reconcile"])
+    assert told.stdout.splitlines()[2].endswith("0.00 left open; as much as the payments")
+    db.connect(database)  # a command ends with its connections
+    for _ in range(2):
+        assert (run(), asked(), broken()) == ({}, [], [])
+        assert matched() == [("P1", "R1", "by_hand_differing")]
+    # What is so no more is asked about, as of all that a person joined.
+    give_back("P1", 3_648)
+    assert run() == {"amount_differs": 1}
+    part("P1", "R1")
+    join("P1", "R1")
+    assert (run(), matched()) == ({}, [("P1", "R1", "by_hand")])
 
 
 def test_what_was_paid_twice_is_asked_once_by_whoever_comes_first(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
-from reconciliation.by_hand import part_by_hand
+from reconciliation.by_hand import RULE, RULE_DIFFERING, part_by_hand
 from reconciliation.explaining import explain_payment, explain_record
 from reconciliation.matching import RULES_IN_WORDS, Rule
 from tests.reconciliation.factories import NOW, a_line, an_invoice_paid
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 def test_every_rule_has_words() -> None:
-    assert set(RULES_IN_WORDS) == {*Rule, "by_hand"}
+    assert set(RULES_IN_WORDS) == {*Rule, RULE, RULE_DIFFERING}
 
 
 def test_both_sides_say_by_which_rule_and_what_was_before(tmp_path: Path) -> None:

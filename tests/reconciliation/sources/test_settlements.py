@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from gateway.csvfiles import ImportResult
 from gateway.db import execute, transaction
 from gateway.errors import Unusable
 from gateway.privacy.subject import subject_of
+from gateway.settings import settings
+from reconciliation.sources.dialects import dialects
 from reconciliation.sources.formats import Format
 from reconciliation.sources.personal import Settlements
 from reconciliation.sources.settlements import import_settlements, senders
@@ -296,10 +299,73 @@ def test_two_agents_files_with_one_payment_id(of: Any) -> None:
     more = "19/11/2026;148275036141;1,00;T-2;PAIEMENT;0,00"
     assert of(agents(line, more, total="173,50", fees="2,00"), "cashplus") == (2, 1, 1, 0)
     # Whose id it is decides: another network's T-1 is another payment.
-    assert of(agents(line, total="172,50", fees="2,00"), "kiosk") == (1, 1, 0, 0)
     other = line.replace("148275036141", "100000000190")
     assert of(agents(other, total="172,50", fees="2,00"), "cashplus") == (1, 0, 0, 1)
+    other = line.replace("148275036141", "")
+    assert of(agents(other, total="172,50", fees="2,00"), "kiosk") == (1, 1, 0, 0)
     assert asked() == [("conflicting_record", "settlement:cashplus/T-1")]
+
+
+BY_WHOM: Final = """
+[patience]
+grace_days = 3
+window_days = 7
+source = "this test"
+verified = true
+
+[[dialect]]
+name = "bare"
+delimiter = ","
+decimal = "."
+day = "yyyy-mm-dd"
+columns = { day = "day", reference = "reference", amount = "amount", transaction = "id" }
+source = "this test"
+verified = true
+
+[[source]]
+name = "aggregator"
+pays_for = ["cashplus"]
+
+[[source]]
+name = "other"
+"""
+
+
+@pytest.fixture
+def by_whom(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The dialects file above, for a test."""
+    path = tmp_path / "dialects.toml"
+    path.write_text(BY_WHOM)
+    monkeypatch.setenv("WASL_DIALECTS", str(path))
+    settings.cache_clear()
+    dialects.cache_clear()
+    yield
+    dialects.cache_clear()
+
+
+@pytest.mark.usefixtures("by_whom")
+def test_what_one_sender_told_is_not_taken_in_as_anothers(of: Any) -> None:
+    def bare(*lines: str) -> bytes:
+        return "\n".join(("day,reference,amount,id", *lines)).encode()
+
+    told = "2026-11-19,148275036141,172.50,T-1"
+    none = "2026-11-19,,1.00,T-2"
+    of(bare(told, none), "cashplus")
+    # The same file, or one that has one of its payments: the whole is refused, nothing is kept.
+    longer = bare("2026-11-20,148275036141,172.50,T-3", told)
+    for file, line in ((bare(told, none), 2), (longer, 3)):
+        with pytest.raises(
+            Unusable, match=rf"line {line}: .* cashplus, .* of 2026-11-20: name that"
+        ):
+            of(file, "other")
+    assert how_many("settlement_file") == 1
+    # An id and an amount that quote no payer may be anybody's; a whole file of them may not.
+    assert of(bare(none, "2026-11-19,,1.00,T-4"), "other") == (2, 2, 0, 0)
+    of(bare("2026-11-21,,5.00,T-5"), "cashplus")
+    with pytest.raises(Unusable, match=r"line 2: .* cashplus"):
+        of(bare("2026-11-21,,5.00,T-5"), "other")
+    # Who pays for another tells of the other's payments by right.
+    assert of(bare(told, none), "aggregator") == (2, 2, 0, 0)
 
 
 def test_only_who_is_known_sends_files(of: Any) -> None:
@@ -318,11 +384,24 @@ def test_the_command_answers_as_imports_do(database: str, tmp_path: Path) -> Non
         "loaded": 4,
         "unchanged": 0,
         "rejected": [{"line": 6, "reason": "the same is known with another amount, day"}],
+        "opened": [{"code": "conflicting_record", "subject": "settlement:cashplus/AGT77-0000002"}],
     }
+    # Asked once, however often the file comes.
+    assert json.loads(run(wasl, words).stdout)["opened"] == []
     done = run(wasl, ["settlements", "import", str(MT940), "--provider", "bank", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["loaded"]) == (0, 4)
     words = ["settlements", "import", str(MT940), "--provider", "bank", "--format", "camt"]
     assert "is no whole XML document" in str(run(wasl, words).exception)
+    path = tmp_path / "later.xml"
+    path.write_bytes(
+        camt(a_statement(opening="1.00", closing="1.00", number="9", day="2026-11-30"))
+    )
+    done = run(wasl, ["settlements", "import", str(path), "--provider", "bank"])
+    assert done.exit_code == 0
+    gap = f"settlement:bank/{RIB}/2026-11-30/9"
+    assert (
+        done.stdout == f"0 lines read: 0 loaded, 0 unchanged.\n  asked: missing_statement, {gap}\n"
+    )
     words = ["settlements", "import", str(tmp_path / "none"), "--provider", "bank"]
     assert "cannot be read" in str(run(wasl, words).exception)
 

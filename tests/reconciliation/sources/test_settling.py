@@ -12,11 +12,13 @@ import pytest
 
 from gateway.checks import run_checks
 from gateway.db import execute, transaction
-from gateway.models import PaymentStatus
+from gateway.models import PaymentStatus, RefundWay
 from reconciliation.records import lock_records
 from reconciliation.sources.checks import CHECKS
 from reconciliation.sources.settlements import import_settlements
 from reconciliation.sources.settling import SettlingResult, settle
+from tests.gateway.collection.test_refunds import approve, ask, number_of, pay_out
+from tests.gateway.collection.test_refunds import paid as booked
 from tests.reconciliation.factories import (
     NOW,
     a_payment,
@@ -139,6 +141,21 @@ def test_a_group_that_holds_no_more_is_decided_anew(of: Any) -> None:
     result = run()
     assert (result.payments, settled()) == (1, [("T-1", "payment-id"), ("x", "payment-id")])
     assert asked() == []
+
+
+def test_what_was_given_back_by_hand_is_no_matter_of_the_provider(of: Any) -> None:
+    """It pays out all that it collected: the institution gave that back out of its own account."""
+    _, payment = booked("T-1", amount_minor=163_52)
+    of(agents(line("T-1", "163,52"), total="163,52", fees="2,00"), "cashplus")
+    assert run().payments == 1
+    pay_out(approve(ask(payment, way=RefundWay.BY_HAND)))
+    result = run()
+    assert (result.undone, result.payments, asked()) == (0, 0, [])
+    booked("T-2", amount_minor=163_52)
+    later = ask(number_of("T-2"), 100_00, RefundWay.BY_HAND)
+    pay_out(approve(later))
+    of(agents(line("T-2", "163,52", 26), total="163,52", fees="2,00"), "cashplus")
+    assert (run().payments, asked()) == (1, [])
 
 
 def test_details_that_come_later_take_the_place_of_their_batch(of: Any) -> None:

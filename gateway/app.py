@@ -44,6 +44,7 @@ from gateway.settings import settings
 from webhooks.answering import Answerer
 from webhooks.api import router as deliveries_router
 from webhooks.intake import Intake
+from webhooks.outbound.api import router as endpoints_router
 from webhooks.routes import STORED, Deliveries, deliveries, webhook_routes
 
 log = structlog.get_logger(__name__)
@@ -129,6 +130,7 @@ def create_app() -> Wasl:
         process.business_clock(),
         institution().validity.months,
         intake.count_refused,
+        process.receipt_keys,
     )
     routes = webhook_routes(process.providers(), intake, answerer)
     app.router.routes.extend(routes)
@@ -139,6 +141,7 @@ def create_app() -> Wasl:
     app.state.holders = HOLDERS
     app.include_router(api_router)
     app.include_router(deliveries_router)
+    app.include_router(endpoints_router)
     app.router.routes.extend(api.leftover())
     app.include_router(docs.router)
     # Last: its `/{reference}` takes every address of one part that nothing else has taken.

@@ -91,6 +91,8 @@ _JUDGING: Final = (
     "0007_cheaper_posting",
     "0008_settlements",
     "0009_matches",
+    "0011_refunds",
+    "0015_posting",
 )
 """The migrations that made triggers; the newest knows what is in force after it."""
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from sqlmodel import Session
 
-from gateway.billing.presentment import Person
+from gateway.billing.presentment import RETURNED_AT, Person
 from gateway.clock import day_of
 from gateway.codes import receipts as codes
 from gateway.db import execute, insert_all, transaction
@@ -80,6 +80,8 @@ class ReceiptRecord:
     signed: bytes
     key_id: str
     issued_at: datetime
+    returned_at: datetime | None = None
+    """When it was reversed, or last given back in part."""
     elsewhere_minor: int = 0
     """What of it pays other invoices of the same person now: it was credit before."""
     shares: tuple[PaidShare, ...] = ()
@@ -140,6 +142,7 @@ class Verdict:
                 "returned": format_amount(record.amount_minor - record.counted_minor),
                 "disputed": record.disputed,
                 "refunded": record.refunded,
+                "returned_at": record.returned_at and record.returned_at.isoformat(),
             }
         if key := self.key:
             said |= {"key": key.key_id, "key_retired_at": key.until and key.until.isoformat()}
@@ -220,7 +223,34 @@ def issue_due(session: Session, signer: Signer, *, now: datetime, limit: int = B
         {"limit": limit},
     )
     ids = sorted(taken.scalars())
-    rows = execute(session, _BOOKED, {"ids": ids}).mappings().all() if ids else []
+    _issue(session, ids, signer, now)
+    return len(ids)
+
+
+def issue_at_once(
+    session: Session, keys: ReceiptKeys, provider: str, named: str, *, now: datetime
+) -> None:
+    """Make the receipt of one payment if it is in line: its payer waits for the number.
+
+    Without a usable key it stays in line, as all receipts do then. The caller owns the transaction,
+    most often the one that booked it.
+    """
+    try:
+        signer = signer_of(session, keys, now=now)
+    except Unusable:
+        return
+    taken = execute(
+        session,
+        "DELETE FROM receipt_due USING payment p WHERE p.id = receipt_due.payment_id"
+        " AND p.provider = :provider AND p.provider_payment_id = :named RETURNING p.id",
+        {"provider": provider, "named": named},
+    ).scalars()
+    if ids := list(taken):
+        _issue(session, ids, signer, now)
+
+
+def _issue(session: Session, ids: Sequence[int], signer: Signer, now: datetime) -> None:
+    rows = execute(session, _BOOKED, {"ids": list(ids)}).mappings().all() if ids else []
     if rows:
         numbers = _next_numbers(session, len(rows), now)
         insert_all(
@@ -228,7 +258,6 @@ def issue_due(session: Session, signer: Signer, *, now: datetime, limit: int = B
             Receipt,
             [_receipt(row, number, signer, now) for row, number in zip(rows, numbers, strict=True)],
         )
-    return len(ids)
 
 
 SAID: Final = """
@@ -348,6 +377,7 @@ _RECORD: Final = f"""
             AND NOT EXISTS (SELECT FROM payment_return r WHERE r.provider = payment.provider
                 AND r.provider_payment_id = payment.provider_payment_id
                 AND r.kind = 'dispute' AND r.state = 'given') AS refunded,
+        {RETURNED_AT} AS returned_at,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a WHERE a.payment_id = payment.id
             AND (bundle.id IS NOT NULL OR a.invoice_id = payment.invoice_id)), 0)::bigint
             AS allocated_minor,
@@ -390,6 +420,7 @@ def _record(row: Any) -> ReceiptRecord:
         returned_minor=row["returned_minor"],
         disputed=row["disputed"],
         refunded=row["refunded"],
+        returned_at=row["returned_at"],
         signed=bytes(row["signed"]),
         key_id=row["key_id"],
         issued_at=row["issued_at"],

@@ -36,6 +36,10 @@ def _persons_as_shipped() -> FullYears:
     return _shipped().persons
 
 
+def _attempts_as_shipped() -> Period:
+    return _shipped().attempts
+
+
 class Retention(Strict):
     """The whole file."""
 
@@ -44,6 +48,9 @@ class Retention(Strict):
     persons: FullYears = Field(default_factory=_persons_as_shipped)
     """From the last movement of money, and the last day of the registration, until what names the
     person may be erased, and is. A file that says nothing of it: as shipped."""
+    attempts: Period = Field(default_factory=_attempts_as_shipped)
+    """From an attempt to send an event to somebody who follows until the note of it is deleted. A
+    file that says nothing of it: as shipped."""
 
 
 @cache

@@ -51,6 +51,19 @@ class Settings(BaseSettings):
     retention: Path | None = None
     """The file of how long what names people is kept; unset means the one that is shipped."""
 
+    messages: Path | None = None
+    """The file of when people are written to; unset means the one that is shipped."""
+
+    sms_url: str = ""
+    """Where messages to telephones are posted; unset: a sandbox shows them on a page of its own,
+    and production sends none."""
+
+    sms_key: SecretStr | None = None
+    """Our bearer there."""
+
+    sms_sender: str = "CNSS"
+    """Whom a telephone shows them from: at most eleven letters and digits."""
+
     dialects: Path | None = None
     """The file of what agents' settlement files look like; unset means the one that is shipped."""
 

@@ -8,15 +8,21 @@ from collections.abc import Mapping
 from gateway import outbox, process, receipts
 from gateway.billing import issuing, reassessment
 from gateway.books import ledger
-from gateway.collection import inquiries
-from gateway.db import transaction
+from gateway.collection import inquiries, refund_sending
+from gateway.db import alone, transaction
 from gateway.dues.tariff import tariff
 from gateway.institution import institution
+from gateway.messages.making import make_some
+from gateway.messages.rules import message_rules
+from gateway.messages.senders import sender_of
+from gateway.messages.sending import send_due
 from gateway.papers.printing import print_next
+from gateway.providers.refunding import refunding
 from gateway.relief import plans, remissions
 from gateway.settings import settings
 from gateway.worker import (
     ASK_PROVIDERS,
+    CARRY_OUT_REFUNDS,
     DRAIN_OUTBOX,
     ISSUE_CHUNKS,
     ISSUE_RECEIPTS,
@@ -24,6 +30,7 @@ from gateway.worker import (
     REASSESS,
     REVIEW_RELIEFS,
     SEAL_BOOKS,
+    TELL_PEOPLE,
     app,
     ring,
 )
@@ -31,8 +38,14 @@ from gateway.worker import (
 ASKS_MAX = 20
 """To providers about their pages, in one run."""
 
+REFUNDS_MAX = 20
+"""Carried out, or asked about, in one run."""
+
 REVIEW_SECONDS = 20
 """After which a review goes on in another run."""
+
+MAKE_SECONDS = 10
+"""After which no more messages are put in line before some are sent."""
 
 REASSESS_SECONDS = 8
 """After which no other batch is begun: the schedule rings again."""
@@ -106,6 +119,36 @@ def ask_providers() -> None:
         clock=process.business_clock(),
         asks_max=ASKS_MAX,
     )
+
+
+@app.task(name=CARRY_OUT_REFUNDS)
+def carry_out_refunds() -> None:
+    """Ask providers for approved refunds, and about those on their way. Any number of times."""
+    process.connect_database()
+    refund_sending.carry_out(
+        refunding(process.providers()),
+        key=process.signing_key(),
+        clock=process.business_clock(),
+        most=REFUNDS_MAX,
+    )
+
+
+@app.task(name=TELL_PEOPLE)
+def tell_people() -> None:
+    """Put messages to people in line, and send what is due. One at a time; any number of times."""
+    sender = sender_of(settings())
+    if sender is None:
+        return
+    process.connect_database()
+    clock = process.business_clock()
+    until = time.monotonic() + MAKE_SECONDS
+    with alone(TELL_PEOPLE) as ours:
+        more = ours
+        while more and time.monotonic() < until:
+            with transaction() as session:
+                more = make_some(session, message_rules(), now=clock())
+        if ours:
+            send_due(sender, message_rules(), clock=clock)
 
 
 @app.task(name=REVIEW_RELIEFS)

@@ -44,7 +44,11 @@ ASK_PROVIDERS: Final = "gateway.ask_providers"
 FORGET_ANSWERS: Final = "gateway.forget_answers"
 REASSESS: Final = "gateway.reassess"
 REVIEW_RELIEFS: Final = "gateway.review_reliefs"
+TELL_PEOPLE: Final = "gateway.tell_people"
+CARRY_OUT_REFUNDS: Final = "gateway.carry_out_refunds"
 SEND_CALLBACKS: Final = "webhooks.send_callbacks"
+SEND_EVENTS: Final = "webhooks.send_events"
+FORGET_ATTEMPTS: Final = "webhooks.forget_attempts"
 ERASE_DUE: Final = "gateway.erase_due"
 RECONCILE: Final = "reconciliation.reconcile_due"
 
@@ -103,7 +107,11 @@ app.conf.update(
         "ask-providers": {"task": ASK_PROVIDERS, "schedule": 3.0},
         "mask-bodies": {"task": MASK_BODIES, "schedule": 3600.0},
         "review-reliefs": {"task": REVIEW_RELIEFS, "schedule": 600.0},
+        "tell-people": {"task": TELL_PEOPLE, "schedule": 5.0},
+        "carry-out-refunds": {"task": CARRY_OUT_REFUNDS, "schedule": 5.0},
         "send-callbacks": {"task": SEND_CALLBACKS, "schedule": 2.0},
+        "send-events": {"task": SEND_EVENTS, "schedule": 1.0},
+        "forget-attempts": {"task": FORGET_ATTEMPTS, "schedule": 3600.0},
         "erase-due": {"task": ERASE_DUE, "schedule": 6 * 3600.0},
         "reconcile": {"task": RECONCILE, "schedule": 10.0},
     },

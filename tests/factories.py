@@ -212,7 +212,7 @@ def an_answerer(
     count_refused: Callable[[str], None] = lambda _provider: None,
 ) -> Answerer:
     """Return what answering calls needs, on the database that this process is connected to."""
-    return Answerer(process.signing_key, clock, 6, count_refused)
+    return Answerer(process.signing_key, clock, 6, count_refused, process.receipt_keys)
 
 
 def a_desk(*providers: Provider, clock: Callable[[], datetime] = lambda: NOON) -> Desk:

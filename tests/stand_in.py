@@ -1,4 +1,4 @@
-"""The product's stand-ins for Stripe and for a wallet, run in this process for a test, and the
+"""The product's stand-ins for Stripe and for wallets, run in this process for a test, and the
 providers to ask them."""
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Any, Final
 
 from gateway.providers.stripe import StripeSettings
 from gateway.providers.stripe_pages import StripePages
-from gateway.simulators import walletquery
+from gateway.simulators import aggregatorpage, walletpush, walletquery
+from gateway.simulators.aggregator import Aggregator, YouCanDialect
 from gateway.simulators.stripe import Server, World
 from gateway.simulators.walletoperator import Operator
 from tests.factories import NOON
 
 SECRET: Final = "whsec_sandbox_0123456789"
 WALLET_KEY: Final = "sandbox-of-a-wallet"
+PUSH_KEY: Final = "sandbox-of-another-wallet"
+CODES_KEY: Final = "pri_sandbox_0123456789abcdef"
 NOWHERE: Final = "http://127.0.0.1:9/webhooks/stripe"
 
 
@@ -35,6 +38,25 @@ def standing_in(webhook: str = NOWHERE, *, clock: Any = lambda: NOON) -> Iterato
 def a_wallet_standing_in(*, clock: Any = lambda: NOON) -> Iterator[walletquery.Server]:
     """Run the stand-in for a wallet whose callbacks are unsigned."""
     server = walletquery.Server(0, WALLET_KEY, Operator(clock=clock))
+    with _serving(server):
+        yield server
+
+
+@contextmanager
+def a_push_standing_in(*, clock: Any = lambda: NOON) -> Iterator[walletpush.Server]:
+    """Run the stand-in for a wallet that asks on phones, whose callbacks are lost."""
+    operator = walletpush.Operator(clock=clock)
+    operator.lose_callbacks = True
+    server = walletpush.Server(0, PUSH_KEY, operator)
+    with _serving(server):
+        yield server
+
+
+@contextmanager
+def codes_standing_in(*, clock: Any = lambda: NOON) -> Iterator[aggregatorpage.Server]:
+    """Run the stand-in for who makes codes that agencies take."""
+    orders = Aggregator(YouCanDialect(CODES_KEY), clock=clock)
+    server = aggregatorpage.Server(0, "youcan", CODES_KEY, "cashplus", orders)
     with _serving(server):
         yield server
 
@@ -70,6 +92,23 @@ def wallet_entry(address: str) -> str:
     return (
         f'[[provider]]\nname = "wallet"\nkind = "status-query"\napi_key = "{WALLET_KEY}"\n'
         f'request_url = "{address}/webpayment"\nstatus_url = "{address}/transactionstatus"\n'
+    )
+
+
+def push_entry(address: str) -> str:
+    """Return the entry of a providers file whose wallet asks on phones, by a stand-in."""
+    return (
+        f'[[provider]]\nname = "momo"\nkind = "status-query"\nstyle = "push"\n'
+        f'api_key = "{PUSH_KEY}"\nrequest_url = "{address}/requesttopay"\n'
+        f'status_url = "{address}/requesttopay"\n'
+    )
+
+
+def codes_entry(address: str) -> str:
+    """Return the entry of a providers file by whom codes are made, by a stand-in."""
+    return (
+        f'[[provider]]\nname = "cashplus"\nkind = "youcan"\nmethod = "cashplus"\n'
+        f'api_key = "{CODES_KEY}"\npublic_key = "pub_sandbox_0"\napi_base = "{address}/api"\n'
     )
 
 

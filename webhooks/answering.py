@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
@@ -24,9 +24,10 @@ from gateway.collection.attempt_rows import DECLINED
 from gateway.collection.inquiries import heed
 from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
+from gateway.collection.refund_rows import room_minor
 from gateway.collection.reports import PaymentReport, Refusal, Report, Terms, Unbookable
 from gateway.db import execute, snapshot, transaction
-from gateway.models import PaymentStatus
+from gateway.models import ExceptionCode, PaymentStatus
 from gateway.providers.calls import (
     AnsweringProvider,
     AnswerNow,
@@ -41,8 +42,12 @@ from gateway.providers.calls import (
     ShowPayments,
     Taken,
     TakePayment,
+    Trace,
+    Traced,
     Verdict,
 )
+from gateway.receipt_keys import ReceiptKeys
+from gateway.receipts import issue_at_once
 from webhooks import failing
 from webhooks.callbacks import owe
 from webhooks.showing import bills, payment, payments
@@ -66,6 +71,8 @@ class Answerer:
     """How long after its due day a reference can be paid by."""
     count_refused: Callable[[str], None]
     """Told of each call that was not authentic, by the provider's name."""
+    receipt_keys: Callable[[], ReceiptKeys] | None = None
+    """What signs the receipts of those who want them at once; None: they come later."""
 
 
 def answer(answerer: Answerer, provider: AnsweringProvider, call: Call) -> Reply:
@@ -89,6 +96,8 @@ def answer(answerer: Answerer, provider: AnsweringProvider, call: Call) -> Reply
                 return provider.say(want, _again(lambda: payments(provider.name, want)))
             case Recall():
                 return provider.say(want, _again(lambda: _recall(provider.name, want)))
+            case Trace():
+                return provider.say(want, _again(lambda: _trace(provider.name, want)))
             case Heed():
                 return _again(lambda: _heed(answerer, provider, want, call))
             case TakePayment():
@@ -129,7 +138,11 @@ def _take(answerer: Answerer, provider: AnsweringProvider, want: TakePayment, ca
             "UPDATE webhook_delivery SET outcome = :outcome, processed_at = :now WHERE id = :id",
             {"outcome": outcome, "now": now, "id": delivery},
         )
-        taken = _taken(session, provider.name, want.report, outcome)
+        if want.wants_receipt and answerer.receipt_keys is not None and outcome == "booked":
+            key = want.report.key
+            assert key is not None, "what was booked has a name"
+            issue_at_once(session, answerer.receipt_keys(), *key, now=now)
+        taken = _taken(session, provider.name, want, outcome)
         reply = provider.say(want, taken)
         _keep_answer(session, delivery, taken.ticket, reply, now)
         if want.callback_url is not None:
@@ -217,8 +230,14 @@ def _decided(
     session: Session, provider: str, want: TakePayment, answerer: Answerer, now: datetime
 ) -> str:
     report = want.report
+    if want.refusal is not None and want.declinable:
+        return f"declined_{want.refusal}"
     if isinstance(report, Unbookable) and want.declinable:
         return f"declined_{report.code}"
+    if want.takes_back_within is not None and isinstance(report, PaymentReport):
+        why = _not_taken_back(session, report, want.takes_back_within, now)
+        if why is not None:
+            return f"declined_{why}"
     page = None
     if isinstance(report, PaymentReport) and want.page_id and report.terms is Terms.ALL_DUE:
         page = _page(session, provider, want.page_id)
@@ -236,6 +255,24 @@ def _decided(
     if page is not None and outcome.startswith("declined_"):
         _end_page(session, page.attempt_id)
     return outcome
+
+
+def _not_taken_back(
+    session: Session, report: PaymentReport, within: timedelta, now: datetime
+) -> Refusal | None:
+    """Say why a sender may not take a payment back by himself, or None."""
+    stands = execute(
+        session,
+        "SELECT id, booked_at, amount_minor FROM payment WHERE provider = :provider"
+        " AND provider_payment_id = :named AND status = 'booked'",
+        {"provider": report.provider, "named": report.provider_payment_id},
+    ).one_or_none()
+    if stands is None:
+        return None
+    if now > stands.booked_at + within:
+        return Refusal.TOO_LATE
+    # What is refunded, is about to be, or is disputed must not go back a second time.
+    return Refusal.GIVEN_BACK if room_minor(session, stands.id) < stands.amount_minor else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +319,8 @@ _VERDICTS: Final = {
 }
 
 
-def _taken(
-    session: Session, provider: str, report: PaymentReport | Unbookable, outcome: str
-) -> Taken:
+def _taken(session: Session, provider: str, want: TakePayment, outcome: str) -> Taken:
+    report = want.report
     ticket = secrets.token_hex(16)
     ticket = "-".join((ticket[:8], ticket[8:12], ticket[12:16], ticket[16:20], ticket[20:]))
     named = report.provider_payment_id
@@ -298,7 +334,16 @@ def _taken(
         # Said again under another delivery id: what stands is what counts.
         booked = known.status is PaymentStatus.BOOKED
         verdict = Verdict.BOOKED if booked else Verdict.NOTED
-    return Taken(verdict, ticket, None, known)
+    asked: tuple[ExceptionCode, ...] = ()
+    if not want.declinable and named is not None:
+        about = f"payment:{provider}/{named}"
+        asked = tuple(map(ExceptionCode, execute(session, _ASKED, {"about": about}).scalars()))
+    return Taken(verdict, ticket, None, known, asked)
+
+
+_ASKED: Final = (
+    "SELECT code FROM coded_exception WHERE subject = :about AND resolved_at IS NULL ORDER BY id"
+)
 
 
 def _keep_answer(session: Session, delivery: int, ticket: str, reply: Reply, now: datetime) -> None:
@@ -325,6 +370,19 @@ def _recall(provider: str, want: Recall) -> Recalled:
             )
         by_id = "d.provider = :provider AND d.delivery_id = :named"
         return _answered(session, by_id, provider, want.delivery_id)
+
+
+def _trace(provider: str, want: Trace) -> Traced:
+    with snapshot() as session:
+        rows = execute(
+            session,
+            "SELECT d.delivery_id, a.status, a.body, a.media_type FROM webhook_delivery d"
+            " JOIN webhook_answer a ON a.delivery_pk = d.id"
+            " WHERE d.provider = :provider AND d.delivery_id = ANY(:named)",
+            {"provider": provider, "named": list(want.delivery_ids)},
+        )
+        answers = {row[0]: Reply(row[1], bytes(row[2]), row[3]) for row in rows}
+        return Traced(payment(session, provider, want.provider_payment_id), answers)
 
 
 def _answered(session: Session, where: str, provider: str, named: str) -> Recalled:

@@ -2,24 +2,18 @@
 
 Each is sent at least once, or given up with a reason; whoever asks meanwhile is told the same.
 Where a word goes is the sender's choice: so only to the open internet and over TLS, save in a
-sandbox; to the address that was judged, never where an answer sends us; within bounds.
+sandbox (webhooks.guarded).
 """
 
 from __future__ import annotations
 
-import http.client
-import socket
-import ssl
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 import structlog
@@ -29,6 +23,7 @@ from sqlmodel import Session
 from gateway.clock import Clock
 from gateway.db import alone, execute, transaction
 from gateway.providers.calls import Callback
+from webhooks.guarded import NotAllowed, Reach, Wire
 from webhooks.models import ProviderCallback
 
 AT_ONCE_MAX: Final = 8
@@ -46,9 +41,6 @@ ATTEMPTS_MAX: Final = 20
 RETRY_SECONDS: Final = 5
 RETRY_SECONDS_MAX: Final = 1800
 
-_NAT64: Final = ip_network("64:ff9b::/96")
-_UNICAST: Final = ip_network("2000::/3")
-"""What of IPv6 is given out: the rest is of one network or machine, or nobody's."""
 _ALONE: Final = "webhooks.send_callbacks"
 _METHOD: Final = ":method"
 """Under which the method is kept among the headers, as in HTTP/2."""
@@ -183,98 +175,22 @@ def _keep(claimed: Sequence[Due], outcomes: Sequence[Sent], *, now: datetime) ->
 # -- one sending ----------------------------------------------------------------------------------
 
 
-class _Refused(Exception):
-    """We do not send there, now or later."""
-
-
 def _send(due: Due, *, sandbox: bool) -> Sent:
     """Send one word. Raises nothing, whatever its address and a network do."""
+    reach = Reach.ANYWHERE if sandbox else Reach.INTERNET
+    wire = Wire(due.url, reach, seconds=SEND_SECONDS_MAX, silence_seconds=SILENCE_SECONDS_MAX)
+    headers = {name: value for name, value in due.headers.items() if name != _METHOD}
+    headers["Connection"] = "close"
     try:
-        status = _exchange(due, sandbox=sandbox)
-    except _Refused as error:
+        status = wire.send(due.headers[_METHOD], headers, bytes(due.body)).status
+    except NotAllowed as error:
         return Sent(str(error), final=True)
     except Exception as error:  # noqa: BLE001 - all that a name, a network and a server can do
         return Sent(f"no answer: {type(error).__name__}")
+    finally:
+        wire.close()
     if 200 <= status < 300:
         return Sent()
     if 300 <= status < 400:
         return Sent(f"answered {status}: we follow nobody elsewhere")
-    return Sent(f"answered {status}", final=status == http.client.GONE)
-
-
-def _exchange(due: Due, *, sandbox: bool) -> int:
-    """Send one word and return the status of the answer; no more of it is read."""
-    parts = urlsplit(due.url)
-    secure = parts.scheme == "https"
-    if not secure and not (sandbox and parts.scheme == "http"):
-        raise _Refused("the address is not https")
-    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-    connection = http.client.HTTPConnection(host, port)
-    # So that the Host header has no port where it is the usual one.
-    connection.default_port = 443 if secure else 80
-    raw = socket.create_connection((_address(host, port, sandbox), port), SILENCE_SECONDS_MAX)
-    try:
-        sock: socket.socket = raw
-        if secure:
-            context = ssl.create_default_context()
-            sock = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
-        connection.sock = sock
-        with _cut_off(sock):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.do_handshake()
-            headers = {name: value for name, value in due.headers.items() if name != _METHOD}
-            path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-            connection.request(
-                due.headers[_METHOD], path, bytes(due.body), {**headers, "Connection": "close"}
-            )
-            with connection.getresponse() as answer:
-                return answer.status
-    finally:
-        connection.close()
-        raw.close()
-
-
-def _address(host: str, port: int, sandbox: bool) -> str:
-    """Return the one address to connect to: looked up once, so that it cannot change after."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [str(each[4][0]) for each in found]
-    if not sandbox and not all(is_public(address) for address in addresses):
-        raise _Refused("the address is not of the open internet")
-    return addresses[0]
-
-
-def is_public(address: str) -> bool:
-    """Say whether an IP address is of the open internet, what is wrapped in it included."""
-    ip = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address) and not (ip in _UNICAST or ip in _NAT64):
-        return False
-    return all(each.is_global and not each.is_multicast for each in (ip, *_wrapped(ip)))
-
-
-def _wrapped(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    if isinstance(ip, IPv4Address):
-        return []
-    wrapped = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-    if ip in _NAT64:
-        wrapped.append(IPv4Address(int(ip) & 0xFFFFFFFF))
-    return [each for each in wrapped if each is not None]
-
-
-@contextmanager
-def _cut_off(sock: socket.socket) -> Iterator[None]:
-    """Have an exchange end after SEND_SECONDS_MAX, whatever it is at."""
-
-    def cut_off() -> None:
-        try:
-            # Of the socket itself: that of TLS would change what its reader holds.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        except OSError:
-            return  # it has ended by itself
-
-    timer = threading.Timer(SEND_SECONDS_MAX, cut_off)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return Sent(f"answered {status}", final=status == HTTPStatus.GONE)

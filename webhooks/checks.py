@@ -49,4 +49,21 @@ CHECKS: Final = (
         WHERE d.id IS NULL OR e.id IS NULL
         """,
     ),
+    sql_check(
+        "nobody who is told of what happens stands beyond its end",
+        """
+        SELECT 'webhook_walk ' || id FROM webhook_walk
+        WHERE at_event > (SELECT coalesce(max(id), 0) FROM event)
+        """,
+    ),
+    sql_check(
+        "who is told of what happens has one secret that stands, and one walk along it",
+        """
+        SELECT 'webhook_endpoint ' || e.id FROM webhook_endpoint e WHERE e.removed_at IS NULL AND (
+            NOT EXISTS (SELECT FROM webhook_secret s
+                WHERE s.endpoint_id = e.id AND s.ends_at IS NULL)
+            OR NOT EXISTS (SELECT FROM webhook_walk w
+                WHERE w.endpoint_id = e.id AND w.kind = 'feed' AND w.ended_at IS NULL))
+        """,
+    ),
 )

@@ -168,9 +168,11 @@ def _in_order(session: Session, *, only: bool) -> None:
 # By its figures the planner would read all of a table of up to some hundred thousand rows rather
 # than look two thousand of them up: all invoices and all deliveries, for each batch until it keeps
 # a plan. Ways that are switched off look endlessly dear, which must not have them compiled either.
+# So the plan is the same for whatever is looked up, and is not made again for each batch.
 _BY_KEY: Final = """
     SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-        set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
+        set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),
+        set_config('plan_cache_mode', 'force_generic_plan', true)
 """
 
 

@@ -1,4 +1,7 @@
-"""The inbox's tables: deliveries as they came, byte for byte. The inbox is the queue."""
+"""The inbox's tables: deliveries as they came, byte for byte. The inbox is the queue.
+
+With those of webhooks.outbound, which share its metadata.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+import webhooks.outbound.models  # noqa: F401 - registers its tables
 from gateway.db import choice, instant, key, one_of
 
 

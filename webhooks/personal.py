@@ -40,6 +40,11 @@ class Inbox:
             "provider_callback",
             "webhook_replay",
             "replayed_delivery",
+            # Of programs, and of events, which name nobody.
+            "webhook_endpoint",
+            "webhook_secret",
+            "webhook_walk",
+            "webhook_attempt",
         }
     )
 

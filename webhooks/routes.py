@@ -46,6 +46,8 @@ def webhook_routes(providers: Providers, intake: Intake, answerer: Answerer) -> 
         name = request.path_params["provider"]
         if name in waiting and waiting[name].prefix == "webhooks":
             return await _answered(request, waiting[name], answerer)
+        if request.method != "POST":
+            return _answer(405, "Deliveries are posted.", Allow="POST")
         return stored.get(name) or _answer(404, "There is no such provider.")
 
     def call(provider: AnsweringProvider) -> Route:
@@ -56,7 +58,8 @@ def webhook_routes(providers: Providers, intake: Intake, answerer: Answerer) -> 
         return Route(address, answered, methods=_METHODS)
 
     return [
-        Route("/webhooks/{provider}", receive, methods=["POST"]),
+        # Some operators put their callbacks.
+        Route("/webhooks/{provider}", receive, methods=["POST", "PUT"]),
         *(call(p) for p in waiting.values() if p.prefix != "webhooks"),
     ]
 

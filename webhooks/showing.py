@@ -10,9 +10,10 @@ from sqlmodel import Session
 from gateway.billing.bundle_presentment import BundlePresentment, present_bundle
 from gateway.billing.presentment import Presentment, Standing, present, present_many
 from gateway.db import execute, snapshot
-from gateway.models import Channel, PaymentStatus
+from gateway.models import BundleKind, Channel, PaymentStatus
 from gateway.providers.calls import (
     Bill,
+    BillKind,
     Bills,
     KnownPayment,
     KnownPayments,
@@ -67,7 +68,13 @@ def _bill(found: Presentment | BundlePresentment) -> Bill:
             due_on=found.due_on,
             issued_at=found.issued_at,
             cancelled=cancelled,
+            kind=BillKind.INVOICE,
+            most_minor=found.due_minor,
+            initials=found.person.initials,
+            valid_until=found.valid_until,
         )
+    initials = {each.person.initials for each in (*found.current, *found.items)}
+    together = sum(each.due_minor for each in (*found.current, *found.items))
     return Bill(
         reference=found.reference,
         period="",
@@ -77,12 +84,17 @@ def _bill(found: Presentment | BundlePresentment) -> Bill:
         due_on=found.due_on,
         issued_at=found.made_at,
         cancelled=cancelled,
+        kind=BillKind.PLAN if found.kind is BundleKind.PLAN else BillKind.SELECTION,
+        most_minor=0 if cancelled else together,
+        initials=initials.pop() if len(initials) == 1 else "",
+        valid_until=found.valid_until,
     )
 
 
 _PAYMENTS: Final = """
     SELECT p.provider_payment_id, coalesce(i.reference, b.reference) AS reference, p.status,
-        p.amount_minor, p.channel, p.paid_at, p.recorded_at, p.booked_at, r.number
+        p.amount_minor, p.channel, p.paid_at, p.recorded_at, p.booked_at, p.returned_minor,
+        r.number
     FROM payment p LEFT JOIN invoice i ON i.id = p.invoice_id
     LEFT JOIN bundle b ON b.id = p.bundle_id
     LEFT JOIN receipt r ON r.payment_id = p.id
@@ -147,4 +159,5 @@ def _known(row: Any) -> KnownPayment:
         recorded_at=row["recorded_at"],
         booked_at=row["booked_at"],
         receipt_number=row["number"],
+        returned_minor=row["returned_minor"],
     )

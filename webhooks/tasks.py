@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
+
+from celery.signals import worker_process_shutdown
 
 from gateway import process
+from gateway.db import transaction
 from gateway.retention import retention
 from gateway.settings import settings
 from gateway.tasks import drain_outbox
-from gateway.worker import DRAIN_INBOX, MASK_BODIES, SEND_CALLBACKS, app
+from gateway.worker import (
+    DRAIN_INBOX,
+    FORGET_ATTEMPTS,
+    MASK_BODIES,
+    SEND_CALLBACKS,
+    SEND_EVENTS,
+    app,
+)
 from webhooks.callbacks import send_due
 from webhooks.inbox import Desk, drain
+from webhooks.outbound.sending import Sender, means
+from webhooks.outbound.walks import forget_attempts as forget
 from webhooks.replay import drain_replays
 from webhooks.retention import Sweeps
 
@@ -56,3 +68,26 @@ def send_callbacks() -> None:
     """Send what we owe senders who did not wait. Any number of times: one run at a time sends."""
     process.connect_database()
     send_due(clock=process.business_clock(), sandbox=settings().mode == "sandbox")
+
+
+sender: Final = Sender()
+
+
+@app.task(name=SEND_EVENTS)
+def send_events() -> None:
+    """Begin to send what happened to those who follow, in threads that outlive this call."""
+    process.connect_database()
+    sender.serve_due(means())
+
+
+@worker_process_shutdown.connect
+def _send_no_more(**_: Any) -> None:
+    sender.stop()
+
+
+@app.task(name=FORGET_ATTEMPTS)
+def forget_attempts() -> None:
+    """Delete notes of attempts that were kept long enough, or are too many."""
+    process.connect_database()
+    with transaction() as session:
+        forget(session, days=retention().attempts.days)

@@ -35,6 +35,12 @@ class Right(StrEnum):
     ATTEST = "attestations:write"
     READ_PLANS = "plans:read"
     WRITE_PLANS = "plans:write"
+    READ_REFUNDS = "refunds:read"
+    REFUSE_REFUNDS = "refunds:refuse"
+    """Or to withdraw one, before anything is done."""
+    ASK_REFUNDS = "refunds:ask"
+    """That money be given back; and to pay out by hand what another approved."""
+    APPROVE_REFUNDS = "refunds:approve"
     READ_EXCEPTIONS = "exceptions:read"
     RESOLVE_EXCEPTIONS = "exceptions:resolve"
     READ_EVENTS = "events:read"
@@ -42,10 +48,18 @@ class Right(StrEnum):
     READ_BUNDLES = "bundles:read"
     MAKE_BUNDLES = "bundles:write"
     """One reference to pay several invoices by."""
+    READ_ATTEMPTS = "attempts:read"
+    BEGIN_ATTEMPTS = "attempts:write"
+    """Send a payer out to pay."""
     READ_DELIVERIES = "deliveries:read"
     REPLAY_DELIVERIES = "deliveries:replay"
     READ_BODIES = "bodies:read"
     """What a delivery says, without what is personal in it."""
+    READ_ENDPOINTS = "endpoints:read"
+    OPERATE_ENDPOINTS = "endpoints:operate"
+    """Have events sent again, and endpoints go on or rest."""
+    WRITE_ENDPOINTS = "endpoints:write"
+    """Who is told of what happens, and by which secret."""
     READ_SERVICE = "service:read"
     READ_EXTRACTS = "extracts:read"
     """All that is held about a person."""
@@ -54,20 +68,28 @@ class Right(StrEnum):
     BE_KNOWN = "me:read"
 
 
-_FINANCE: Final = frozenset(Right) - {Right.READ_KEYS, Right.ERASE}
+_FINANCE: Final = frozenset(Right) - {
+    Right.READ_KEYS,
+    Right.ERASE,
+    Right.WRITE_ENDPOINTS,
+    Right.APPROVE_REFUNDS,
+}
 
 MAY: Final[Mapping[Role, frozenset[Right]]] = {
     Role.ADMIN: frozenset(Right),
     Role.FINANCE: _FINANCE,
-    Role.APPROVER: _FINANCE
+    Role.APPROVER: (_FINANCE | {Right.APPROVE_REFUNDS})
     - {
+        Right.ASK_REFUNDS,
         Right.WRITE_CONTRIBUTORS,
         Right.WRITE_INVOICES,
         Right.WRITE_PLANS,
         Right.ATTEST,
         Right.RESOLVE_EXCEPTIONS,
         Right.MAKE_BUNDLES,
+        Right.BEGIN_ATTEMPTS,
         Right.REPLAY_DELIVERIES,
+        Right.OPERATE_ENDPOINTS,
         Right.READ_BODIES,
         Right.READ_EXTRACTS,
     },
@@ -76,11 +98,19 @@ MAY: Final[Mapping[Role, frozenset[Right]]] = {
             Right.LOOK_UP_REFERENCES,
             Right.READ_PAYMENTS,
             Right.READ_STANDING,
+            Right.READ_ATTEMPTS,
             Right.BE_KNOWN,
         }
     ),
     Role.AGENT: frozenset(
-        {Right.LOOK_UP_REFERENCES, Right.READ_BUNDLES, Right.MAKE_BUNDLES, Right.BE_KNOWN}
+        {
+            Right.LOOK_UP_REFERENCES,
+            Right.READ_BUNDLES,
+            Right.MAKE_BUNDLES,
+            Right.READ_ATTEMPTS,
+            Right.BEGIN_ATTEMPTS,
+            Right.BE_KNOWN,
+        }
     ),
     Role.CHAMBER: frozenset(
         {

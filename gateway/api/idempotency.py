@@ -43,6 +43,10 @@ class Answer:
     said: BaseModel
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    kept: BaseModel | None = None
+    """What the same request again is answered, where that is not the same: without a secret."""
+    stored: bool = True
+    """Whether any of it may be stored; asked by `once_beside` only."""
 
 
 def once(asked: Asked, key: str | None, act: Callable[[Session], Answer]) -> Response:
@@ -61,7 +65,7 @@ def once(asked: Asked, key: str | None, act: Callable[[Session], Answer]) -> Res
             if kept is not None:
                 return _again(kept, asked)
         answer = act(session)
-        body = answer.said.model_dump_json(by_alias=True).encode()
+        body = _as_sent(answer.said)
         if key is not None:
             session.add(
                 IdempotentAnswer(
@@ -70,11 +74,33 @@ def once(asked: Asked, key: str | None, act: Callable[[Session], Answer]) -> Res
                     request_sha256=asked.request_sha256,
                     status=answer.status,
                     headers=dict(answer.headers),
-                    body=body,
+                    body=_as_sent(answer.kept or answer.said),
                     answered_at=asked.now,
                 )
             )
     return Response(body, answer.status, dict(answer.headers), "application/json")
+
+
+def _as_sent(said: BaseModel) -> bytes:
+    return said.model_dump_json(by_alias=True).encode()
+
+
+def once_beside(asked: Asked, key: str | None, act: Callable[[], Answer]) -> Response:
+    """As `once`, for what asks others over the network, and so is done in no transaction.
+
+    What is done must come to the same however often it is done: only its answer is kept, after it.
+    Of two at once under one key, both may do it, and both answer what the first kept.
+
+    Raises:
+        Problem: As `once`.
+    """
+    if key is not None:
+        with transaction() as session:
+            kept = session.get(IdempotentAnswer, (asked.caller.key_id, key))
+            if kept is not None:
+                return _again(kept, asked)
+    answer = act()
+    return once(asked, key if answer.stored else None, lambda _: answer)
 
 
 def _take_turns(session: Session, asked: Asked, key: str) -> None:

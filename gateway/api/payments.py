@@ -12,6 +12,7 @@ from sqlmodel import Session
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.bundles import ALL_SEEN
 from gateway.api.paging import Page, Paged, first_after, paged
+from gateway.api.refunds import RefundRecord, said
 from gateway.api.route import new_router, operation
 from gateway.api.schemas import (
     Amount,
@@ -28,6 +29,8 @@ from gateway.api.schemas import (
     refuse_reversed,
     start_of,
 )
+from gateway.books.kinds import TransferKind, kind_of
+from gateway.collection.refunds import read_shown
 from gateway.db import execute, snapshot
 from gateway.models import Channel, Component, PaymentStatus, ReturnKind, ReturnState
 from gateway.money import format_amount
@@ -103,6 +106,11 @@ class PaymentTransfer(Said):
 
     id: Id
     name: str
+    kind: TransferKind = Field(
+        description="`received`, `moved`; `reversal`; `refund`, `refund_by_hand` and `chargeback`,"
+        " each with what came back of it: `refund_failed`, `refund_by_hand_failed`,"
+        " `chargeback_won`. `returned`, `restored`: of before these were told apart."
+    )
     debit: str
     credit: str
     amount: Amount
@@ -114,7 +122,8 @@ class PaymentReturned(Said):
     """A refund or a dispute, as the provider states it."""
 
     kind: ReturnKind = Field(
-        description="`refund`: one refund. `refund_total`: the sum of all refunds so far as the"
+        description="`refund`: one refund. `by_hand`: one that the institution paid out itself."
+        " `refund_total`: the sum of all refunds so far as the"
         " provider states it; single refunds are in it, so never add it to them. `dispute`: the"
         " payer's bank takes the money back, or threatens to."
     )
@@ -144,10 +153,12 @@ class Payment(PaymentSummary):
         ],
         credit="0.00",
         returns=[],
+        refunds=[],
         transfers=[
             {
                 "id": "12",
                 "name": "cashplus/CP-1/invoice",
+                "kind": "received",
                 "debit": "clearing:cashplus",
                 "credit": "payable:institution",
                 "amount": "163.52",
@@ -161,6 +172,10 @@ class Payment(PaymentSummary):
     allocations: list[PaymentAllocation]
     credit: Amount = Field(description="What of it lies in a payer's credit now.")
     returns: list[PaymentReturned]
+    refunds: list[RefundRecord] | None = Field(
+        description="Those that we began; null where the role may not see them. One that was made"
+        " is among the `returns` too."
+    )
     transfers: list[PaymentTransfer] | None = Field(
         description="Null where the role may not see the books."
     )
@@ -220,7 +235,8 @@ def read_payment(asked: ThisRequest, payment_id: IdInPath) -> Payment:
             allocations=_allocations(session, number),
             credit=format_amount(execute(session, _CREDIT, {"id": number}).scalar_one()),
             returns=_returns(session, row["provider"], row["provider_payment_id"]),
-            transfers=_transfers(session, number) if asked.caller.may(Right.READ_BOOKS) else None,
+            refunds=_refunds(session, number) if asked.caller.may(Right.READ_REFUNDS) else None,
+            transfers=_transfers(session, row) if asked.caller.may(Right.READ_BOOKS) else None,
         )
 
 
@@ -327,19 +343,26 @@ def _returns(session: Session, provider: str, payment_id: str) -> list[PaymentRe
     ]
 
 
-def _transfers(session: Session, payment_id: int) -> list[PaymentTransfer]:
+def _refunds(session: Session, payment_id: int) -> list[RefundRecord]:
+    where = "refund.payment_id = :id ORDER BY refund.id"
+    return [said(each) for each in read_shown(session, where, {"id": payment_id})]
+
+
+def _transfers(session: Session, payment: Any) -> list[PaymentTransfer]:
+    named = f"{payment['provider']}/{payment['provider_payment_id']}"
     rows = execute(
         session,
         "SELECT t.id, name, d.code, c.code, amount_minor, reverses_id, posted_at"
         " FROM ledger_transfer t JOIN ledger_account d ON d.id = t.debit_account_id"
         " JOIN ledger_account c ON c.id = t.credit_account_id"
         " WHERE payment_id = :id ORDER BY t.id",
-        {"id": payment_id},
+        {"id": payment["id"]},
     )
     return [
         PaymentTransfer(
             id=str(number),
             name=name,
+            kind=kind_of(name, named),
             debit=debit,
             credit=credit,
             amount=format_amount(minor),

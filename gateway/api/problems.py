@@ -96,11 +96,21 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bundle_not_found": Kind(
         404, "No such bundle", "There is none with this reference that the key may see."
     ),
+    "way_not_found": Kind(
+        404,
+        "No such way to pay",
+        "No provider that is switched on makes anything to pay by under this name or channel.",
+    ),
+    "attempt_not_found": Kind(404, "No such attempt", "There is none with this id."),
     "exception_not_found": Kind(404, "No such exception", "There is none with this id."),
+    "refund_not_found": Kind(404, "No such refund", "There is none with this id."),
     "delivery_not_found": Kind(
         404, "No such delivery", "Nothing came from this provider under this delivery id."
     ),
     "replay_not_found": Kind(404, "No such replay", "There is none with this id."),
+    "endpoint_not_found": Kind(
+        404, "No such webhook endpoint", "There is none with this id, or it was removed."
+    ),
     "reference_not_found": Kind(
         404,
         "Nothing to pay has this reference",
@@ -133,6 +143,20 @@ KINDS: Final[Mapping[str, Kind]] = {
     "nothing_owed": Kind(
         409, "Nothing is owed for this period", "`detail` says why: mend the person or the period."
     ),
+    "nothing_due": Kind(
+        409,
+        "Nothing is to be paid by this reference now",
+        "It is paid, cleared, cancelled or expired: look the reference up.",
+    ),
+    "attempt_undecided": Kind(
+        409,
+        "Money may still come by an earlier attempt",
+        "Ask how that stands (`Location` names it, if it is of this reference), and begin again"
+        " once it is closed; its payer can give it up on the reference's page.",
+    ),
+    "provider_refused": Kind(
+        409, "The provider refuses", "Nothing was taken: choose another way to pay."
+    ),
     "not_up_to_date": Kind(
         409,
         "The person is not up to date",
@@ -158,6 +182,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The person's data may not be erased yet",
         "`detail` says what is open, or the earliest day.",
     ),
+    "refund_refused": Kind(
+        409,
+        "The refund cannot be as asked",
+        "`detail` says why: how much is left of the payment, who must approve it, what it is now.",
+    ),
     "exception_resolved": Kind(
         409, "The exception is resolved already", "Read it: it says why, and by whom."
     ),
@@ -181,6 +210,32 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The filter chooses by nothing, or too many deliveries",
         "Choose fewer: by provider, state, outcome or days.",
     ),
+    "address_refused": Kind(
+        409,
+        "Nothing would ever be sent to this address",
+        "`detail` says why: it is to be https, at an address of the open internet.",
+    ),
+    "endpoint_disabled": Kind(
+        409,
+        "The endpoint is disabled",
+        "Enable it first: it goes on where it stopped. A test is sent all the same.",
+    ),
+    "nothing_to_resend": Kind(
+        409,
+        "Nothing in this span is for the endpoint",
+        "What it has not had yet comes by itself, and events of other types never.",
+    ),
+    "too_many_endpoints": Kind(409, "There are as many endpoints as may be", "Remove one first."),
+    "too_many_secrets": Kind(
+        409,
+        "As many secrets stand as may at once",
+        "Wait for one's end, or end the others now by `overlap_hours` 0.",
+    ),
+    "too_many_orders": Kind(
+        409,
+        "As many resends or tests are under way as may be",
+        "Wait for one's end: the endpoint's orders say how far they are.",
+    ),
     "body_too_large": Kind(413, "The body is too large", "Send at most 64 KiB."),
     "not_json": Kind(
         415, "The body is not said to be JSON", "Send `Content-Type: application/json`."
@@ -192,6 +247,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "too_many_requests": Kind(
         429, "Too many requests with this key", "Wait for as many seconds as `Retry-After` says."
+    ),
+    "too_many_attempts": Kind(
+        429,
+        "Too many attempts for this reference",
+        "Wait for as many seconds as `Retry-After` says, or choose a way that needs no attempt.",
     ),
     "too_many_misses": Kind(
         429,
@@ -208,6 +268,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Something went wrong on our side",
         "It is not known whether anything was changed: look, or send it again with the same"
         " `Idempotency-Key`. Tell whoever runs this the `X-Request-Id`.",
+    ),
+    "provider_away": Kind(
+        503,
+        "The provider does not answer",
+        "Nothing is lost: the same request again finds what was made.",
     ),
     "unavailable": Kind(
         503,
@@ -326,7 +391,7 @@ def methods_of(request: Request) -> list[str]:
         found = {method.upper() for method in described}
     else:
         ours = list(takewhile(_is_before_leftover, request.app.router.routes))
-        found = {m for m in ("GET", "POST", "PATCH") if _takes(ours, request.scope, m)}
+        found = {m for m in ("GET", "POST", "PATCH", "DELETE") if _takes(ours, request.scope, m)}
     return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 

@@ -81,6 +81,8 @@ class PresentedPayment:
     returned_minor: int = 0
     charged_back: bool = False
     """Whether a dispute took money: what was given back otherwise was refunded."""
+    returned_at: datetime | None = None
+    """When it was reversed, or last given back in part."""
 
     @property
     def is_refunded(self) -> bool:
@@ -325,8 +327,18 @@ _LINES: Final = """
     ORDER BY invoice_id, part, place
 """
 
-_PAYMENTS: Final = """
-    SELECT payment.{by} AS whose, payment.id, status, amount_minor, returned_minor, channel,
+RETURNED_AT: Final = """
+    CASE WHEN payment.status = 'reversed' THEN payment.stated_at
+    WHEN payment.returned_minor > 0 THEN coalesce((
+        SELECT max(CASE r.kind WHEN 'refund_total' THEN r.stated_at ELSE r.made_at END)
+        FROM payment_return r WHERE r.provider = payment.provider AND r.state = 'given'
+            AND r.provider_payment_id = payment.provider_payment_id
+    ), payment.stated_at) END
+"""
+"""When a payment was reversed, or last given back in part, by its provider's own time."""
+
+_PAYMENTS: Final = f"""
+    SELECT payment.{{by}} AS whose, payment.id, status, amount_minor, returned_minor, channel,
         paid_at, number, signed,
         coalesce((SELECT sum(a.amount_minor) FROM allocation a
             WHERE a.payment_id = payment.id
@@ -335,10 +347,11 @@ _PAYMENTS: Final = """
         returned_minor > 0 AND EXISTS (SELECT FROM payment_return r
             WHERE r.provider = payment.provider
                 AND r.provider_payment_id = payment.provider_payment_id
-                AND r.kind = 'dispute' AND r.state = 'given') AS charged_back
+                AND r.kind = 'dispute' AND r.state = 'given') AS charged_back,
+        {RETURNED_AT} AS returned_at
     FROM payment LEFT JOIN receipt ON receipt.payment_id = payment.id
-    WHERE payment.{by} = ANY(:ids) AND status <> 'failed'
-    ORDER BY payment.{by}, paid_at, payment.id
+    WHERE payment.{{by}} = ANY(:ids) AND status <> 'failed'
+    ORDER BY payment.{{by}}, paid_at, payment.id
 """
 
 _CARRIED: Final = """
@@ -415,6 +428,7 @@ def _payment(row: Any) -> PresentedPayment:
         receipt_signed=row["signed"],
         returned_minor=row["returned_minor"],
         charged_back=row["charged_back"],
+        returned_at=row["returned_at"],
     )
 
 

@@ -14,6 +14,7 @@ def account(kind: AccountKind, owner: object) -> str:
 
 PAYABLE: Final = account(AccountKind.PAYABLE, "institution")
 SUSPENSE: Final = account(AccountKind.SUSPENSE, "unidentified")
+PAID_OUT: Final = account(AccountKind.PAID_OUT, "institution")
 
 
 class Posting(NamedTuple):

@@ -10,11 +10,13 @@ from typing import Final
 from sqlmodel import Session, SQLModel
 
 from gateway.billing.bills import last_day, placed_parts, read_bills, read_claims, read_parts
+from gateway.books.kinds import TransferKind, kind_of
 from gateway.books.seals import BooksKey, HeadsFile
 from gateway.checks import FINDINGS_MAX, Broken, Check, sql_check, stream
+from gateway.checks.refunds import REFUNDS
 from gateway.checks.tampering import tampering_checks
 from gateway.collection.payment_batch import return_of
-from gateway.collection.returns import given_back_minor
+from gateway.collection.returns import given_parts, parts_of, within
 from gateway.db import NAMES, execute
 from gateway.dues.balances import balance
 from gateway.dues.tariff import tariff
@@ -32,6 +34,7 @@ def books_checks(key: BooksKey, heads_file: HeadsFile, judges: Judges) -> list[C
         Check("a payment gives back what its refunds and disputes say", _returned),
         Check("an invoice comes to what its notes, reliefs and payments say", _worked_out),
         *_PAYMENTS,
+        *REFUNDS,
         *_INVOICES,
         *_CHANGES,
     ]
@@ -54,8 +57,11 @@ _PAYMENTS: Final = (
         """
         SELECT 'payment ' || p.id || ' (' || p.provider || '/' || p.provider_payment_id || ')'
         FROM payment p LEFT JOIN (
-            SELECT t.payment_id, sum(CASE 'clearing:' || p.provider WHEN d.code THEN t.amount_minor
-                WHEN c.code THEN -t.amount_minor ELSE 0 END) AS net
+            SELECT t.payment_id, sum(CASE
+                WHEN d.code IN ('clearing:' || p.provider, 'paid_out:institution')
+                    THEN t.amount_minor
+                WHEN c.code IN ('clearing:' || p.provider, 'paid_out:institution')
+                    THEN -t.amount_minor ELSE 0 END) AS net
             FROM ledger_transfer t JOIN payment p ON p.id = t.payment_id
             JOIN ledger_account d ON d.id = t.debit_account_id
             JOIN ledger_account c ON c.id = t.credit_account_id
@@ -124,7 +130,7 @@ _PAYMENTS: Final = (
                     WHERE credit_account_id = a.id), 0) AS net
             FROM ledger_account a
         ) balance
-        WHERE (kind IN ('payable', 'suspense', 'credit') AND net > 0)
+        WHERE (kind IN ('payable', 'suspense', 'credit', 'paid_out') AND net > 0)
             OR (kind IN ('clearing', 'till') AND net < 0)
         """,
     ),
@@ -306,20 +312,34 @@ def _named(session: Session) -> Iterator[Broken]:
 
 
 def _returned(session: Session) -> Iterator[Broken]:
-    """Hold what was given back against all returns of a payment, by the rule that moved it."""
-    rows = stream(
-        session,
-        "SELECT p.id, p.amount_minor AS brought, p.returned_minor, r.kind, r.return_id, r.state,"
-        " r.amount_minor, r.made_at, r.stated_at, r.restored_at, r.outcome"
-        " FROM payment p LEFT JOIN payment_return r"
-        " USING (provider, provider_payment_id)"
-        " WHERE p.status = 'booked' AND (p.returned_minor <> 0 OR r.id IS NOT NULL) ORDER BY p.id",
-    )
+    """Hold what was given back against all returns of a payment, by the rule that moved it.
+
+    In all, and by transfers of each kind: refunded, by hand, taken back in disputes.
+    """
+    rows = stream(session, _RETURNED)
     for payment_id, some in groupby(rows, key=itemgetter("id")):
         held = list(some)
         returns = [return_of(row) for row in held if row["kind"] is not None]
-        if held[0]["returned_minor"] != min(held[0]["brought"], given_back_minor(returns)):
+        wanted = within(given_parts(returns), held[0]["brought"])
+        sums: dict[TransferKind, int] = {}
+        for name, minor in held[0]["transfers"] or ():
+            kind = kind_of(name, held[0]["payment"])
+            sums[kind] = sums.get(kind, 0) + minor
+        if held[0]["returned_minor"] != sum(wanted.values()):
             yield Broken("a payment gives back other than its returns say", f"payment {payment_id}")
+        elif parts_of(sums, wanted) != wanted:
+            what = "transfers give back other than refunds and disputes say"
+            yield Broken(what, f"payment {payment_id}")
+
+
+_RETURNED: Final = """
+    SELECT p.id, p.provider || '/' || p.provider_payment_id AS payment, p.amount_minor AS brought,
+        p.returned_minor, r.kind, r.return_id, r.state, r.amount_minor, r.made_at, r.stated_at,
+        r.restored_at, r.outcome, (SELECT json_agg(json_build_array(t.name, t.amount_minor))
+            FROM ledger_transfer t WHERE t.payment_id = p.id) AS transfers
+    FROM payment p LEFT JOIN payment_return r USING (provider, provider_payment_id)
+    WHERE p.status = 'booked' AND (p.returned_minor <> 0 OR r.id IS NOT NULL) ORDER BY p.id
+"""
 
 
 def _worked_out(session: Session) -> Iterator[Broken]:

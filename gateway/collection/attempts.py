@@ -1,10 +1,14 @@
-"""A payer's way to a provider's page and back: attempts, each kept before the provider is asked.
+"""A payer's way to a provider and back: attempts, each kept before the provider is asked.
+
+He is sent to a provider's page, given a code that he says at an agency, or asked on his phone (see
+Manner), for one invoice or for several by one reference.
 
 Every call over the network stands between two transactions and inside none. Whatever is lost in
 between (an answer, a process, the network), the same step may be taken again: the attempt's id is
-the provider's idempotency key, so asking again finds the page that was made. An invoice has one
-open attempt at a time, which a unique index keeps. What became of it is asked by
-gateway.collection.inquiries, and once more before another page is made, where it may still be paid
+the provider's idempotency key, so asking again finds what was made. A reference has one open
+attempt at a time, which a unique index keeps; and where two references pay some of the same, who
+begins with one ends what is open by the other first. What became of an attempt is asked by
+gateway.collection.inquiries, and once more before another is made, where it may still be paid
 though it was refused before.
 """
 
@@ -13,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -23,25 +27,27 @@ import structlog
 from sqlmodel import Session
 
 from gateway.clock import Clock
+from gateway.collection.attempt_ends import TRIES_HURRIED_MAX, hindering, settle
 from gateway.collection.attempt_rows import (
     ASK_FIRST_UNSIGNED_SECONDS,
     ATTEMPTS_MAX,
     FAILED,
-    NOT_KNOWN,
+    OWN,
     REVIVED,
     Attempt,
-    ask_at_once,
+    akin_open,
     attempt_of,
     close,
     closed_and_payable,
     latest_attempt,
-    leave_open,
     open_attempt,
+    stand_alone,
 )
 from gateway.db import execute, transaction
 from gateway.errors import ProviderAway, ProviderRefused
-from gateway.models import AttemptState
+from gateway.models import AttemptState, Manner
 from gateway.providers import (
+    PAGE_LIFE,
     MadePage,
     PageFailed,
     PageMadeBefore,
@@ -51,13 +57,8 @@ from gateway.providers import (
     WantedPage,
 )
 
-PAGE_LIFE: Final = timedelta(minutes=60)
-"""How long a page takes a payment. Stripe makes none for less than thirty minutes."""
-PAGE_LIFE_MIN: Final = timedelta(minutes=31)
-"""What must be left of it when it is made."""
 REUSED_WITHIN: Final = timedelta(minutes=2)
 """A page that ends sooner is no good to send a payer to."""
-
 FAILED_COUNTS: Final = timedelta(minutes=5)
 """For how long one counts that failed at the provider, which is no fault of the payer's."""
 
@@ -70,19 +71,22 @@ STEPS_MAX: Final = 5
 MADE_ELSEWHERE_SECONDS: Final = 4.0
 """For how long a press waits for another one, which has the page and is about to keep it."""
 LOOK_SECONDS: Final = 0.1
-TRIES_HURRIED_MAX: Final = 60
-"""How often somebody who loads a page again, or gives it up again, can have us ask."""
-
 log = structlog.get_logger(__name__)
 
 
 class Step(StrEnum):
-    """Where a payer who wants to pay by card is sent."""
+    """What a payer does next who wants to pay."""
 
     PAGE = "page"
-    """To the provider's page."""
+    """He goes to the provider's page."""
+    CODE = "code"
+    """He says a code at an agency."""
+    ASKED = "asked"
+    """He confirms on his phone, where he is asked."""
+    PHONE = "phone"
+    """He says on which phone he wants to be asked."""
     UNKNOWN = "unknown"
-    """To wait: what became of an earlier page is not known."""
+    """He waits, or decides: what becomes of an earlier attempt is not known."""
     NOTHING_DUE = "nothing_due"
     TOO_OFTEN = "too_often"
 
@@ -95,6 +99,11 @@ class Begun:
     url: str = ""
     fields: tuple[tuple[str, str], ...] = ()
     """What the payer's browser must post there; none: the address is all."""
+    attempt_id: str = field(default="", compare=False)
+    """The attempt that this is about; of UNKNOWN, the earlier one."""
+    left_to_payer: bool = field(default=False, compare=False)
+    """Of UNKNOWN: whether only its payer can leave it, who has not paid by it as far as its
+    provider knows."""
 
 
 def page_providers(providers: Mapping[str, Provider]) -> list[PageProvider]:
@@ -120,20 +129,22 @@ def begin(
     link: str,
     clock: Clock,
     way: str = "",
+    phone: str = "",
 ) -> Begun:
-    """Bring a payer to a page that asks for what is due now: the open one, or a new one.
+    """Bring a payer to what takes the money that is due now: what is open already, or a new one.
 
     Opens its own transactions and calls the provider between them.
 
     Args:
-        providers: Who is switched on. A page that is open already is settled with whoever made it.
-        reference: The invoice's.
+        providers: Who is switched on. What is open already is settled with whoever made it.
+        reference: The invoice's, or that of several together.
         due_minor: Reads what is to be paid, in centimes; 0 or less where nothing is.
         language: Of the payer.
-        link: The invoice's page (our address, a slash, its reference), which the provider's page
+        link: The reference's page (our address, a slash, the reference), which the provider's page
             leads back to.
         clock: The business clock.
-        way: The name of the provider whose page it is to be; else the first makes it.
+        way: The name of the provider by whom it is to be; else the first.
+        phone: Whom a provider that asks on a phone is to ask: country code and number, digits only.
 
     Raises:
         ProviderAway: It is not known whether there is a page; nothing is lost, and trying again
@@ -145,70 +156,140 @@ def begin(
     asked: set[str] = set()
     for _ in range(STEPS_MAX):
         with transaction() as session:
-            # What is due is read last: a payment may be booked between two of these readings. Then
-            # an attempt is seen that is paid by now, which does no harm; a sum due that was paid by
-            # an attempt that is no longer open would make a second page.
-            known = open_attempt(session, reference)
-            closed = []
-            if known is None:
-                closed = closed_and_payable(session, reference, now=clock())
-                closed = [each for each in closed if each.id not in asked]
-            due = due_minor(session)
-            if known is None and due <= 0:
+            look = _look(session, reference, due_minor, asked, clock())
+            if look.nothing_due:
                 return Begun(Step.NOTHING_DUE)
-            if known is None and not closed:
-                _make(session, provider.name, reference, due, language, clock())
+            known, due = look.known, look.due_minor
+            if look.is_free:
+                if provider.manner is Manner.PUSH and not phone:
+                    return Begun(Step.PHONE)
+                _make(session, provider, reference, due, language, clock())
                 known = open_attempt(session, reference)
-        if closed:
-            if not _nothing_came(providers, closed, clock()):
-                return Begun(Step.UNKNOWN)
-            asked.update(each.id for each in closed)
+        before = look.akin or look.closed
+        if known is not None and _is_unfit(known, provider, due, clock()):
+            before = [known]
+        if before:
+            if (hindrance := hindering(providers, before, clock())) is not None:
+                left = hindrance.stands is PageState.OPEN
+                return Begun(Step.UNKNOWN, attempt_id=hindrance.attempt.id, left_to_payer=left)
+            asked.update(each.id for each in before)
             continue
         if known is None:
             return Begun(Step.TOO_OFTEN)
-        if known.provider != provider.name or known.amount_minor != due or _ends(known, clock()):
-            if not _settle(providers, known, clock()):
-                return Begun(Step.UNKNOWN)
-            asked.add(known.id)
-            continue
-        if known.state is AttemptState.SENT and known.page_url:
-            return Begun(Step.PAGE, known.page_url)
-        # A form is never stored: of an attempt that has one, the same wish makes it again.
-        try:
-            made = _page(provider, known, link)
-        except PageMadeBefore:
-            _await_winner(known)
-            continue
-        if _sent(known, made):
-            return Begun(Step.PAGE, made.url, made.fields)
-        # Settled by somebody else meanwhile, for another amount: nobody is sent to this page.
-        provider.close_page(made.session_id)
+        begun = _go_on(provider, known, link, phone)
+        if begun is not None:
+            return begun
     raise ProviderAway("the attempt changed under our hands")
+
+
+def _go_on(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> Begun | None:
+    """Bring a payer to what his attempt has made, or makes now; None: look again how it stands."""
+    if attempt.state is AttemptState.SENT and (begun := _as_it_is(attempt)):
+        return begun
+    if attempt.manner is Manner.PUSH and not phone:
+        return Begun(Step.PHONE)
+    # A form is never stored: of an attempt that has one, the same wish makes it again.
+    try:
+        made = _page(provider, attempt, link, phone)
+    except PageMadeBefore:
+        _await_winner(attempt)
+        return None
+    if _sent(attempt, made):
+        return Begun(_STEPS[attempt.manner], made.url, made.fields, attempt_id=attempt.id)
+    # Settled by somebody else meanwhile, for another amount: nobody is sent to this page.
+    provider.close_page(made.session_id)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a reference stands before a press does anything."""
+
+    known: Attempt | None
+    akin: list[Attempt]
+    closed: list[Attempt]
+    due_minor: int
+
+    @property
+    def nothing_due(self) -> bool:
+        return self.known is None and self.due_minor <= 0
+
+    @property
+    def is_free(self) -> bool:
+        return not (self.known or self.akin or self.closed)
+
+
+def _look(
+    session: Session,
+    reference: str,
+    due_minor: Callable[[Session], int],
+    asked: set[str],
+    now: datetime,
+) -> _Look:
+    """Return how a reference stands; from then on nobody else begins what would pay the same.
+
+    What is due is read last: a payment may be booked between two of these readings. Then an attempt
+    is seen that is paid by now, which does no harm; a sum due that was paid by an attempt that is
+    no longer open would make a second page.
+    """
+    stand_alone(session, reference)
+    known = open_attempt(session, reference)
+    akin = [] if known else akin_open(session, reference)
+    closed = [] if known or akin else closed_and_payable(session, reference, now=now)
+    closed = [each for each in closed if each.id not in asked]
+    return _Look(known, akin, closed, due_minor(session))
+
+
+_STEPS: Final = {Manner.PAGE: Step.PAGE, Manner.TOKEN: Step.CODE, Manner.PUSH: Step.ASKED}
+
+
+def _as_it_is(attempt: Attempt) -> Begun | None:
+    """Return where the payer of an attempt goes on, if that was kept."""
+    if attempt.manner is Manner.PAGE and not attempt.page_url:
+        return None
+    return Begun(_STEPS[attempt.manner], attempt.page_url or "", attempt_id=attempt.id)
 
 
 def give_up(
     providers: Mapping[str, Provider], reference: str, *, clock: Clock, anyway: bool = False
 ) -> bool:
-    """Close the open page of an invoice at its provider, and say whether another may be opened.
+    """Close what is open of a reference (see `end_open`), and say whether another may be opened."""
+    stands = end_open(providers, reference, clock=clock, anyway=anyway)
+    return stands is PageState.CLOSED
+
+
+def end_open(
+    providers: Mapping[str, Provider], reference: str, *, clock: Clock, anyway: bool = False
+) -> PageState:
+    """Close what is open of a reference at its provider, and return how it stands then.
+
+    Also what is open of another reference that is to pay some of the same.
 
     Args:
         providers: Who is switched on.
-        reference: The invoice's.
+        reference: The invoice's, or that of several together.
         clock: The business clock.
         anyway: The payer knows that he could pay twice: a page that is open, and that we cannot
             close, is no hindrance. We go on asking about it. One that is being paid is.
 
+    Returns:
+        CLOSED: another may be opened. OPEN: it may be paid by, and only its payer can leave it.
+        USED: it is being paid, or not known not to be.
+
     Raises:
         ProviderAway: It is not known to be closed.
     """
+    stands = PageState.USED
     for _ in range(3):
         with transaction() as session:
             known = latest_attempt(session, reference)
         if known is None or known.state in {AttemptState.PAID, AttemptState.CLOSED}:
-            return known is None or not known.awaited
-        if not _settle(providers, known, clock(), because="given up", anyway=anyway):
-            return False
-    return False
+            awaited = known is not None and known.awaited
+            return PageState.USED if awaited else PageState.CLOSED
+        stands = settle(providers, known, clock(), because="given up", anyway=anyway)
+        if stands is not PageState.CLOSED:
+            break
+    return stands
 
 
 def came_back(session: Session, attempt: Attempt) -> None:
@@ -231,35 +312,50 @@ def came_back(session: Session, attempt: Attempt) -> None:
     )
 
 
-def _ends(attempt: Attempt, now: datetime) -> bool:
-    """Say whether an attempt's page takes a payment for too short a time to begin one."""
-    least = PAGE_LIFE_MIN if attempt.state is AttemptState.MADE else REUSED_WITHIN
+def _is_unfit(attempt: Attempt, provider: PageProvider, due_minor: int, now: datetime) -> bool:
+    """Say whether an attempt is by another way or for another amount, or ends too soon to begin."""
+    by = (provider.name, provider.manner, due_minor)
+    if (attempt.provider, attempt.manner, attempt.amount_minor) != by:
+        return True
+    if attempt.state is AttemptState.MADE:
+        # More than half an hour of an hour: Stripe makes no page for less.
+        least = provider.life / 2 + timedelta(minutes=1)
+    else:
+        least = timedelta(0) if attempt.manner is Manner.PUSH else REUSED_WITHIN
     return attempt.expires_at - now < least
 
 
 def _make(
-    session: Session, provider: str, reference: str, due: int, language: str, now: datetime
+    session: Session,
+    provider: PageProvider,
+    reference: str,
+    due: int,
+    language: str,
+    now: datetime,
 ) -> None:
     """Keep an attempt, unless another was quicker or there were too many of late."""
     execute(
         session,
-        """
-        INSERT INTO payment_attempt
-            (id, invoice_id, provider, amount_minor, language, made_at, expires_at)
-        SELECT :id, invoice.id, :provider, :due, :language, :now, :expires
-        FROM invoice WHERE reference = :reference AND :most > (
-            SELECT count(*) FROM payment_attempt WHERE invoice_id = invoice.id AND made_at > :since
-                AND (closed_because IS DISTINCT FROM :failed OR made_at > :lately)
+        f"""
+        INSERT INTO payment_attempt (id, invoice_id, bundle_id, provider, manner, amount_minor,
+            language, made_at, expires_at)
+        SELECT :id, invoice_id, bundle_id, :provider, :manner, :due, :language, :now, :expires
+        FROM (SELECT id AS invoice_id, NULL AS bundle_id FROM invoice WHERE reference = :reference
+            UNION ALL SELECT NULL, id FROM bundle WHERE reference = :reference) AS what
+        WHERE :most > (
+            SELECT count(*) FROM payment_attempt a WHERE {OWN} AND a.made_at > :since
+                AND (closed_because IS DISTINCT FROM :failed OR a.made_at > :lately)
         )
-        ON CONFLICT (invoice_id) WHERE state IN ('made', 'sent') DO NOTHING
+        ON CONFLICT DO NOTHING
         """,
         {
             "id": f"wasl_{secrets.token_hex(16)}",
-            "provider": provider,
+            "provider": provider.name,
+            "manner": provider.manner.value,
             "due": due,
             "language": language,
             "now": now,
-            "expires": now + PAGE_LIFE,
+            "expires": now + provider.life,
             "since": now - PAGE_LIFE,
             "failed": FAILED,
             "lately": now - FAILED_COUNTS,
@@ -269,7 +365,7 @@ def _make(
     )
 
 
-def _page(provider: PageProvider, attempt: Attempt, link: str) -> MadePage:
+def _page(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> MadePage:
     wanted = WantedPage(
         attempt_id=attempt.id,
         reference=attempt.reference,
@@ -279,6 +375,7 @@ def _page(provider: PageProvider, attempt: Attempt, link: str) -> MadePage:
         left=f"{link}?card=left&lang={attempt.language}",
         expires_at=attempt.expires_at,
         notify_url=f"{link.rpartition('/')[0]}/webhooks/{provider.name}",
+        phone=phone if attempt.manner is Manner.PUSH else "",
     )
     try:
         return provider.make_page(wanted)
@@ -315,98 +412,24 @@ def _await_winner(attempt: Attempt) -> None:
 
 
 def _sent(attempt: Attempt, made: MadePage) -> bool:
-    """Keep where the page is; False if the attempt was closed meanwhile."""
+    """Keep what was made; False if the attempt was closed meanwhile."""
     token = None if made.token is None else hashlib.sha256(made.token.encode()).digest()
     with transaction() as session:
         changed = execute(
             session,
             "UPDATE payment_attempt SET state = 'sent', session_id = :session_id, page_url = :url,"
-            " token_sha256 = :token, ask_at = CASE WHEN state = 'sent' THEN ask_at"
+            " code = :code, expires_at = coalesce(:expires, expires_at), token_sha256 = :token,"
+            " ask_at = CASE WHEN state = 'sent' THEN ask_at"
             " ELSE clock_timestamp() + make_interval(secs => :seconds) END"
             " WHERE id = :id AND (state = 'made' OR session_id = :session_id AND state = 'sent')",
             {
                 "id": attempt.id,
                 "session_id": made.session_id,
-                "url": None if made.fields else made.url,
+                "url": None if made.fields else made.url or None,
+                "code": made.code or None,
+                "expires": made.expires_at,
                 "token": token,
                 "seconds": ASK_FIRST_SECONDS if token is None else ASK_FIRST_UNSIGNED_SECONDS,
             },
         )
         return changed.rowcount == 1
-
-
-def _settle(
-    providers: Mapping[str, Provider],
-    attempt: Attempt,
-    now: datetime,
-    because: str = "replaced",
-    *,
-    anyway: bool = False,
-) -> bool:
-    """Bring an attempt to its end, and say whether it is known that no money comes by it.
-
-    The provider that made its page is asked. One whose page we never learned of was shown to
-    nobody: it just ends.
-    """
-    if attempt.state is AttemptState.MADE or attempt.session_id is None:
-        close(attempt, because)
-        return True
-    provider = providers.get(attempt.provider)
-    if not isinstance(provider, PageProvider):
-        # Of a provider that was switched off: nobody can be asked, so its page has to run out.
-        if now < attempt.expires_at:
-            raise ProviderAway(f"the open page is of {attempt.provider}, which is switched off")
-        close(attempt, NOT_KNOWN)
-        return True
-    if attempt.asked_soon and not anyway:
-        # Whoever presses again and again learns it from the worker, and has us ask no more often.
-        return False
-    if attempt.tries >= TRIES_HURRIED_MAX:
-        return False
-    stands = provider.close_page(attempt.session_id)
-    if stands is PageState.CLOSED:
-        close(attempt, because)
-        return True
-    if stands is PageState.OPEN and anyway:
-        leave_open(attempt)
-        return True
-    ask_at_once(attempt)
-    return False
-
-
-def _nothing_came(
-    providers: Mapping[str, Provider], closed: Sequence[Attempt], now: datetime
-) -> bool:
-    """Ask about closed attempts that may still be paid by, and say whether no money comes by them.
-
-    Raises:
-        ProviderAway: One of them has a page that lives, and nobody can be asked about it.
-    """
-    silent: set[str] = set()
-    for attempt in closed:
-        if attempt.asked_soon or (attempt.awaited and attempt.tries >= TRIES_HURRIED_MAX):
-            return False
-        if attempt.provider in silent:
-            continue
-        try:
-            used = _asked(providers, attempt, now) is PageState.USED
-        except ProviderRefused:
-            continue  # there is no such page, so nothing is paid by it
-        except ProviderAway:
-            if now < attempt.expires_at:
-                raise
-            silent.add(attempt.provider)
-            continue
-        if used:
-            log.warning("closed_page_used", attempt=attempt.id)
-            ask_at_once(attempt)
-            return False
-    return True
-
-
-def _asked(providers: Mapping[str, Provider], attempt: Attempt, now: datetime) -> PageState:
-    provider = providers.get(attempt.provider)
-    if not isinstance(provider, PageProvider):
-        raise ProviderAway(f"the page is of {attempt.provider}, which is switched off")
-    assert attempt.session_id is not None
-    return provider.ask(attempt.session_id, received_at=now).state

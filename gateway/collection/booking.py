@@ -15,7 +15,7 @@ The rules, in the order they are asked:
 - A failure stated after completion means the money is not held: it is taken back like a reversal,
   or never booked if the failure was heard first.
 - Refunds and disputes give back a part, or all, and may come back again: the payment stays booked,
-  and the books follow what all of them together come to (gateway.collection.returns).
+  and the books follow what all of them together come to (gateway.collection.giving_back).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from gateway.books.accounts import Posting
+from gateway.books.kinds import GIVES_BACK, TransferKind
 from gateway.clock import day_of
 from gateway.collection.placements import (
     Allocated,
@@ -38,11 +39,11 @@ from gateway.collection.placements import (
     Quoted,
     due_minor,
     enter,
-    give_back,
     take_back,
+    where_it_lies,
 )
 from gateway.collection.reports import PaymentReport, Refusal, Statement, Terms
-from gateway.collection.returns import Return, given_back_minor
+from gateway.collection.returns import booked_parts
 from gateway.models import ExceptionCode, PaymentStatus
 from gateway.money import format_amount
 from gateway.references import normalise_reference, read_reference
@@ -51,6 +52,7 @@ from gateway.references import normalise_reference, read_reference
 # erase penalties. Wafacash and its like keep a transfer for 45 days.
 PAID_AT_AGE_MAX: Final = timedelta(days=60)
 CLOCK_SKEW_MAX: Final = timedelta(minutes=5)
+_AHEAD_MAX: Final = -CLOCK_SKEW_MAX
 BEFORE_ALL_ELSE: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -137,7 +139,7 @@ def refusal(quoted: Quoted | None, report: PaymentReport, *, now: datetime) -> R
     due = due_minor(quoted, day_of(_credible_day(report)[0]))
     most = min(due, due_minor(quoted, _today(now)))
     if most == 0:
-        return Refusal.NOTHING_DUE
+        return Refusal.CANCELLED if _is_gone(quoted) else Refusal.NOTHING_DUE
     if report.amount_minor > most:
         return Refusal.MORE_THAN_DUE
     if report.amount_minor < due and report.terms is Terms.ALL_DUE:
@@ -246,7 +248,7 @@ def _book(
     _quote(payment, quoted)
     decision = Decision("booked", notes=[implausible] if implausible else [])
     entered = enter(payment, quoted, report.amount_minor, _today(now))
-    _take_in(decision, payment, quoted, entered)
+    take_in(decision, payment, quoted, entered)
     return decision
 
 
@@ -254,7 +256,7 @@ _today: Final = lru_cache(maxsize=8)(day_of)
 """The business clock's day: of a batch, always the same."""
 
 
-def _take_in(
+def take_in(
     decision: Decision, payment: PaymentState, quoted: Quoted | None, entered: Entered
 ) -> None:
     """Say what follows from money that came in."""
@@ -262,18 +264,22 @@ def _take_in(
     decision.add(payment, entered.others)
     decision.postings += entered.beyond
     if quoted is None:
-        if decision.outcome == "booked":
-            decision.notes.append(_unknown_reference(payment.report))
+        # Asked again, too, where it comes back: what was asked is closed once all is given back.
+        decision.notes.append(_unknown_reference(payment.report))
     elif entered.beyond_minor:
         detail = {"reference": quoted.reference, "beyond": format_amount(entered.beyond_minor)}
-        decision.notes.append(Note(_why_beyond(quoted, entered.taken_minor), detail))
+        pays = bool(entered.taken_minor or where_it_lies(payment.postings).payable)
+        decision.notes.append(Note(_why_beyond(quoted, pays=pays), detail))
 
 
-def _why_beyond(quoted: Quoted, taken_minor: int) -> ExceptionCode:
-    gone = quoted.withdrawn if isinstance(quoted, BundleState) else quoted.bill.cancelled
-    if gone:
+def _why_beyond(quoted: Quoted, *, pays: bool) -> ExceptionCode:
+    if _is_gone(quoted):
         return ExceptionCode.PAID_CANCELLED
-    return ExceptionCode.OVERPAID if taken_minor else ExceptionCode.PAID_TWICE
+    return ExceptionCode.OVERPAID if pays else ExceptionCode.PAID_TWICE
+
+
+def _is_gone(quoted: Quoted) -> bool:
+    return quoted.withdrawn if isinstance(quoted, BundleState) else quoted.bill.cancelled
 
 
 def made_room(moved: Moved) -> Note:
@@ -291,6 +297,11 @@ def _take_back(
     now: datetime,
 ) -> Decision:
     decision = Decision("reversed")
+    nothing = dict.fromkeys(GIVES_BACK, 0)
+    by_hand = booked_parts(payment.postings, payment.name, nothing)[TransferKind.REFUND_BY_HAND]
+    if by_hand:
+        # The provider has taken back all of it, and what the institution paid is gone besides.
+        decision.notes.append(over_returned(payment, payment.report.amount_minor + by_hand))
     taken = take_back(payment, invoices, day_of(now))
     decision.postings += taken.postings
     decision.add(payment, taken.moved)
@@ -301,48 +312,11 @@ def _take_back(
     return decision
 
 
-def settle_returns(
-    payment: PaymentState,
-    quoted: Quoted | None,
-    returns: Iterable[Return],
-    *,
-    invoices: Mapping[int, InvoiceState],
-    now: datetime,
-) -> Decision:
-    """Bring a payment to what refunds and disputes give back of it, all of them taken together.
-
-    What nobody owes is given back first (suspense, credit), then what pays the newest debt. What
-    comes back pays what the payment quoted as far as it is needed then. Before a payment is booked,
-    and after it was reversed as a whole, nothing moves.
-
-    Args:
-        payment: As it stands; `returned_minor` says what is settled already.
-        quoted: The invoice or bundle that it quoted; None for money in suspense.
-        returns: All that is known, each in its latest state.
-        invoices: By id: at least those where its money lies, and the one that it quoted.
-        now: The business clock.
-    """
-    if payment.status is not PaymentStatus.BOOKED:
-        return Decision("noted")
-    report, wanted = payment.report, given_back_minor(returns)
-    bounded = min(wanted, report.amount_minor)
-    decision = Decision("noted")
-    if wanted > bounded:
-        detail = {"brought": format_amount(report.amount_minor), "returned": format_amount(wanted)}
-        decision.notes.append(Note(ExceptionCode.OVER_RETURNED, detail))
-    moving = bounded - payment.returned_minor
-    if moving == 0:
-        return decision
-    decision.outcome = "returned"
-    if moving > 0:
-        given = give_back(payment, invoices, moving, day_of(now))
-        decision.postings += given.postings
-        decision.add(payment, given.moved)
-    else:
-        entered = enter(payment, quoted, -moving, day_of(now), how="restored")
-        _take_in(decision, payment, quoted, entered)
-    payment.returned_minor = bounded
-    return decision
+def over_returned(payment: PaymentState, returned_minor: int) -> Note:
+    """Return what a person must know of a payment of which more goes back than it brought."""
+    brought = format_amount(payment.report.amount_minor)
+    detail = {"brought": brought, "returned": format_amount(returned_minor)}
+    return Note(ExceptionCode.OVER_RETURNED, detail)
 
 
 def _before_a_failure(payment: PaymentState, report: PaymentReport) -> Decision:
@@ -442,9 +416,8 @@ def _unknown_reference(report: PaymentReport) -> Note:
 
 def _credible_day(report: PaymentReport) -> tuple[datetime, Note | None]:
     """Return the instant to decide by: the provider's word, or our arrival if it is implausible."""
-    earliest = report.received_at - PAID_AT_AGE_MAX
-    latest = report.received_at + CLOCK_SKEW_MAX
-    if report.paid_at is not None and earliest <= report.paid_at <= latest:
-        return report.paid_at, None
+    paid_at = report.paid_at
+    if paid_at is not None and _AHEAD_MAX <= report.received_at - paid_at <= PAID_AT_AGE_MAX:
+        return paid_at, None
     detail = {"paid_at": report.paid_at_given, "received_at": report.received_at.isoformat()}
     return report.received_at, Note(ExceptionCode.IMPLAUSIBLE_DATE, detail)

@@ -20,6 +20,7 @@ from sqlmodel import Session
 from gateway.billing.owing import read_owing
 from gateway.books.seals import BooksKey
 from gateway.clock import Clock, day_of
+from gateway.collection.allocation import CURRENT_OF_PLAN
 from gateway.collection.attempt_rows import (
     LEFT_OPEN,
     NOT_KNOWN,
@@ -29,11 +30,13 @@ from gateway.collection.attempt_rows import (
     Attempt,
     attempt_of,
     close,
+    leave_open,
 )
 from gateway.collection.payments import record_reports
 from gateway.collection.reports import PaymentReport, Report
 from gateway.db import alone, execute, transaction
 from gateway.errors import ProviderAway, ProviderRefused
+from gateway.models import Manner
 from gateway.providers import Answer, AskedSoOften, PageProvider, PageState, Provider
 
 ASK_SECONDS_MAX: Final = 1_800
@@ -42,7 +45,8 @@ ASK_OUTDATED_SECONDS_MAX: Final = 300
 ASK_OPEN_SECONDS: Final = 60
 """How often at most we ask about an open page of which nothing reliable will tell."""
 ASK_OPEN_SECONDS_MAX: Final = 120
-"""How long at most we do not ask about it while it lives, whatever the back-off has come to."""
+"""How long at most we do not ask about it while it lives, whatever the back-off has come to. About
+a code, which lives for days, it is ASK_SECONDS_MAX."""
 AFTER_EXPIRY_SECONDS: Final = 30
 AWAY_SECONDS: Final = 30
 """For how long a provider that did not answer is left alone: runs are rung more often than that."""
@@ -148,11 +152,14 @@ def _ask(provider: PageProvider, claimed: Claim, key: BooksKey, clock: Clock) ->
         answer = provider.ask(attempt.session_id, received_at=clock())
         if answer.state is PageState.OPEN and attempt.is_open:
             ended = clock() > attempt.expires_at
-            if (claimed.outdated or ended) and (
-                provider.close_page(attempt.session_id) is PageState.CLOSED
-            ):
-                close(attempt, "outdated" if claimed.outdated else "lapsed")
-                return True
+            if claimed.outdated or ended:
+                if provider.close_page(attempt.session_id) is PageState.CLOSED:
+                    close(attempt, "outdated" if claimed.outdated else "lapsed")
+                    return True
+                if claimed.outdated and attempt.manner is Manner.TOKEN:
+                    # A code cannot be closed mostly, and lives for days: nobody waits for it.
+                    leave_open(attempt)
+                    return True
     except ProviderAway as error:
         log.warning("attempt_unanswered", attempt=attempt.id, reason=str(error))
         refused = isinstance(error, ProviderRefused)
@@ -226,7 +233,8 @@ def _wait(claimed: Claim, left: timedelta, *, told: bool, at_least: int = ASK_OP
     if told:
         _set_next(claimed, until_end)
     else:
-        most = min(ASK_OPEN_SECONDS_MAX, until_end)
+        by_code = claimed.attempt.manner is Manner.TOKEN
+        most = min(ASK_SECONDS_MAX if by_code else ASK_OPEN_SECONDS_MAX, until_end)
         _set_next(claimed, most, at_least=min(at_least, most))
 
 
@@ -338,22 +346,47 @@ def _outdated(session: Session, providers: Sequence[str], today: date) -> list[s
     """
     asked = {"providers": list(providers), "most": OUTDATED_MAX}
     rows = execute(session, _NOT_PLAIN, asked).mappings().all()
+    rows = [*rows, *execute(session, _NOT_PLAIN_TOGETHER, asked).mappings()]
     by_day: dict[date, list[Any]] = {}
     for row in rows:
         by_day.setdefault(day_of(row["made_at"]), []).append(row)
     found = []
     for made_on, some in by_day.items():
-        owing = read_owing(session, [row["invoice_id"] for row in some], today, grown_by=made_on)
-        found += [r["id"] for r in some if owing[r["invoice_id"]].due_minor != r["amount_minor"]]
+        ids = {each for row in some for each in row["invoices"] or ()}
+        owing = read_owing(session, sorted(ids), today, grown_by=made_on)
+        for row in some:
+            due = (
+                0 if row["withdrawn"] else sum(owing[at].due_minor for at in row["invoices"] or ())
+            )
+            if due < row["amount_minor"] if row["of_plan"] else due != row["amount_minor"]:
+                found.append(row["id"])
     return found
 
 
 # Those that ask for the invoice as it stands, without a penalty, are what most are, and are right.
 _NOT_PLAIN: Final = """
-    SELECT a.id, a.invoice_id, a.amount_minor, a.made_at
+    SELECT a.id, ARRAY[a.invoice_id] AS invoices, a.amount_minor, a.made_at, false AS withdrawn,
+        false AS of_plan
     FROM payment_attempt a JOIN invoice ON invoice.id = invoice_id
     WHERE state = 'sent' AND provider = ANY(:providers)
         AND (cancelled_at IS NOT NULL OR a.amount_minor <> owed_minor - paid_minor)
+    ORDER BY ask_at LIMIT :most
+"""
+
+# Of a plan, which asks by instalments, only what is more than all that it can still take.
+_NOT_PLAIN_TOGETHER: Final = f"""
+    SELECT a.id, paid.invoices, a.amount_minor, a.made_at, b.withdrawn_at IS NOT NULL AS withdrawn,
+        b.kind = 'plan' AS of_plan
+    FROM payment_attempt a JOIN bundle b ON b.id = a.bundle_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(i.id), '{{}}') AS invoices,
+            sum(owed_minor - paid_minor) AS plain_minor
+        FROM invoice i WHERE cancelled_at IS NULL AND i.id IN (
+            SELECT invoice_id FROM bundle_item WHERE bundle_id = b.id
+            UNION SELECT current.id FROM ({CURRENT_OF_PLAN.format(bundle="b.id")}) AS current)
+    ) AS paid
+    WHERE state = 'sent' AND provider = ANY(:providers)
+        AND (b.withdrawn_at IS NOT NULL OR a.amount_minor IS DISTINCT FROM paid.plain_minor)
     ORDER BY ask_at LIMIT :most
 """
 

@@ -20,6 +20,8 @@ CREDIT_CODES: Final = (
     ExceptionCode.PAID_CANCELLED,
 )
 """Those that ask what is to become of money that is the payer's credit."""
+LOOSE_CODES: Final = (*CREDIT_CODES, ExceptionCode.UNKNOWN_REFERENCE)
+"""Those that ask what is to become of money that no invoice needs."""
 
 
 def moved_happening(moved: Moved) -> Happening:
@@ -62,6 +64,6 @@ def resolve_used_up(
     return [
         each
         for because, subjects in by_reason.items()
-        for code in CREDIT_CODES
+        for code in LOOSE_CODES
         for each in resolve_exceptions(session, code, subjects, because=because, now=now)
     ]

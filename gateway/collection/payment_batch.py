@@ -56,7 +56,7 @@ from gateway.models import (
     ReturnKind,
     ReturnState,
 )
-from gateway.packing import bigint, bigints, blocks, columns, instant, text, texts, word
+from gateway.packing import Texts, bigint, bigints, blocks, columns, instant, text, texts, word
 from gateway.references import read_reference
 
 RECEIPTS_TASK: Final = "gateway.issue_receipts"
@@ -88,6 +88,8 @@ class Batch:
     """Of which payment a return is: the first that it was told of."""
     heard: dict[ReturnKey, ReturnReport] = field(default_factory=dict)
     """Returns that are new or changed, with the report that said so."""
+    refunds: list[ReturnReport] = field(default_factory=list)
+    """What was said of single refunds: some may be ours (gateway.collection.refund_rows)."""
     resolved: list[tuple[ExceptionCode, str, str]] = field(default_factory=list)
     """Code and subject of exceptions that have come to an end, and why."""
     attempts_paid: dict[str, Key] = field(default_factory=dict)
@@ -129,11 +131,12 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
     """Lock and return the payments and invoices that reports are about, as they stand."""
     about_money = [r for r in reports if not isinstance(r, NotAboutMoney | AttemptLapsed)]
     keys = sorted({r.key for r in about_money if r.key})
+    named = {"providers": texts(k[0] for k in keys), "ids": texts(k[1] for k in keys)}
     payments = lock_payments(
         session,
         "JOIN unnest(CAST(:providers AS text[]), CAST(:ids AS text[])) AS k (provider, named)"
         " ON p.provider = k.provider AND p.provider_payment_id = k.named",
-        {"providers": texts(k[0] for k in keys), "ids": texts(k[1] for k in keys)},
+        named,
     )
     given = {read_once(r.reference_given) for r in reports if isinstance(r, PaymentReport)}
     references = [each for each in given if each]
@@ -154,7 +157,7 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
             **{b.reference: b for b in by_id.values()},
         },
         bundles=by_id,
-        **_returns(session, keys, [r for r in reports if isinstance(r, ReturnReport)]),
+        **_returns(session, named, [r for r in reports if isinstance(r, ReturnReport)]),
     )
 
 
@@ -215,7 +218,7 @@ _BUNDLES: Final = f"""
 
 
 def _returns(
-    session: Session, keys: Sequence[Key], reports: Sequence[ReturnReport]
+    session: Session, payments: Mapping[str, Texts], reports: Sequence[ReturnReport]
 ) -> dict[str, Any]:
     """Return what is known of payments' returns, and of which payment each is that reports name.
 
@@ -234,8 +237,7 @@ def _returns(
             ON r.provider = k.provider AND r.kind = k.kind AND r.return_id = k.named
         """,
         {
-            "providers": texts(k[0] for k in keys),
-            "ids": texts(k[1] for k in keys),
+            **payments,
             "of": [r.provider for r in reports],
             "kinds": [r.kind.value for r in reports],
             "named": [r.return_id for r in reports],

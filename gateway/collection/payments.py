@@ -23,21 +23,23 @@ from gateway.collection.booking import (
     first_state,
     made_room,
     refusal,
-    settle_returns,
 )
+from gateway.collection.giving_back import settle_returns
 from gateway.collection.moves import (
-    CREDIT_CODES,
     GIVEN_BACK,
+    LOOSE_CODES,
     moved_happening,
     resolve_used_up,
     why_used_up,
 )
 from gateway.collection.payment_batch import Batch, lock_providers, read, read_once, write
 from gateway.collection.placements import InvoiceState, Key, Moved, PaymentState, Quoted
+from gateway.collection.refund_rows import Heard, hear_refunds
 from gateway.collection.reports import (
     AttemptLapsed,
     NotAboutMoney,
     PaymentReport,
+    Refusal,
     Report,
     ReturnReport,
     Statement,
@@ -53,7 +55,7 @@ from gateway.exception_queue import (
     resolve_exceptions,
     resolved_events,
 )
-from gateway.models import EventType, ExceptionCode, ReturnKind
+from gateway.models import EventType, ExceptionCode, PaymentStatus, ReturnKind
 from gateway.money import format_amount
 
 
@@ -88,10 +90,12 @@ def record_reports(
     batch = read(session, reports)
     outcomes = [_apply(batch, report, now=now) for report in reports]
     ids = write(session, batch, now=now)
-    opened = open_exceptions(session, [_about(f, at, ids) for at, f in batch.findings], now=now)
+    refunds = _hear_refunds(session, batch, now=now)
+    findings = [_about(f, at, ids) for at, f in batch.findings]
+    opened = open_exceptions(session, [*findings, *refunds.findings], now=now)
     closed = [
         each
-        for code, subject, because in batch.resolved
+        for code, subject, because in (*batch.resolved, *refunds.resolved)
         for each in resolve_exceptions(session, code, [subject], because=because, now=now)
     ]
     closed += resolve_used_up(session, batch.used_up, now=now)
@@ -103,9 +107,20 @@ def record_reports(
         for at, (name, debit, credit, minor, _, invoice_id, reverses) in batch.postings
     ]
     ledger.post(session, postings, key=key, now=now)
-    told = [Happening(h.type, h.data, h.invoice_id, ids[at]) for at, h in batch.told]
+    told = [Happening(h.type, h.data, h.invoice_id, ids[at]) for at, h in batch.told] + refunds.told
     tell(session, [*told, *opened_events(opened), *resolved_events(closed)], now=now)
     return outcomes
+
+
+def _hear_refunds(session: Session, batch: Batch, *, now: datetime) -> Heard:
+    """Bring refunds of ours to what their providers say of them."""
+    if not batch.refunds:
+        return Heard()
+    said = [
+        (each, batch.returns[each.key][each.provider, each.kind, each.return_id].state)
+        for each in batch.refunds
+    ]
+    return hear_refunds(session, said, now=now)
 
 
 def _apply(batch: Batch, report: Report, *, now: datetime) -> str:
@@ -140,7 +155,9 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
         payment.arrival = batch.debts.arrivals
     held = report.terms is Terms.HELD
     if not held and payment.booked_at is None and report.statement is Statement.COMPLETED:
-        why = refusal(quoted, report, now=now)
+        # Who takes a payment back before making it may not make it afterwards.
+        gone = payment.status is PaymentStatus.REVERSED
+        why = Refusal.TAKEN_BACK if gone else refusal(quoted, report, now=now)
         if why is not None:
             return f"declined_{why}"
     before = (payment.status, payment.stated_at)
@@ -175,6 +192,8 @@ def _return(batch: Batch, report: ReturnReport, *, now: datetime) -> str:
     if heard != before:
         known[at] = heard
         batch.heard[at] = report
+    if report.kind is ReturnKind.REFUND:
+        batch.refunds.append(report)
     if report.kind is ReturnKind.DISPUTE and (before is None or before.is_open_dispute):
         _ask_about_dispute(batch, report, heard)
     subject = f"payment:{report.provider}/{report.provider_payment_id}"
@@ -272,7 +291,7 @@ def _keep_moved(batch: Batch, moved: Moved) -> None:
 
 def _find(batch: Batch, at: Key, note: Note) -> None:
     batch.findings.append((at, Finding(note.code, f"payment:{at[0]}/{at[1]}", note.detail)))
-    if note.code in CREDIT_CODES:
+    if note.code in LOOSE_CODES:
         # It has credit again, so that the person is still to decide.
         batch.used_up.pop(at, None)
 

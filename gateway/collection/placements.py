@@ -333,6 +333,7 @@ def settle(
     lots: Collection[Key] = (),
     leaving: Collection[Key] = (),
     policy: str = QUOTED_INVOICE,
+    outside: str | None = None,
 ) -> list[Moved]:
     """Bring an invoice to what the facts say: its sums, and what of each payment pays it.
 
@@ -345,6 +346,7 @@ def settle(
         lots: Payments whose credit may pay it beside the credit of those that quoted it.
         leaving: Payments that are to pay it no more: what they paid of it becomes credit.
         policy: By which policy money enters, and lots pay.
+        outside: The account that money enters from and goes back to, if not the provider's.
     """
     if invoice.bill.cancelled:
         return []
@@ -370,7 +372,7 @@ def settle(
             comes = each.key in entering or each.key in lots
             named = policy if comes else invoice.policies.get(each.key, QUOTED_INVOICE)
             moved = _carry_out(each, invoice, changes[each.key], named)
-            _post(moved, entering.get(each.key, 0), part)
+            _post(moved, entering.get(each.key, 0), part, outside or each.clearing)
             found.append(moved)
         if each.key not in invoice.held and each.invoice_id != invoice.id:
             del invoice.payments[each.key]
@@ -393,7 +395,7 @@ def _carry_out(
     return Moved(payment, invoice, before, sum(held.values()), allocations)
 
 
-def _post(moved: Moved, entering_minor: int, part: str) -> None:
+def _post(moved: Moved, entering_minor: int, part: str, outside: str) -> None:
     """Write the transfers that bring a payment's money on an invoice to what was decided."""
     payment, invoice = moved.payment, moved.invoice
     change = moved.after_minor - moved.before_minor
@@ -410,10 +412,10 @@ def _post(moved: Moved, entering_minor: int, part: str) -> None:
     if entering_minor > 0:
         moved.entered_minor = max(min(change, entering_minor), 0)
         if moved.entered_minor:
-            post(part, payment.clearing, PAYABLE, moved.entered_minor)
+            post(part, outside, PAYABLE, moved.entered_minor)
     elif entering_minor < 0:
         moved.entered_minor = entering_minor
-        post(part, PAYABLE, payment.clearing, -entering_minor)
+        post(part, PAYABLE, outside, -entering_minor)
     left = change - moved.entered_minor
     moved.off_minor, moved.onto_minor = max(-left, 0), max(left, 0)
     if left < 0:
@@ -445,7 +447,13 @@ class Entered:
 
 
 def enter(
-    payment: PaymentState, quoted: Quoted | None, amount_minor: int, on: date, *, how: str = ""
+    payment: PaymentState,
+    quoted: Quoted | None,
+    amount_minor: int,
+    on: date,
+    *,
+    how: str = "",
+    outside: str | None = None,
 ) -> Entered:
     """Let money of a payment pay what it quoted, as far as it is needed; the rest is credit.
 
@@ -457,7 +465,9 @@ def enter(
         amount_minor: How much comes from the provider now, in centimes, positive.
         on: Today.
         how: Why it comes, in the names of its transfers, if not by its booking.
+        outside: The account that it comes from, if not the provider's.
     """
+    source = outside or payment.clearing
     targets: Sequence[InvoiceState] = ()
     policy = QUOTED_INVOICE
     match quoted:
@@ -470,7 +480,7 @@ def enter(
         if not result.beyond_minor:
             break
         part = _named(payment, "invoice" if invoice is quoted else f"invoice/{invoice.id}", how)
-        for moved in _enter_one(payment, invoice, result.beyond_minor, on, part, policy):
+        for moved in _enter_one(payment, invoice, result.beyond_minor, on, part, policy, source):
             if moved.payment is payment:
                 result.own.append(moved)
                 result.taken_minor += moved.entered_minor
@@ -484,7 +494,7 @@ def enter(
         part = _named(payment, "suspense" if beyond == SUSPENSE else "credit", how)
         posting = Posting(
             f"{payment.name}/{part}",
-            payment.clearing,
+            source,
             beyond,
             result.beyond_minor,
             invoice_id=quoted.id if isinstance(quoted, InvoiceState) else None,
@@ -505,13 +515,15 @@ def _enter_one(
     on: date,
     part: str,
     policy: str,
+    source: str,
 ) -> list[Moved]:
     at, day = payment.key, payment.paid_on
     simple = _is_simple(at, day, invoice)
     invoice.payments[at] = payment
     invoice.latest_on = max(invoice.latest_on, day)
     if not simple:
-        return settle(invoice, on, entering={at: amount_minor}, part=part, policy=policy)
+        entering = {at: amount_minor}
+        return settle(invoice, on, entering=entering, part=part, policy=policy, outside=source)
     taken = min(invoice.bill.amount_minor - invoice.paid_minor, amount_minor)
     if taken:
         part_of = Component.PRINCIPAL
@@ -519,7 +531,7 @@ def _enter_one(
         invoice.held[at] = {part_of: taken}
         invoice.policies[at] = policy
         name = f"{payment.name}/{part}"
-        posting = Posting(name, payment.clearing, PAYABLE, taken, invoice_id=invoice.id)
+        posting = Posting(name, source, PAYABLE, taken, invoice_id=invoice.id)
         payment.postings.append(posting)
         allocated = Allocated(at, invoice.id, part_of, taken, policy)
         return [Moved(payment, invoice, 0, taken, [allocated], [posting], taken)]
@@ -553,7 +565,13 @@ class GivenBack:
 
 
 def give_back(
-    payment: PaymentState, invoices: Mapping[int, InvoiceState], amount_minor: int, on: date
+    payment: PaymentState,
+    invoices: Mapping[int, InvoiceState],
+    amount_minor: int,
+    on: date,
+    *,
+    how: str,
+    outside: str | None = None,
 ) -> GivenBack:
     """Give back a part of a payment: what nobody owes first, then what pays the newest debt.
 
@@ -562,19 +580,21 @@ def give_back(
         invoices: Those where its money lies, and the one that it quoted.
         amount_minor: How much, in centimes: at most what is still there.
         on: Today.
+        how: Why it goes, in the names of its transfers (gateway.books.kinds).
+        outside: The account that it goes to, if not the provider's.
     """
-    held = where_it_lies(payment.postings)
+    held, target = where_it_lies(payment.postings), outside or payment.clearing
     assert 0 < amount_minor <= held.total_minor
     result, left = GivenBack([], []), amount_minor
     loose = {SUSPENSE: held.suspense_minor, **held.credits}
     for code, minor in loose.items():
         taken = min(left, minor)
         if taken:
-            part = _named(payment, "suspense" if code == SUSPENSE else "credit", "returned")
+            part = _named(payment, "suspense" if code == SUSPENSE else "credit", how)
             posting = Posting(
                 f"{payment.name}/{part}",
                 code,
-                payment.clearing,
+                target,
                 taken,
                 invoice_id=payment.invoice_id,
             )
@@ -588,8 +608,9 @@ def give_back(
     ):
         taken = min(left, held.payable[invoice.id])
         if taken:
-            part = _named(payment, "invoice", "returned")
-            result.moved += settle(invoice, on, entering={payment.key: -taken}, part=part)
+            part = _named(payment, "invoice", how)
+            entering = {payment.key: -taken}
+            result.moved += settle(invoice, on, entering=entering, part=part, outside=target)
             left -= taken
     return result
 

@@ -42,6 +42,18 @@ class Refusal(StrEnum):
     NOTHING_DUE = "nothing_due"
     MORE_THAN_DUE = "more_than_due"
     LESS_THAN_DUE = "less_than_due"
+    CANCELLED = "cancelled"
+    """The invoice was cancelled, or the reference for several withdrawn."""
+    TAKEN_BACK = "taken_back"
+    """The provider took the payment back before it made it."""
+    TOO_LATE = "too_late"
+    """It is too late for the provider to take a payment back by itself."""
+    GIVEN_BACK = "given_back"
+    """Some of it is refunded or disputed, or about to be: it cannot be taken back besides."""
+    UNKNOWN_INQUIRY = "unknown_inquiry"
+    """It names no bill that we showed, or another one than it pays."""
+    EXPIRED_INQUIRY = "expired_inquiry"
+    """It is about a bill that was shown too long ago."""
 
 
 @dataclass(slots=True)
@@ -102,6 +114,10 @@ class ReturnReport:
     """How a dispute ended, in the provider's word; None while it is open."""
     detail: tuple[tuple[str, str], ...] = ()
     """What the person who decides about a dispute must know: reason, day to answer by. No name."""
+    asked_as: str | None = None
+    """Our own name of the refund, if we asked for it and the provider repeats it."""
+    arrived: bool = False
+    """Whether the provider says that a refund is with the payer's bank, and not only on its way."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -17,6 +17,7 @@ _UNDONE: Final = """
         WHERE processed_at IS NULL
     UNION ALL SELECT 'pages whose outcome is not known', count(*) FROM payment_attempt
         WHERE state IN ('made', 'sent') OR state = 'closed' AND ask_at IS NOT NULL
+    UNION ALL SELECT 'refunds to carry out', count(*) FROM refund WHERE act_at IS NOT NULL
     UNION ALL SELECT 'callbacks to send', count(*) FROM provider_callback WHERE state = 'waiting'
     UNION ALL SELECT 'receipts to sign', count(*) FROM receipt_due
     UNION ALL SELECT 'tasks to ring for', count(*) FROM outbox_message
@@ -38,9 +39,11 @@ def booked_amounts(session: Session) -> dict[tuple[str, str], int]:
         session,
         """
         SELECT p.provider, p.provider_payment_id,
-            sum(CASE WHEN d.kind = 'clearing' THEN t.amount_minor ELSE -t.amount_minor END)::bigint
+            sum(CASE WHEN d.kind IN ('clearing', 'paid_out') THEN t.amount_minor
+                WHEN c.kind IN ('clearing', 'paid_out') THEN -t.amount_minor ELSE 0 END)::bigint
         FROM ledger_transfer t JOIN payment p ON p.id = t.payment_id
         JOIN ledger_account d ON d.id = t.debit_account_id
+        JOIN ledger_account c ON c.id = t.credit_account_id
         GROUP BY 1, 2
         """,
     )

@@ -70,6 +70,17 @@ def _card_page(entry: Entry, base_url: str) -> list[str]:
     return ["--product", base_url, "--control", f"{entry['api_base']}/_control/pay"]
 
 
+def _aggregator(entry: Entry, base_url: str) -> list[str]:
+    control = f"{str(entry['api_base']).removesuffix('/api')}/_control/pay"
+    # Whoever pays cash says a code at an agency, and comes by no page.
+    counter = ["--counter"] if entry.get("method") == "cashplus" else []
+    return ["--product", base_url, "--control", control, *counter]
+
+
+def _bill_hub(entry: Entry, base_url: str) -> list[str]:
+    return ["--key-env", _SIGNING_VARIABLE, "--url", f"{base_url}/bills/{entry['name']}"]
+
+
 def _page(_entry: Entry, base_url: str) -> list[str]:
     return ["--product", base_url]
 
@@ -84,5 +95,8 @@ _PROGRAMS: Final[Mapping[str, tuple[str, _Own, Callable[[Entry], str]]]] = {
     "cmi": ("browsing", _card_page, _no_secret),
     "status-query": ("browsing", _page, _no_secret),
     "stripe": ("browsing", _page, _no_secret),
+    "chari": ("browsing", _aggregator, _no_secret),
+    "youcan": ("browsing", _aggregator, _no_secret),
+    "bills": ("billcounter", _bill_hub, lambda entry: str(entry["api_keys"][0])),
 }
 """Of each kind: the program, what it is told besides what all are, and the secret it needs."""

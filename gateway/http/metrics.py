@@ -28,8 +28,6 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
@@ -41,6 +39,9 @@ from gateway import migrate, process
 from gateway.books.accounts import SUSPENSE, account
 from gateway.db import snapshot
 from gateway.errors import Unusable
+from gateway.http.endpoints import EndpointStanding, of_endpoints, read_endpoints
+from gateway.http.families import counter as _counter
+from gateway.http.families import gauge as _gauge
 from gateway.http.readings import (
     OTHER,
     Balances,
@@ -65,8 +66,6 @@ _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 _BY_A_PROXY: Final = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 
 _Read = TypeVar("_Read")
-_By = TypeVar("_By", bound=tuple[str, ...])
-"""Values of the labels."""
 
 log = structlog.get_logger(__name__)
 
@@ -245,10 +244,14 @@ class Readings(Collector):
             lambda took: max(TOTALS_SECONDS, took * TOTALS_SHARE),
         )
 
-    def _read_standing(self) -> tuple[Standing, Mapping[str, int]]:
+    def _read_standing(
+        self,
+    ) -> tuple[Standing, Mapping[str, int], Mapping[str, EndpointStanding]]:
         with snapshot() as session:
             now = process.business_clock()()
-            return read_standing(session, self._known, now=now), self._balances.follow(session)
+            standing = read_standing(session, self._known, now=now)
+            endpoints = read_endpoints(session, now=now)
+            return standing, self._balances.follow(session), endpoints
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything, waiting for the database no longer than ANSWER_SECONDS_MAX."""
@@ -271,6 +274,7 @@ class Readings(Collector):
             return
         yield from _of_standing(read[0])
         yield from _of_balances(read[1], self._known)
+        yield from of_endpoints(read[2])
         # Only the first count is waited for: later ones leave the one before in its place.
         rest = ANSWER_SECONDS_MAX - (time.monotonic() - began)
         former = self._totals.value
@@ -389,20 +393,6 @@ def _of_totals(totals: Totals) -> Iterator[Metric]:
     yield _gauge("wasl_invoices_owed_centimes", what, [], {(): totals.owed_minor})
     what = "What was paid of them."
     yield _gauge("wasl_invoices_paid_centimes", what, [], {(): totals.paid_minor})
-
-
-def _gauge(name: str, what: str, labels: list[str], values: Mapping[_By, float]) -> Metric:
-    family = GaugeMetricFamily(name, what, labels=labels)
-    for by, value in values.items():
-        family.add_metric(by, value)
-    return family
-
-
-def _counter(name: str, what: str, labels: list[str], values: Mapping[_By, float]) -> Metric:
-    family = CounterMetricFamily(name, what, labels=labels)
-    for by, value in values.items():
-        family.add_metric(by, value)
-    return family
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:

@@ -150,14 +150,15 @@ def read_standing(session: Session, known: Collection[str], *, now: datetime) ->
     return Standing(
         waiting=waiting,
         undone=undone,
-        oldest_seconds={what: _age(since, now) for what, since in oldest.items()},
+        oldest_seconds={what: age_of(since, now) for what, since in oldest.items()},
         exceptions=exceptions,
-        reconciled_seconds_ago=None if reconciled_at is None else _age(reconciled_at, now),
+        reconciled_seconds_ago=None if reconciled_at is None else age_of(reconciled_at, now),
         posted_batch=int(posted),
     )
 
 
-def _age(since: datetime | None, now: datetime) -> float:
+def age_of(since: datetime | None, now: datetime) -> float:
+    """Return the seconds since an instant; 0 without one."""
     return 0.0 if since is None else max(0.0, (now - since).total_seconds())
 
 

@@ -23,6 +23,9 @@ from gateway.models.dues import PlanInstalment as PlanInstalment
 from gateway.models.dues import ReferenceKey as ReferenceKey
 from gateway.models.dues import Remission as Remission
 from gateway.models.dues import Rule as Rule
+from gateway.models.messages import Message as Message
+from gateway.models.messages import MessageStop as MessageStop
+from gateway.models.messages import MessageWalk as MessageWalk
 from gateway.models.money import Allocation as Allocation
 from gateway.models.money import InquiryBudget as InquiryBudget
 from gateway.models.money import Payment as Payment
@@ -33,6 +36,8 @@ from gateway.models.papers import PrintFile as PrintFile
 from gateway.models.papers import PrintRun as PrintRun
 from gateway.models.papers import Receipt as Receipt
 from gateway.models.papers import ReceiptDue as ReceiptDue
+from gateway.models.refunds import Refund as Refund
+from gateway.models.refunds import RefundStep as RefundStep
 from gateway.models.register import Activity as Activity
 from gateway.models.register import Category as Category
 from gateway.models.register import Contributor as Contributor
@@ -53,8 +58,13 @@ from gateway.models.words import EventType as EventType
 from gateway.models.words import ExceptionCode as ExceptionCode
 from gateway.models.words import InvoiceStatus as InvoiceStatus
 from gateway.models.words import LineKind as LineKind
+from gateway.models.words import Manner as Manner
+from gateway.models.words import MessageKind as MessageKind
+from gateway.models.words import MessageState as MessageState
 from gateway.models.words import PaymentStatus as PaymentStatus
 from gateway.models.words import Periodicity as Periodicity
+from gateway.models.words import RefundState as RefundState
+from gateway.models.words import RefundWay as RefundWay
 from gateway.models.words import ReturnKind as ReturnKind
 from gateway.models.words import ReturnState as ReturnState
 from gateway.models.words import Role as Role

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from gateway.db import choice, instant, key, minor, names, one_of, points_to
+from gateway.db import choice, instant, key, minor, names, one_of
 from gateway.models.words import AccountKind
 from gateway.money import AMOUNT_MINOR_MAX
 
@@ -74,13 +74,19 @@ class LedgerTransfer(SQLModel, table=True):
     amount_minor: int = minor()
     payment_id: int | None = names("payment", default=None)
     invoice_id: int | None = names("invoice", default=None)
-    reverses_id: int | None = points_to("ledger_transfer.id", nullable=True, unique=True)
+    reverses_id: int | None = names("ledger_transfer", default=None)
     """The transfer that this one takes back, in full, the other way (a trigger compares them)."""
     posted_at: datetime = instant()
 
     __table_args__ = (
         sa.CheckConstraint("debit_account_id <> credit_account_id", name="accounts"),
         sa.CheckConstraint(_POSITIVE, name="amount"),
+        sa.Index(
+            "ledger_transfer_reverses_id_key",
+            "reverses_id",
+            unique=True,
+            postgresql_where=sa.text("reverses_id IS NOT NULL"),
+        ),
         sa.Index(None, "payment_id"),
         sa.Index(None, "debit_account_id"),
         sa.Index(None, "credit_account_id"),

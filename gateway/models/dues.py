@@ -48,7 +48,7 @@ class Invoice(SQLModel, table=True):
     """One period's contribution of one person. Amount, period and reference never change."""
 
     id: int | None = key()
-    reference: str = Field(unique=True)
+    reference: str = Field(sa_type=sa.String(collation="C"), unique=True)
     contributor_id: int = points_to("contributor.id")
     category_code: str = Field(foreign_key="category.code")
     period: str

@@ -13,6 +13,7 @@ from gateway.models.words import (
     AttemptState,
     Channel,
     Component,
+    Manner,
     PaymentStatus,
     ReturnKind,
     ReturnState,
@@ -114,14 +115,20 @@ class PaymentReturn(SQLModel, table=True):
 
 
 class PaymentAttempt(SQLModel, table=True):
-    """A payer who was sent to a provider's page. Kept before the provider is asked; its id is the
-    provider's idempotency key, so that asking again after a crash finds the page made before."""
+    """A payer who was sent to a provider's page, was given a code, or is asked on his phone. Kept
+    before the provider is asked; its id is the provider's idempotency key, so that asking again
+    after a crash finds what was made before. The number of his phone is kept nowhere."""
 
     __tablename__: ClassVar[str] = "payment_attempt"
 
     id: str = Field(primary_key=True)
-    invoice_id: int = points_to("invoice.id")
+    invoice_id: int | None = points_to("invoice.id", nullable=True)
+    bundle_id: int | None = points_to("bundle.id", nullable=True)
+    """What it is to pay: one invoice, or several by one reference."""
     provider: str
+    manner: Manner = choice(
+        Manner, default=Manner.PAGE, sa_column_kwargs={"server_default": "page"}
+    )
     amount_minor: int = minor()
     language: str
     """Of the payer, and so of the provider's page: the same call must say the same."""
@@ -131,10 +138,12 @@ class PaymentAttempt(SQLModel, table=True):
     session_id: str | None
     """The provider's id of its page."""
     page_url: str | None
+    code: str | None
+    """What the payer says at an agency."""
     provider_payment_id: str | None
     made_at: datetime = instant()
     expires_at: datetime = instant()
-    """After this instant the provider's page takes no payment."""
+    """After this instant the provider takes no payment by it."""
     tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     """How often we asked what became of it."""
     ask_at: datetime | None = instant(nullable=True)
@@ -145,6 +154,8 @@ class PaymentAttempt(SQLModel, table=True):
 
     __table_args__ = (
         one_of("state", AttemptState),
+        one_of("manner", Manner),
+        sa.CheckConstraint("num_nonnulls(invoice_id, bundle_id) = 1", name="whose"),
         sa.UniqueConstraint("provider", "session_id"),
         sa.UniqueConstraint("provider", "token_sha256"),
         sa.CheckConstraint("length(token_sha256) = 32", name="token"),
@@ -152,10 +163,16 @@ class PaymentAttempt(SQLModel, table=True):
         sa.CheckConstraint("language IN ('fr', 'ar')", name="language"),
         sa.CheckConstraint("(state = 'closed') = (closed_because IS NOT NULL)", name="closed"),
         sa.CheckConstraint("state <> 'sent' OR session_id IS NOT NULL", name="sent"),
-        # One page at a time for an invoice: two would take the money twice.
+        # One at a time for a reference: two would take the money twice.
         sa.Index(
             "payment_attempt_open_key",
             "invoice_id",
+            unique=True,
+            postgresql_where=sa.text("state IN ('made', 'sent')"),
+        ),
+        sa.Index(
+            "payment_attempt_open_bundle_key",
+            "bundle_id",
             unique=True,
             postgresql_where=sa.text("state IN ('made', 'sent')"),
         ),
@@ -164,6 +181,7 @@ class PaymentAttempt(SQLModel, table=True):
         ),
         # Each view of a payer's page looks for the last one.
         sa.Index(None, "invoice_id", "made_at"),
+        sa.Index(None, "bundle_id", "made_at"),
     )
 
 
@@ -184,7 +202,7 @@ class Allocation(SQLModel, table=True):
     is taken back or moved is a negative allocation."""
 
     id: int | None = key()
-    payment_id: int = names("payment")
+    payment_id: int = names("payment", primary_key=True)
     invoice_id: int = names("invoice")
     component: Component = choice(
         Component,
@@ -198,6 +216,7 @@ class Allocation(SQLModel, table=True):
     __table_args__ = (
         one_of("component", Component),
         sa.CheckConstraint("amount_minor <> 0", name="amount"),
-        sa.Index(None, "payment_id"),
+        # Of a payment's rows in their order: one index for what two would be written for.
+        sa.PrimaryKeyConstraint("payment_id", "id"),
         sa.Index(None, "invoice_id"),
     )

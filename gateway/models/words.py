@@ -87,6 +87,8 @@ class AccountKind(StrEnum):
     """Owner: an agent. Cash in its drawer."""
     COMMISSION = "commission"
     """Owner: an agent. What it has earned."""
+    PAID_OUT = "paid_out"
+    """Owner: `institution`. What it gave back to payers out of its own bank account."""
 
 
 class ExceptionCode(StrEnum):
@@ -114,8 +116,12 @@ class ExceptionCode(StrEnum):
     OVER_RETURNED = "over_returned"
     """Refunds and disputes together give back more than the payment brought."""
     RETURN_WITHOUT_PAYMENT = "return_without_payment"
+    REFUND_FAILED = "refund_failed"
+    """A refund that was approved did not reach the payer: refused, not sent, or come back."""
     MISSING_STATEMENT = "missing_statement"
     """A bank's statement does not open with what the one before it closed with."""
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    """Somebody who follows the events took none for days, or wants no more; it gets none now."""
 
 
 class ReturnKind(StrEnum):
@@ -127,6 +133,8 @@ class ReturnKind(StrEnum):
     """All refunds of a payment so far, as one sum."""
     DISPUTE = "dispute"
     """The payer's bank takes the money back, or threatens to (chargeback)."""
+    BY_HAND = "by_hand"
+    """One refund that the institution paid out itself: no provider speaks of it."""
 
 
 class ReturnState(StrEnum):
@@ -140,8 +148,35 @@ class ReturnState(StrEnum):
     """It came back: the refund failed, or the dispute was won."""
 
 
+class RefundWay(StrEnum):
+    """How a refund of ours reaches the payer."""
+
+    PROVIDER = "provider"
+    """The provider that has the money is asked to give it back."""
+    BY_HAND = "by_hand"
+    """Finance transfers it, or pays it out, and says so."""
+
+
+class RefundState(StrEnum):
+    """How far a refund of ours is."""
+
+    ASKED = "asked"
+    REFUSED = "refused"
+    """Not approved, or withdrawn before anything was done."""
+    APPROVED = "approved"
+    """To be carried out; by a provider: what it has made of it is not known yet."""
+    DROPPED = "dropped"
+    """Approved, and never carried out: the money was disputed or taken back meanwhile."""
+    SENT = "sent"
+    """The provider has made it, and the money has left us; it has not said that it arrived."""
+    DONE = "done"
+    """The provider, or finance, says that it is with the payer's bank."""
+    FAILED = "failed"
+    """The provider refused it, or it came back: the payer has nothing, and the books say so."""
+
+
 class AttemptState(StrEnum):
-    """How far a payer got who was sent to a provider's page."""
+    """How far a payer got who was sent to a provider's page, or paid by a code or on his phone."""
 
     MADE = "made"
     """Kept before the provider was asked: a crash or a timeout may hide what it answered."""
@@ -151,6 +186,39 @@ class AttemptState(StrEnum):
     """The provider says that it holds the money; a payment says the rest."""
     CLOSED = "closed"
     """It lapsed, was given up or refused: no money came by it."""
+
+
+class MessageKind(StrEnum):
+    """What a person is written to about."""
+
+    NOTICE = "notice"
+    """An invoice was issued."""
+    DUE_SOON = "due_soon"
+    LATE = "late"
+    PAID = "paid"
+    GIVEN_BACK = "given_back"
+    """Money of a payment that was confirmed is gone: reversed, refunded or taken back."""
+
+
+class MessageState(StrEnum):
+    """How far a message is."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    """A sender took it; whether a telephone showed it is not known."""
+    DROPPED = "dropped"
+    """It was not sent, and will not be: `because` says why."""
+
+
+class Manner(StrEnum):
+    """How a payer is brought to pay by what a provider makes for him."""
+
+    PAGE = "page"
+    """His browser goes to the provider's page."""
+    TOKEN = "token"  # noqa: S105 - no password
+    """He says a code at an agency."""
+    PUSH = "push"
+    """The provider asks him on his phone, and he confirms there."""
 
 
 class EventType(StrEnum):
@@ -175,6 +243,11 @@ class EventType(StrEnum):
     EXCEPTION_OPENED = "exception.opened"
     EXCEPTION_RESOLVED = "exception.resolved"
     RECONCILIATION_FINISHED = "reconciliation.finished"
+    REFUND_ASKED = "refund.asked"
+    REFUND_DECIDED = "refund.decided"
+    """Approved or refused, by another person than who asked."""
+    REFUND_ENDED = "refund.ended"
+    """Done, failed or dropped. One that was done may fail later."""
 
 
 class Role(StrEnum):

@@ -1,7 +1,7 @@
 """The page and the notice of a reference that pays several invoices, a plan's among them.
 
-Whoever has the reference sees each of them: its period, initials and what is due. Card pages are
-for one invoice and are not offered here.
+Whoever has the reference sees each of them: its period, initials and what is due. It is paid in the
+same ways as an invoice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fastapi import Request, Response
 
 from gateway.billing.bundle_presentment import BundlePresentment
 from gateway.institution import institution
-from gateway.pages import site
+from gateway.pages import card, site
 from gateway.pages.lookup import now
 from gateway.pages.shown import (
     PAPERS,
@@ -39,7 +39,10 @@ def bundle_page(request: Request, found: BundlePresentment) -> Response:
     payable = found.standing in PAYABLE
     at = site.address_of(request)
     link = settings().payer_link(found.reference)
-    return site.page(
+    by_card = card.card_of(request, found.reference) if payable else None
+    pages = card.pages_by_channel() if by_card is not None else {}
+    ways = ways_to_pay(institution().way, found.due_minor, pages=pages)
+    page = site.page(
         request,
         "bundle.html",
         at=at,
@@ -48,7 +51,10 @@ def bundle_page(request: Request, found: BundlePresentment) -> Response:
         covered=payable and is_covered(found, now()),
         listed=(found.shown if payable else found.items)[:ROWS_MAX],
         more=max(0, len(found.shown if payable else found.items) - ROWS_MAX),
-        ways=ways_to_pay(institution().way, found.due_minor) if payable else [],
+        ways=ways if payable else [],
+        card=by_card,
+        left=card.codes_left(found.reference, by_card),
+        on_phones=card.on_phones(),
         code=drawn(link, code_title(request, found.reference)),
         link=link,
         shares=shares(found, speech(at.language)) if payable else {},
@@ -56,6 +62,7 @@ def bundle_page(request: Request, found: BundlePresentment) -> Response:
         doubtful=not all(line.verified for each in found.shown for line in each.lines),
         grows_on=grows_on(found.valid_until),
     )
+    return card.lead_out(page, by_card)
 
 
 def bundle_paper(request: Request, found: BundlePresentment) -> Response:

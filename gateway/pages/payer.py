@@ -13,7 +13,8 @@ from gateway.billing.bundle_presentment import BundlePresentment
 from gateway.billing.presentment import Presentment, Standing
 from gateway.codes import emv
 from gateway.institution import institution
-from gateway.pages import card, site, static
+from gateway.pages import card, paying, site, static
+from gateway.pages.arrears import pay_all
 from gateway.pages.bundle import bundle_page, bundle_paper
 from gateway.pages.forms import Posted, Refusal
 from gateway.pages.lookup import exists, look_up, now, presented, together
@@ -184,7 +185,7 @@ def due(request: Request, reference: str) -> Response:
     payable = found.standing in PAYABLE
     at = site.address_of(request)
     link = settings().payer_link(found.reference)
-    by_card = card.card_of(request, found) if payable else None
+    by_card = card.card_of(request, found.reference) if payable else None
     pages = card.pages_by_channel() if by_card is not None else {}
     ways = ways_to_pay(institution().way, found.due_minor, pages=pages)
     page = site.page(
@@ -195,6 +196,8 @@ def due(request: Request, reference: str) -> Response:
         covered=is_covered(found, now()),
         ways=ways if payable else [],
         card=by_card,
+        left=card.codes_left(found.reference, by_card),
+        on_phones=card.on_phones(),
         code=drawn(link, code_title(request, found.reference)),
         link=link,
         shares=shares(found, speech(at.language)) if payable else {},
@@ -220,33 +223,40 @@ def sent_back(request: Request, reference: str, posted: Posted) -> Response:  # 
 
 
 @router.post("/{reference}/card")
-def pay_by_page(request: Request, reference: str, posted: Posted) -> Response:
-    """Go to a provider's page for what is due: that of the way that was chosen."""
-    found = _one_invoice(request, reference)
-    if isinstance(found, Response):
-        return found
-    return card.pay(request, found, card.chosen_way(posted))
+def pay_by_provider(request: Request, reference: str, posted: Posted) -> Response:
+    """Begin to pay what is due: by the way that was chosen."""
+    found = canonical_presented(request, reference, "")
+    return found if isinstance(found, Response) else paying.pay(request, found, posted)
 
 
 @router.post("/{reference}/card/stop")
 def give_card_up(request: Request, reference: str, posted: Posted) -> Response:
-    """Have the card page closed."""
-    found = _one_invoice(request, reference)
-    return found if isinstance(found, Response) else card.stop(request, found, posted)
+    """Have what was begun closed."""
+    found = canonical_presented(request, reference, "")
+    return found if isinstance(found, Response) else paying.stop(request, found.reference, posted)
 
 
-def _one_invoice(request: Request, text: str) -> Presentment | Response:
-    """Return the invoice of a reference; who asks for that of several is led to their page."""
-    found = canonical_presented(request, text, "")
+@router.api_route("/{reference}/code", methods=site.READ)
+def read_code(request: Request, reference: str) -> Response:
+    """The code to pay by at an agency, and what to do there."""
+    found = canonical_presented(request, reference, "/code")
+    return found if isinstance(found, Response) else paying.code_page(request, found.reference)
+
+
+@router.post("/{reference}/all")
+def pay_all_due(request: Request, reference: str, posted: Posted) -> Response:
+    """Go to the reference that pays all that the person owes."""
+    found = canonical_presented(request, reference, "")
     if isinstance(found, BundlePresentment):
         return site.redirect(request, f"/{found.reference}")
-    return found
+    return found if isinstance(found, Response) else pay_all(request, found, posted)
 
 
 @router.api_route("/{reference}/card", methods=site.READ)
 @router.api_route("/{reference}/card/stop", methods=site.READ)
+@router.api_route("/{reference}/all", methods=site.READ)
 def nothing_to_read(request: Request, reference: str) -> Response:
-    """Who loads such an address again is led to the invoice's page."""
+    """Who loads such an address again is led to the reference's page."""
     found = canonical(request, reference, "")
     return found if isinstance(found, Response) else site.redirect(request, f"/{found}")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from gateway.pages import payer, receipt, static, verify
+from gateway.pages import messages, payer, receipt, static, verify
 
 router = APIRouter(include_in_schema=False)
-for part in (static, verify, receipt, payer):
+for part in (static, verify, messages, receipt, payer):
     router.include_router(part.router, include_in_schema=False)

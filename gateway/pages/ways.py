@@ -33,7 +33,12 @@ class ShownWay:
     fee_verified: bool
     ceiling: Ceiling | None
     pages: tuple[str, ...] = ()
-    """By which providers' pages it can be paid at once, opened from here."""
+    """By which providers it can be paid at once, begun from here."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the amount can be paid so at all: no wallet takes what is above every ceiling."""
+        return self.ceiling is None or self.ceiling.level is not None
 
 
 _NO_PAGES: Final[Mapping[Channel, Sequence[str]]] = {}

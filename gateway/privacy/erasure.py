@@ -33,6 +33,8 @@ from gateway.retention import FullYears, retention
 WHY_MAX: Final = 500
 BY_DATE: Final = "the set time has passed"
 BY_SCHEDULE: Final = "schedule"
+BY_ERASURE: Final = "the person's data were erased"
+"""Why a message that was in line is not sent."""
 
 
 class NotErasable(Exception):
@@ -185,6 +187,7 @@ def _parameters(session: Session, subject: Subject) -> dict[str, Any]:
         "id": subject.contributor_id,
         "files": list(subject.file_ids),
         "invoices": list(subject.invoice_ids),
+        "bundles": list(subject.bundle_ids),
         "payments": list(subject.payment_ids),
         "accounts": credit_accounts(subject),
         "subjects": exception_subjects(subject),
@@ -197,6 +200,7 @@ _SENTENCES: Final = {
     "exceptions": "Open exceptions about the person: {0}. They are to be decided first.",
     "reliefs": "Plans and remissions still under condition: {0}. They are to end first.",
     "disputes": "Open disputes: {0}. The payers' banks are to decide first.",
+    "refunds": "Refunds under way: {0}. They are to end first.",
     "pages": "Pages to pay on that may still take money: {0}. They are to end first.",
     "reassessments": "The person is in line for re-assessment: it is to be done first.",
 }
@@ -230,7 +234,11 @@ _OPEN: Final = f"""
             AND kept_on IS NULL AND broken_on IS NULL) AS reliefs,
         (SELECT count(*) FROM payment_return r JOIN his USING (provider, provider_payment_id)
             WHERE r.kind = 'dispute' AND r.outcome IS NULL) AS disputes,
-        (SELECT count(*) FROM payment_attempt WHERE invoice_id = ANY(:invoices)
+        (SELECT count(*) FROM refund WHERE ended_at IS NULL
+            AND payment_id IN (SELECT id FROM his)) AS refunds,
+        (SELECT count(*) FROM payment_attempt WHERE (invoice_id = ANY(:invoices)
+                OR bundle_id IN (SELECT bundle_id FROM bundle_item
+                    WHERE invoice_id = ANY(:invoices)))
             AND (state IN ('made', 'sent')
                 OR closed_because = 'left open' AND ask_at IS NOT NULL)) AS pages,
         (SELECT count(*) FROM reassessment_due WHERE contributor_id = ANY(:files))
@@ -258,6 +266,7 @@ def _empty(
     answers = {"needles": answer_needles(subject)}
     found["idempotent_answer"] = execute(session, _ANSWERS, answers).rowcount
     found["payment"] = _references_given(session, asked)
+    found["message"] = execute(session, _MESSAGES, {**asked, "because": BY_ERASURE}).rowcount
     for table, column, where in _TEXTS:
         count = _texts(session, subject, asked, table, column, where)
         found[f"{table}.{column}"] = count
@@ -273,6 +282,12 @@ _REGISTER: Final = """
         language = NULL, province = NULL, chamber = NULL, commune = NULL, ice = NULL,
         changed_at = :now, erased_at = :now
     WHERE id = ANY(:files)
+"""
+_MESSAGES: Final = """
+    UPDATE message SET text = CASE WHEN state = 'sent' THEN '' END,
+        because = CASE WHEN state = 'waiting' THEN :because ELSE because END,
+        state = CASE WHEN state = 'waiting' THEN 'dropped' ELSE state END
+    WHERE contributor_id = ANY(:files) AND (state = 'waiting' OR text <> '')
 """
 _NOTES: Final = "SELECT because FROM invoice_note WHERE invoice_id = ANY(:invoices)"
 _ANSWERS: Final = """
@@ -313,7 +328,11 @@ _TEXTS: Final = (
     ("invoice", "cancelled_because", "id = ANY(:invoices)"),
     ("plan", "broken_because", "contributor_id = ANY(:files)"),
     ("remission", "broken_because", "contributor_id = ANY(:files)"),
-    ("payment_attempt", "closed_because", "invoice_id = ANY(:invoices)"),
+    (
+        "payment_attempt",
+        "closed_because",
+        "invoice_id = ANY(:invoices) OR bundle_id = ANY(:bundles)",
+    ),
     ("coded_exception", "resolution", _ABOUT),
     ("coded_exception", "detail", _ABOUT),
 )

@@ -25,6 +25,7 @@ ANSWERS_KEPT: Final = "Seven days: as long as a program may send a request again
 _TO_BILL: Final = mark("To know who owes contributions, and how much")
 _TO_BOOK: Final = mark("To book what was paid, once, and to prove it")
 _TO_PROVE: Final = mark("To prove what was paid, and who is up to date")
+_TO_REMIND: Final = mark("To tell the person what is due and what was paid")
 _TO_DECIDE: Final = mark("To have a person decide what a machine must not")
 _TO_TELL: Final = mark("To tell the programs of the institution what happened, once")
 _TO_ACCOUNT: Final = mark("To show that personal data were erased, by whom and why")
@@ -144,6 +145,22 @@ _ASKED: Final = (
         " WHERE invoice_id = ANY(:invoices)) ORDER BY b.id",
     ),
     _Asked(
+        "messages",
+        mark("Messages to the telephone"),
+        _TO_REMIND,
+        ("message",),
+        "SELECT kind, about, state, because, made_at, sent_at, language, text, sender FROM message"
+        " WHERE contributor_id = ANY(:files) ORDER BY id",
+        named=True,
+    ),
+    _Asked(
+        "message_stops",
+        mark("Wish to get no messages"),
+        _TO_REMIND,
+        ("message_stop",),
+        "SELECT asked_by, why, stopped_at FROM message_stop WHERE contributor_id = ANY(:files)",
+    ),
+    _Asked(
         "payments",
         mark("Payments"),
         _TO_BOOK,
@@ -175,13 +192,26 @@ _ASKED: Final = (
     ),
     _Asked(
         "attempts",
-        mark("Card pages"),
+        mark("Payments begun from here"),
         _TO_BOOK,
         ("payment_attempt",),
-        "SELECT a.id, i.reference, a.provider, a.amount_minor, a.language, a.state, a.session_id,"
-        " a.page_url, a.provider_payment_id, a.made_at, a.expires_at, a.closed_because"
-        " FROM payment_attempt a JOIN invoice i ON i.id = a.invoice_id"
-        " WHERE i.id = ANY(:invoices) ORDER BY a.made_at, a.id",
+        # One for several people's invoices is no more of this person than of the others.
+        "SELECT a.id, coalesce(i.reference, b.reference) AS reference, a.provider, a.manner,"
+        " a.amount_minor, a.language, a.state, a.session_id, a.page_url, a.code,"
+        " a.provider_payment_id, a.made_at, a.expires_at, a.closed_because"
+        " FROM payment_attempt a LEFT JOIN invoice i ON i.id = a.invoice_id"
+        " LEFT JOIN bundle b ON b.id = a.bundle_id"
+        " WHERE i.id = ANY(:invoices) OR b.id = ANY(:bundles) ORDER BY a.made_at, a.id",
+    ),
+    _Asked(
+        "refunds",
+        mark("Refunds that we began"),
+        _TO_BOOK,
+        ("refund", "refund_step"),
+        "SELECT r.id, p.provider, p.provider_payment_id, r.amount_minor, r.way, r.because,"
+        " r.asked_at, s.state, s.because AS step_because, s.taken_at"
+        " FROM refund r JOIN payment p ON p.id = r.payment_id"
+        " JOIN refund_step s ON s.refund_id = r.id WHERE p.id = ANY(:payments) ORDER BY s.id",
     ),
     _Asked(
         "books",

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from gateway.collection.reports import Report
 from gateway.errors import ProviderAway
 from gateway.models import Channel
+from gateway.models import Manner as Manner
+
+PAGE_LIFE: Final = timedelta(minutes=60)
+"""How long a page takes a payment. Stripe makes none for less than thirty minutes."""
 
 
 class PageFailed(ProviderAway):
@@ -74,7 +78,10 @@ class WebhookProvider(Provider, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WantedPage:
-    """What a provider's page is to ask for. Equal wishes make one page, however often made."""
+    """What a provider's page is to ask for. Equal wishes make one page, however often made.
+
+    What a provider makes that is no page (see Manner) goes by the same name here.
+    """
 
     attempt_id: str
     """Ours, and the provider's idempotency key."""
@@ -89,6 +96,9 @@ class WantedPage:
     """After this instant it takes no payment."""
     notify_url: str = ""
     """Where the provider's deliveries go, for one that is told so with each page."""
+    phone: str = ""
+    """Whom to ask on his phone: country code and number, digits only; of a PUSH. It is kept nowhere
+    here, so what an earlier call made must be found without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +107,16 @@ class MadePage:
 
     session_id: str
     url: str
+    """Empty where the payer's browser goes nowhere: of a TOKEN that has no page, of a PUSH."""
     token: str | None = None
     """By which an unsigned callback will show that it is about this page."""
     fields: tuple[tuple[str, str], ...] = ()
     """What the payer's browser must post there; none: the address is all. They are never stored:
     equal wishes make equal fields, without any call over the network."""
+    code: str = ""
+    """What the payer says at the counter; of a TOKEN."""
+    expires_at: datetime | None = None
+    """Until when it takes a payment, where the provider has decided that."""
 
 
 class PageState(StrEnum):
@@ -143,6 +158,16 @@ class PageProvider(Provider, Protocol):
     @property
     def channel(self) -> Channel:
         """What a payer pays by on its pages."""
+        ...
+
+    @property
+    def manner(self) -> Manner:
+        """How its payers are brought to pay. One provider has one manner, and one channel."""
+        ...
+
+    @property
+    def life(self) -> timedelta:
+        """How long what it makes takes a payment, where it does not say so itself."""
         ...
 
     def make_page(self, wanted: WantedPage) -> MadePage:

@@ -48,23 +48,52 @@ class _Said:
     body: bytes
 
 
-def post_json(url: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+def post_json(
+    url: str, said: Mapping[str, Any] | bytes, headers: Mapping[str, str]
+) -> dict[str, Any]:
     """Post an object and return the object that is answered, its numbers as they were written.
 
     Args:
         url: A trusted address (`is_trusted_address`).
-        said: What is posted, as JSON.
+        said: What is posted, as JSON; or that JSON itself, with numbers that no float can hold.
         headers: Besides those of every question.
 
     Raises:
         ProviderAway: There is no answer, or none that can be used.
         ProviderRefused: It says no to what was asked; DoneBefore where it was asked before.
     """
+    body = said if isinstance(said, bytes) else json.dumps(said, ensure_ascii=True).encode("ascii")
+    return _asked("POST", url, body, {"Content-Type": "application/json", **headers})
+
+
+def post_only(url: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Post an object to who answers that it was accepted, and mostly nothing else.
+
+    As `post_json`, which says what is raised.
+    """
     body = json.dumps(said, ensure_ascii=True).encode("ascii")
+    _answered("POST", url, body, {"Content-Type": "application/json", **headers})
+
+
+def get_json(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the object at an address; as `post_json`, which says what is raised."""
+    return _asked("GET", url, None, headers)
+
+
+def _asked(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> dict[str, Any]:
+    answer = _answered(method, url, body, headers)
     try:
-        answer = _exchange(
-            url, body, {"Content-Type": "application/json", "Connection": "close", **headers}
-        )
+        read = read_json(answer.body, keys_once=True)
+    except UnreadableJson as error:
+        raise ProviderAway(f"its answer cannot be read: {error}") from None
+    if not isinstance(read, dict):
+        raise ProviderAway("its answer is not an object")
+    return read
+
+
+def _answered(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> _Said:
+    try:
+        answer = _exchange(method, url, body, {"Connection": "close", **headers})
     except Exception as error:  # noqa: BLE001 - all that a network and a server can do
         raise ProviderAway(f"there is no answer: {type(error).__name__}") from None
     if answer.status == HTTPStatus.CONFLICT:
@@ -73,13 +102,7 @@ def post_json(url: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> 
         raise ProviderRefused(f"it says no: {answer.status}")
     if not 200 <= answer.status < 300:
         raise ProviderAway(f"there is no answer that can be used: {answer.status}")
-    try:
-        read = read_json(answer.body, keys_once=True)
-    except UnreadableJson as error:
-        raise ProviderAway(f"its answer cannot be read: {error}") from None
-    if not isinstance(read, dict):
-        raise ProviderAway("its answer is not an object")
-    return read
+    return answer
 
 
 def is_trusted_address(address: str) -> bool:
@@ -108,7 +131,7 @@ def origin_of(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _exchange(url: str, body: bytes, headers: Mapping[str, str]) -> _Said:
+def _exchange(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> _Said:
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -117,7 +140,7 @@ def _exchange(url: str, body: bytes, headers: Mapping[str, str]) -> _Said:
         connection.connect()
         with _cut_off(connection.sock):
             path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-            connection.request("POST", path, body, dict(headers))
+            connection.request(method, path, body, dict(headers))
             with connection.getresponse() as answer:
                 read = answer.read(ANSWER_BYTES_MAX + 1)
                 left = answer.length

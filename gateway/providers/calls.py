@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from gateway.collection.reports import PaymentReport, Refusal, Unbookable
-from gateway.models import Channel, PaymentStatus
+from gateway.models import Channel, ExceptionCode, PaymentStatus
 from gateway.providers import Provider
 
 
@@ -97,6 +97,12 @@ class TakePayment:
     may read one."""
     path: str | None = None
     """What of the call's path is kept, where the path itself may name a person; None: all of it."""
+    refusal: Refusal | None = None
+    """Why it is declined whatever the books say, if the money is not taken yet."""
+    takes_back_within: timedelta | None = None
+    """Of a payment that its sender takes back: how long after its booking he may. None: always."""
+    wants_receipt: bool = False
+    """Whether the answer bears the receipt's number, for a counter that prints at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,15 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """To know how a payment stands: what the books hold, and what was answered about it."""
+
+    provider_payment_id: str
+    delivery_ids: tuple[str, ...]
+    """Of all calls that may have been about it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heed:
     """To have us ask the provider about an attempt. The word by itself proves nothing else."""
 
@@ -116,10 +131,20 @@ class Heed:
     """What the attempt was given to be known by."""
 
 
-Want = AnswerNow | ShowBills | ShowPayments | TakePayment | Recall | Heed
+Want = AnswerNow | ShowBills | ShowPayments | TakePayment | Recall | Trace | Heed
 
 
 # -- what came of it ------------------------------------------------------------------------------
+
+
+class BillKind(StrEnum):
+    """What a reference stands for."""
+
+    INVOICE = "invoice"
+    SELECTION = "selection"
+    """Several invoices that are paid together."""
+    PLAN = "plan"
+    """An instalment plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +161,13 @@ class Bill:
     due_on: date
     issued_at: datetime
     cancelled: bool
+    kind: BillKind
+    most_minor: int
+    """The most that may be paid by it now; of a plan, all that it spreads."""
+    initials: str = ""
+    """Of who owes; empty where several do."""
+    valid_until: date | None = None
+    """The last day on which paying `due_minor` settles it; None where it does not grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +192,8 @@ class KnownPayment:
     recorded_at: datetime
     booked_at: datetime | None
     receipt_number: str | None
+    returned_minor: int = 0
+    """What refunds and disputes gave back of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +225,8 @@ class Taken:
     """By which the sender may ask for this answer again."""
     refusal: Refusal | None = None
     payment: KnownPayment | None = None
+    asked_about: tuple[ExceptionCode, ...] = ()
+    """What a person is asked about a payment that was held already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +240,18 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Traced:
+    payment: KnownPayment | None
+    answers: Mapping[str, Reply]
+    """By delivery id, of the calls that were answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heeded:
     known: bool
 
 
-Found = Bills | KnownPayments | Taken | Recalled | Heeded
+Found = Bills | KnownPayments | Taken | Recalled | Traced | Heeded
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,7 +26,7 @@ from gateway.collection.reports import PaymentReport, Report, Statement, Terms, 
 from gateway.errors import ProviderRefused, Unusable
 from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, format_amount, parse_amount
-from gateway.providers import Answer, MadePage, PageState, WantedPage
+from gateway.providers import PAGE_LIFE, Answer, MadePage, Manner, PageState, WantedPage
 from gateway.providers.asking import is_trusted_address, origin_of
 from gateway.providers.calls import (
     AnswerNow,
@@ -256,6 +256,16 @@ class Cmi:
     def channel(self) -> Channel:
         """What a payer pays by there."""
         return Channel.CARD
+
+    @property
+    def manner(self) -> Manner:
+        """Its payers' browsers go to its pages."""
+        return Manner.PAGE
+
+    @property
+    def life(self) -> timedelta:
+        """How long a page takes a payment."""
+        return PAGE_LIFE
 
     def make_page(self, wanted: WantedPage) -> MadePage:
         """Return the form that leads to the card page. Asks nobody; equal wishes, equal forms.

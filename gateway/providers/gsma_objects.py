@@ -28,6 +28,8 @@ REFUSALS: Final[Mapping[Refusal | None, tuple[str, str]]] = {
     Refusal.NOTHING_DUE: ("overPaymentNotAllowed", "Nothing is due on this bill."),
     Refusal.MORE_THAN_DUE: ("overPaymentNotAllowed", "The amount is more than what is due."),
     Refusal.LESS_THAN_DUE: ("underPaymentNotAllowed", "The amount is less than what is due."),
+    Refusal.CANCELLED: ("overPaymentNotAllowed", "Nothing is due on this bill."),
+    Refusal.TAKEN_BACK: ("duplicateRequest", "This payment was taken back before."),
 }
 
 

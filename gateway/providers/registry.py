@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -24,12 +25,15 @@ KINDS: Final[Mapping[str, str]] = {
     "status-query": "gateway.providers.status_query",
     "cmi": "gateway.providers.cmi",
     "gsma": "gateway.providers.gsma",
+    "bills": "gateway.providers.bills",
+    "chari": "gateway.providers.chari",
+    "youcan": "gateway.providers.youcan",
 }
 """The module of each kind: its `make(name, values, live=…)` returns a provider of these settings,
 and raises pydantic's ValidationError or Unusable for what it cannot use. It is imported when a
 provider of the kind is switched on."""
 
-_FROM_ENVIRONMENT: Final = ("secrets", "api_key", "api_keys", "store_key")
+_FROM_ENVIRONMENT: Final = ("secrets", "api_key", "api_keys", "store_key", "subscription_key")
 """Settings that a variable may hold instead: its name is given as `…_env`."""
 
 _LISTS: Final = ("secrets", "api_keys")
@@ -112,10 +116,12 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Providers:
 
 def _claim(owners: dict[str, str], name: str, values: Mapping[str, Any], where: str) -> None:
     """Note whose the keys of an entry are: by two names one delivery is booked twice."""
+    # An entry for one way to pay leaves what is paid otherwise to another entry of the account.
+    ways = [values["method"]] if "method" in values else ["card", "cash", "cashplus"]
     for setting in (*_FROM_ENVIRONMENT, "public_keys"):
-        for secret in _listed(values.get(setting)):
+        for secret, way in product(_listed(values.get(setting)), ways):
             plain = str(secret).removeprefix("whsec_").removeprefix("whpk_").rstrip("=")
-            if (owner := owners.setdefault(plain, name)) != name:
+            if (owner := owners.setdefault(f"{way}:{plain}", name)) != name:
                 raise Unusable(
                     f"{where}: {owner} and {name} have the same {setting}, and so would book the"
                     " same money twice: keep one of them."

@@ -22,7 +22,7 @@ from gateway.providers.standard_webhooks import SANDBOX_MARK
 
 SIGNED: Final = ("cashplus", "kiosk", "wallet", "card", "bank")
 """One for each way to pay, so that a first trial has all of them."""
-OTHERS: Final = ("cmi", "mobile-money", "wallet-query")
+OTHERS: Final = ("cmi", "mobile-money", "wallet-query", "bill-hub", "chari", "youcan")
 NAMES: Final = (*SIGNED, *OTHERS)
 
 STAND_INS: Final = "stand-ins"
@@ -51,11 +51,11 @@ def signed_entry(name: str) -> Entry:
 
 def other_entries() -> list[Entry]:
     """Return an entry for each of OTHERS, with fresh secrets and free ports."""
-    # Two at once, lest both get the same one.
+    # All at once, lest two get the same one.
     ports: set[int] = set()
-    while len(ports) < 2:
+    while len(ports) < 4:
         ports.add(free_port())
-    card, wallet = (f"http://127.0.0.1:{port}" for port in ports)
+    card, wallet, links, tokens = (f"http://127.0.0.1:{port}" for port in ports)
     return [
         {
             "name": "cmi",
@@ -75,6 +75,26 @@ def other_entries() -> list[Entry]:
             "status_url": f"{wallet}/transactionstatus",
             "request_url": f"{wallet}/webpayment",
             "api_key": _key(),
+        },
+        {
+            "name": "bill-hub",
+            "kind": "bills",
+            "api_keys": [f"{SANDBOX_MARK.decode()}-{secrets.token_hex(24)}"],
+        },
+        {
+            "name": "chari",
+            "kind": "chari",
+            "secrets": [_key()],
+            "api_key": f"chari_sk_test_{secrets.token_hex(16)}",
+            "api_base": links,
+        },
+        {
+            "name": "youcan",
+            "kind": "youcan",
+            "method": "cashplus",
+            "api_key": f"pri_sandbox_{secrets.token_hex(16)}",
+            "public_key": f"pub_sandbox_{secrets.token_hex(16)}",
+            "api_base": f"{tokens}/api",
         },
     ]
 
@@ -123,6 +143,15 @@ def _stand_in(entry: Mapping[str, Any], journals: Path) -> StandIn | None:
         case "status-query":
             name, program, address = "wallet-page", "walletquery", entry.get("request_url", "")
             own = ["--api-key", entry["api_key"]]
+        case "chari":
+            name, program, address = "chari-page", "aggregatorpage", entry.get("api_base", "")
+            own = ["--kind", "chari", "--secret", entry["secrets"][0], "--name", entry["name"]]
+            own += ["--api-key", entry.get("api_key", "")]
+        case "youcan":
+            name, program, address = "youcan-page", "aggregatorpage", entry.get("api_base", "")
+            kind = "youcan-cash" if entry.get("method") == "cashplus" else "youcan"
+            own = ["--kind", kind, "--secret", entry["api_key"], "--name", entry["name"]]
+            own += ["--api-key", entry["api_key"]]
         case _:
             return None
     parts = urlsplit(address)

@@ -2,17 +2,19 @@
 
 In the manner of Orange Money Web Payment. A callback bears no signature, amount or reference: it
 shows a token that we were given with the page, and all that follows is that we ask. Only what the
-status answer says of the very order and amount is booked.
+status answer says of the very order and amount is booked. `style = "push"` is of operators that ask
+the payer on his phone (gateway.providers.status_query_push).
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -27,7 +29,15 @@ from gateway.collection.reports import (
 from gateway.errors import ProviderAway, ProviderRefused, Unusable
 from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, format_amount, parse_amount
-from gateway.providers import Answer, MadePage, PageMadeBefore, PageState, WantedPage
+from gateway.providers import (
+    PAGE_LIFE,
+    Answer,
+    MadePage,
+    Manner,
+    PageMadeBefore,
+    PageState,
+    WantedPage,
+)
 from gateway.providers.asking import (
     DoneBefore,
     is_this_machine,
@@ -59,10 +69,21 @@ _TOKEN = re.compile(r"[!-~]{1,256}", re.ASCII)
 _ORDER_CHARS: Final = 16
 """Of the attempt's id, 64 random bits. With reference and hyphen 29: operators take 30."""
 
-_SUCCESS: Final = "SUCCESS"
-_OPEN: Final = "INITIATED"
-_LAPSED: Final = ("FAILED", "EXPIRED")
-_FINAL: Final = (_SUCCESS, *_LAPSED)
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How an operator says what became of an order. Any other word is of a payment on its way."""
+
+    success: str = "SUCCESS"
+    open: str = "INITIATED"
+    lapsed: tuple[str, ...] = ("FAILED", "EXPIRED")
+
+    def state_of(self, said: Mapping[str, Any]) -> PageState:
+        """Return what a status means for the attempt."""
+        status = said.get("status")
+        if status in self.lapsed:
+            return PageState.CLOSED
+        return PageState.OPEN if status == self.open else PageState.USED
 
 
 class StatusQuerySettings(BaseModel):
@@ -80,6 +101,8 @@ class StatusQuerySettings(BaseModel):
     """Where those pages are, if not at `request_url`'s host."""
     asks_per_minute: int = Field(ASKS_PER_MINUTE, ge=1, le=10_000)
     """How often we ask at most."""
+    style: Literal["page", "push"] = "page"
+    """Whether the payer is led to a page, or asked on his phone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +125,11 @@ class Order:
 
 def make(name: str, values: Mapping[str, Any], *, live: bool) -> StatusQuery:  # noqa: ARG001
     """Return a provider of these settings (see `registry.KINDS`): with a request_url it makes
-    pages too."""
+    pages too, or asks on phones."""
+    if values.get("style") == "push":
+        push = importlib.import_module("gateway.providers.status_query_push").make(name, values)
+        assert isinstance(push, StatusQuery)
+        return push
     settings = StatusQuerySettings.model_validate(values)
     return (StatusQueryPages if settings.request_url else StatusQuery)(name, settings)
 
@@ -111,6 +138,9 @@ class StatusQuery:
     """A provider of unsigned callbacks."""
 
     prefix: Final = "webhooks"
+    token_field: ClassVar[str] = "notif_token"  # noqa: S105 - the name of a field
+    """What a callback shows the token in."""
+    words: ClassVar[Words] = Words()
 
     def __init__(self, name: str, settings: StatusQuerySettings) -> None:
         """Take the settings.
@@ -153,12 +183,14 @@ class StatusQuery:
             said = read_json(call.body)
         except UnreadableJson:
             return AnswerNow(_reply(400, "The callback is not JSON in UTF-8."), refused=True)
-        token = said.get("notif_token") if isinstance(said, dict) else None
+        token = said.get(self.token_field) if isinstance(said, dict) else None
         if not isinstance(token, str) or isinstance(token, Number) or not _TOKEN.fullmatch(token):
-            return AnswerNow(_reply(400, "The callback has no notif_token."), refused=True)
+            sentence = f"The callback has no {self.token_field}."
+            return AnswerNow(_reply(400, sentence), refused=True)
         # Named by what it is about: who varies the rest of a body leaves no more rows.
         status = said.get("status")
-        word = status if isinstance(status, str) and status in _FINAL else "OTHER"
+        final = (self.words.success, *self.words.lapsed)
+        word = status if isinstance(status, str) and status in final else "OTHER"
         shown = hashlib.sha256(token.encode("ascii")).hexdigest()[:32]
         return Heed(f"hint-{shown}-{word}", token)
 
@@ -166,7 +198,7 @@ class StatusQuery:
         """Return the answer to a hint."""
         if isinstance(found, Heeded) and found.known:
             return _reply(202, "Heard.")
-        return _reply(400, "No payment has this notif_token.")
+        return _reply(400, f"No payment has this {self.token_field}.")
 
     def say_again(self, first: Reply, *, same: bool) -> Reply:  # noqa: ARG002
         """Return the first answer."""
@@ -210,13 +242,23 @@ class StatusQueryPages(StatusQuery):
         return Channel.WALLET
 
     @property
+    def manner(self) -> Manner:
+        """Its payers' browsers go to its pages."""
+        return Manner.PAGE
+
+    @property
+    def life(self) -> timedelta:
+        """How long a page takes a payment."""
+        return PAGE_LIFE
+
+    @property
     def asks_per_minute(self) -> int:
         """How often it may be asked."""
         return self._settings.asks_per_minute
 
     def make_page(self, wanted: WantedPage) -> MadePage:
         """Begin a payment at the operator (see PageProvider)."""
-        order_id = f"{wanted.reference}-{wanted.attempt_id[-_ORDER_CHARS:]}"
+        order_id = order_id_of(wanted)
         try:
             made = self._post(
                 self._settings.request_url,
@@ -250,9 +292,9 @@ class StatusQueryPages(StatusQuery):
         """Return what became of an order (see PageProvider)."""
         order = Order.of(session_id)
         said = self._status(order)
-        state = _state(said)
+        state = self.words.state_of(said)
         reports: tuple[Report, ...] = ()
-        if said.get("status") == _SUCCESS:
+        if said.get("status") == self.words.success:
             reports = (self._paid(order, said, received_at),)
         elif state is PageState.CLOSED:
             reports = (AttemptLapsed(self._name, session_id, self._source(order)),)
@@ -260,7 +302,7 @@ class StatusQueryPages(StatusQuery):
 
     def close_page(self, session_id: str) -> PageState:
         """Return how a page stands: nobody can close it but the payer, and time."""
-        return _state(self._status(Order.of(session_id)))
+        return self.words.state_of(self._status(Order.of(session_id)))
 
     def _status(self, order: Order) -> dict[str, Any]:
         said = self._post(
@@ -320,16 +362,13 @@ class StatusQueryPages(StatusQuery):
         return post_json(url, said, {"Authorization": f"Bearer {self._key}"})
 
 
+def order_id_of(wanted: WantedPage) -> str:
+    """Return how an order is called at the operator: by what it pays, and by the attempt."""
+    return f"{wanted.reference}-{wanted.attempt_id[-_ORDER_CHARS:]}"
+
+
 def _reply(status: int, sentence: str) -> Reply:
     return Reply(status, f'{{"detail": "{sentence}"}}'.encode())
-
-
-def _state(said: Mapping[str, Any]) -> PageState:
-    status = said.get("status")
-    if status in _LAPSED:
-        return PageState.CLOSED
-    # Any word but INITIATED is of a payment that was made or is being made.
-    return PageState.OPEN if status == _OPEN else PageState.USED
 
 
 def _is_token(value: object) -> bool:

@@ -39,6 +39,8 @@ PAGES_ORIGIN: Final = "https://checkout.stripe.com"
 SANDBOX_MARK: Final = "whsec_sandbox_"
 """How the secrets of trials begin, in our documentation and in our stand-in."""
 
+REFUND_TOKEN: Final = "refund_token"  # noqa: S105 - no password
+"""In what Stripe keeps beside a refund: our name of it."""
 HEADER_CHARS_MAX: Final = 2_048
 TEXT_MAX: Final = 256
 _SECRET = re.compile(r"whsec_[!-~]{10,250}", re.ASCII)
@@ -281,6 +283,7 @@ class Told:
         return_id: str | None,
         outcome: str | None = None,
         detail: tuple[tuple[str, str], ...] = (),
+        arrived: bool = False,
     ) -> ReturnReport:
         """Return what it says of money that goes back.
 
@@ -304,6 +307,8 @@ class Told:
             source=self.source,
             outcome=outcome,
             detail=detail,
+            asked_as=self.metadata(REFUND_TOKEN) or None,
+            arrived=arrived,
         )
 
     def _in_dirhams(self) -> None:
@@ -373,6 +378,7 @@ def _refund(told: Told) -> Report:
         state,
         amount=told.what.get("amount"),
         return_id=text(told.what, "id"),
+        arrived=status == "succeeded",
     )
 
 

@@ -11,22 +11,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import stripe
 
-from gateway.collection.reports import AttemptLapsed, NotAboutMoney, Report
+from gateway.collection.reports import AttemptLapsed, NotAboutMoney, Report, ReturnReport
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import Channel
 from gateway.money import CURRENCY
-from gateway.providers import Answer, MadePage, PageFailed, PageState, WantedPage
+from gateway.providers import (
+    PAGE_LIFE,
+    Answer,
+    MadePage,
+    Manner,
+    PageFailed,
+    PageState,
+    WantedPage,
+)
 from gateway.providers.asking import is_trusted_address
+from gateway.providers.refunding import WantedRefund
 from gateway.providers.stripe import (
     API_BASE,
     PAGES_ORIGIN,
+    REFUND_TOKEN,
     Stripe,
     StripeSettings,
     Told,
@@ -103,6 +114,16 @@ class StripePages(Stripe):
         """What a payer pays by there."""
         return Channel.CARD
 
+    @property
+    def manner(self) -> Manner:
+        """Its payers' browsers go to its pages."""
+        return Manner.PAGE
+
+    @property
+    def life(self) -> timedelta:
+        """How long a page takes a payment."""
+        return PAGE_LIFE
+
     def make_page(self, wanted: WantedPage) -> MadePage:
         """Make a Checkout page for one payment, or find the one made before (see PageProvider)."""
         options: Any = {"idempotency_key": wanted.attempt_id}
@@ -173,6 +194,49 @@ class StripePages(Stripe):
                 reports.append(told("refund.updated", named, received_at if failed else at))
         return status, tuple(r for r in reports if not isinstance(r, NotAboutMoney))
 
+    def refund(self, wanted: WantedRefund, *, received_at: datetime) -> ReturnReport:
+        """Give back a payment, or a part of it (see refunding.RefundingProvider)."""
+        options: Any = {"idempotency_key": wanted.key}
+        wish: Any = {
+            **_of_payment(wanted.provider_payment_id),
+            "amount": wanted.amount_minor,
+            "reason": "requested_by_customer",
+            "metadata": {REFUND_TOKEN: wanted.token},
+        }
+        made = self._said(lambda client: client.v1.refunds.create(wish, options))
+        return self._as_return(wanted, made, received_at)
+
+    def find_refund(self, wanted: WantedRefund, *, received_at: datetime) -> ReturnReport | None:
+        """Return the refund that our token was given to, if there is one."""
+        for refund in self._refunds(wanted.provider_payment_id):
+            kept = refund.get("metadata")
+            if isinstance(kept, dict) and text(kept, REFUND_TOKEN) == wanted.token:
+                return self._as_return(wanted, refund, received_at)
+        return None
+
+    def _as_return(
+        self, wanted: WantedRefund, refund: Mapping[str, Any], received_at: datetime
+    ) -> ReturnReport:
+        """Return what Stripe says of a refund of ours.
+
+        A refund says when it was made and not since when it stands so: that it failed is new now.
+
+        Raises:
+            ProviderAway: What it says cannot be understood.
+        """
+        made_at = stated(refund.get("created"), received_at)
+        over = text(refund, "status") in {"failed", "canceled"}
+        # Made by charge, it may not say the intent.
+        what = {**refund, **_of_payment(wanted.provider_payment_id)}
+        source = f"refund:{self.name}/{wanted.token}"
+        at = received_at if over else made_at
+        said = Told(self.name, "refund.updated", what, at, received_at, source).report()
+        if not isinstance(said, ReturnReport):
+            raise ProviderAway("what it says of a refund cannot be understood")
+        if said.amount_minor != wanted.amount_minor:
+            raise ProviderAway("it has made a refund of another amount")
+        return replace(said, asked_as=wanted.token)
+
     def close_page(self, session_id: str) -> PageState:
         """Have a page take no payment any more (see PageProvider)."""
         try:
@@ -185,7 +249,7 @@ class StripePages(Stripe):
         return self._said(lambda client: client.v1.checkout.sessions.retrieve(session_id))
 
     def _refunds(self, payment_id: str) -> list[dict[str, Any]]:
-        which: Any = {"payment_intent": payment_id, "limit": REFUNDS_MAX}
+        which: Any = {**_of_payment(payment_id), "limit": REFUNDS_MAX}
         found = self._said(lambda client: client.v1.refunds.list(which)).get("data")
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -293,6 +357,11 @@ def _wish(wanted: WantedPage) -> Any:
         "cancel_url": wanted.left,
         "expires_at": int(wanted.expires_at.timestamp()),
     }
+
+
+def _of_payment(payment_id: str) -> dict[str, str]:
+    """Return how a payment is named to Stripe: a charge that has no intent by itself."""
+    return {"charge" if payment_id.startswith(("ch_", "py_")) else "payment_intent": payment_id}
 
 
 def _state(session: Mapping[str, Any]) -> PageState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 import phonenumbers
@@ -10,6 +11,8 @@ import phonenumbers
 _MOROCCO: Final = re.compile(r"(?:\+212|00212|0)([5-8][0-9]{8})", re.ASCII)
 _ELSEWHERE: Final = re.compile(r"\+[1-9][0-9]{7,14}", re.ASCII)
 _MOROCCO_CODE: Final = 212
+_MOBILE: Final = re.compile(r"(?:\+?212|00212|0)([67][0-9]{8})", re.ASCII)
+_BETWEEN: Final = frozenset(" \u00a0\u202f.-()/")
 
 
 def read_phone(text: str) -> str | None:
@@ -35,6 +38,20 @@ def read_phone(text: str) -> str | None:
     elif _ELSEWHERE.fullmatch(compact):
         return compact
     raise ValueError("phone is neither a Moroccan number nor one with its country code")
+
+
+def read_mobile(text: str) -> str | None:
+    """Return a Moroccan mobile number as networks write it, `212612345678`; None: it is none.
+
+    Spaces and signs between the digits do not matter, and any script's digits will do.
+    """
+    digits = "".join(
+        str(unicodedata.decimal(c)) if unicodedata.decimal(c, None) is not None else c
+        for c in text
+        if c not in _BETWEEN and unicodedata.category(c) != "Cf"
+    )
+    found = _MOBILE.fullmatch(digits)
+    return f"212{found[1]}" if found else None
 
 
 def phone_is_possible(phone: str) -> bool:

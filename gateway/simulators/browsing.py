@@ -181,14 +181,18 @@ class Browser:
 class Payer:
     """Pays one invoice after the other (see gateway.simulators.rounds.Sender)."""
 
-    def __init__(self, provider: str, product: str, control: str | None) -> None:
+    def __init__(
+        self, provider: str, product: str, control: str | None, *, at_counter: bool = False
+    ) -> None:
         """Take the addresses.
 
         Args:
             provider: The name of the provider whose page is to be paid by.
             product: Where the invoices' pages are.
             control: Where the provider's page can be paid at without the product's.
+            at_counter: Whether everybody pays there.
         """
+        self._at_counter = at_counter
         self._provider = provider
         self._product = product.rstrip("/")
         self._control = control
@@ -212,7 +216,7 @@ class Payer:
 
     def _pay(self, step: Step) -> Outcome:
         how = json.loads(step.body)
-        if self._control is not None and not how["by_page"]:
+        if self._control is not None and (self._at_counter or not how["by_page"]):
             return self._pay_there(step, how["amount"], changed_mind=how["changed_mind"])
         return self._pay_by_page(step, changed_mind=how["changed_mind"])
 
@@ -314,11 +318,16 @@ def main(arguments: list[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("--product", required=True, help="where the invoices' pages are: http://…")
     parser.add_argument("--control", help="where the provider's page is paid at directly")
+    parser.add_argument(
+        "--counter", action="store_true", help="who has a --control comes by no page of ours"
+    )
     options = read_options(parser, arguments)
     return play(
         options,
         plan=plan,
-        make_sender=lambda: Payer(options.provider, options.product, options.control),
+        make_sender=lambda: Payer(
+            options.provider, options.product, options.control, at_counter=options.counter
+        ),
     )
 
 

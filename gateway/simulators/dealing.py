@@ -26,6 +26,9 @@ CHANNELS: Final[Mapping[str, str]] = {
     "mobile-money": "wallet",
     "wallet-query": "wallet",
     "stripe": "card",
+    "bill-hub": "kiosk",
+    "chari": "card",
+    "youcan": "cash_agent",
 }
 """The providers that are played, and the channel of each."""
 
@@ -40,17 +43,22 @@ _PROVIDER_SHARES: Final[Mapping[str, int]] = {
     "bank": 12,
 }
 
-# What a month's plain payers by wallet and by card use instead, in equal parts.
+# What a month's plain payers use instead, in equal parts.
 _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
     "wallet": ("wallet", "mobile-money", "wallet-query"),
-    "card": ("card", "cmi"),
+    "card": ("card", "cmi", "chari"),
+    "kiosk": ("kiosk", "bill-hub"),
+    "cashplus": ("cashplus", "cashplus", "cashplus", "youcan"),
 }
 
 _PLAIN_SHARES: Final[Mapping[str, int]] = {
-    "cashplus": 30,
-    "kiosk": 14,
-    "wallet": 12,
-    "bank": 12,
+    "cashplus": 20,
+    "kiosk": 10,
+    "wallet": 10,
+    "bank": 10,
+    "bill-hub": 10,
+    "chari": 4,
+    "youcan": 4,
     "cmi": 12,
     "mobile-money": 12,
     "wallet-query": 4,

@@ -166,10 +166,41 @@ def _stripe(lines: list[Line]) -> PageTally:
     return found
 
 
+# -- aggregators ----------------------------------------------------------------------------------
+
+
+def _aggregator(lines: list[Line]) -> PageTally:
+    found = PageTally()
+    outcomes = {line["payment_id"]: line for line in lines if line["line"] == "outcome"}
+    for payment_id, line in outcomes.items():
+        if line["status"] == "PAID":
+            found.paid.append(
+                Paid(payment_id, line["reference"], line["paid_at"], line["net_minor"])
+            )
+    sends = {line["step"]: line for line in lines if line["line"] == "send"}
+    answers = {line["step"]: line for line in lines if line["line"] == "answer"}
+    for step, send in sends.items():
+        answer = answers.get(step)
+        if answer is None or not answer["as_expected"]:
+            status = None if answer is None else answer["status"]
+            found.surprises.append(f"{send['how']}, {step}: HTTP {status}")
+            continue
+        if 200 <= answer["status"] < 300:
+            found.answered.add((send["event"]["event_id"], _sha256(send["body"])))
+        if send["planted"]:
+            found.planted[send["planted"]] += 1
+        if send["how"] != "main":
+            found.struck[send["how"]] += 1
+        found.struck["lose"] += send["lost"]
+    return found
+
+
 _DIALECTS: Final[Mapping[str, Callable[[list[Line]], PageTally]]] = {
     "cmi": _bank,
     "wallet-query": _operator,
     "stripe": _stripe,
+    "chari": _aggregator,
+    "youcan": _aggregator,
 }
 
 PAGES: Final = tuple(_DIALECTS)

@@ -23,6 +23,7 @@ class Files:
         self.notices = self.root / "notices.csv"
         self.journals = self.root / "journals"
         self.kills = self.journals / "kills.jsonl"
+        self.given_back = self.journals / "given_back.jsonl"
         self.payers = {name: self.journals / f"{name}.jsonl" for name in CHANNELS}
         self.page_journals = self.root / "pages"
         self.pages = {name: self.page_journals / f"{name}.jsonl" for name in PAGES}

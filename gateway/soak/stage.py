@@ -31,6 +31,7 @@ from gateway.simulators.pages import page_tally
 from gateway.simulators.tally import Answered, answered, answered_at_page, struck, tally
 from gateway.soak import kills
 from gateway.soak.files import Files
+from gateway.soak.giving_back import Giver, read_given_back
 from gateway.soak.judge import Told, as_json, differences, read_held
 from gateway.soak.providers import all_stand_ins, make_providers, read_entries
 from gateway.soak.result import SoakResult
@@ -49,7 +50,7 @@ SHARES: Final = {
 SPARED: Final = {"mobile-money": ("reorder", "late")}
 """What cannot go wrong: nothing is said before a payment, and each is told of at once."""
 
-THREADS: Final = {"cmi": 12, "mobile-money": 12}
+THREADS: Final = {"cmi": 12, "mobile-money": 12, "bill-hub": 8}
 """Of those whose payers wait for an answer that is decided, and so wait longer than others'."""
 THREADS_ELSEWHERE: Final = 4
 
@@ -148,6 +149,8 @@ class _Stage:
                 with self._stand_ins(up), self._collecting(up) as keep:
                     collected = time.monotonic()
                     step("Acting on what came in", lambda: driver.drain(up, keep))
+                    step("Giving money back", lambda: self._give_back(up))
+                    step("Acting on what went back", lambda: driver.drain(up, keep))
                 # What a page's program sent of its own meanwhile; nobody sends any more.
                 step("Acting on what came last", lambda: driver.drain(up))
                 verdict = step(
@@ -242,6 +245,23 @@ class _Stage:
             for entry in read_entries(files.providers)
         ]
 
+    def _give_back(self, up: Up) -> None:
+        """Refund, dispute and reverse a share of the payments, as finance and banks do."""
+        finance, approver = (
+            self._driver.wasl(up, "keys", "create", "--role", role)["key"]
+            for role in ("finance", "approver")
+        )
+        clock = self._driver.settings.business_clock()
+        Giver(
+            _address(up),
+            finance=finance,
+            approver=approver,
+            entries=read_entries(self._files.providers),
+            journal=self._files.given_back,
+            seed=self._seed,
+            now=lambda: clock().timestamp(),
+        ).play(tick=up.keep)
+
     def _told(self) -> Told:
         """Read all journals, before the books are read: what comes later is in these."""
         files = self._files
@@ -256,11 +276,16 @@ class _Stage:
             lines = read_journal(path)
             found |= answered_at_page(name, lines)
             struck_by += page_tally(name, lines).struck
+        told = tally(files.payers.values(), files.pages)
+        back = read_given_back(read_journal(files.given_back))
+        told.expected.update(back.net)
+        told.planted.update(back.planted)
         return Told(
-            tally(files.payers.values(), files.pages),
+            told,
             frozenset(found),
             planned=self._payments,
             struck=struck_by,
+            given_back=frozenset(back.net),
         )
 
 

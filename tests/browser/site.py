@@ -41,11 +41,22 @@ from gateway.references import with_check_digits
 from gateway.relief.plans import make_plan
 from gateway.services import Services
 from gateway.settings import settings
+from gateway.simulators import walletpush
+from gateway.simulators.aggregator import Aggregator
 from gateway.simulators.stripe import World
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
 from tests.gateway.pages import states
-from tests.stand_in import a_wallet_standing_in, providers_file, standing_in, wallet_entry
+from tests.stand_in import (
+    a_push_standing_in,
+    a_wallet_standing_in,
+    codes_entry,
+    codes_standing_in,
+    providers_file,
+    push_entry,
+    standing_in,
+    wallet_entry,
+)
 from webhooks.inbox import Desk, drain
 
 NOW: Final = datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC)
@@ -71,7 +82,8 @@ _ROOT: Final = Path(__file__).parent.parent.parent
 _WAS_PAID_AT: Final = NOW - timedelta(days=1, hours=2)
 _DUE_MINOR: Final = 16352
 
-# Whose invoice it is, and of which period. Nobody but its person owes for it.
+# Whose invoice it is, and of which period. Nobody but its person owes for it, who owes mostly
+# nothing else.
 _INVOICES: Final = {
     "open": "2026-11",
     "quarterly": "2026-Q4",
@@ -101,6 +113,16 @@ _INVOICES: Final = {
     "card in two tabs": "2026-11",
     "card left": "2026-11",
     "wallet begun": "2026-11",
+    "phone asked": "2026-11",
+    "code made": "2026-11",
+    "code left": "2026-11",
+    "beside a code": "2026-07",
+    "phone, fr": "2026-11",
+    "phone, ar": "2026-11",
+    "code, fr": "2026-11",
+    "code, ar": "2026-11",
+    "months, fr": "2026-11",
+    "months, ar": "2026-11",
     "to be paid, fr": "2026-11",
     "to be paid, ar": "2026-11",
 }
@@ -116,6 +138,10 @@ class Site:
     """Signed receipts as their text, genuine and not."""
     card_world: World = field(repr=False)
     """The stand-in for who takes cards."""
+    phones: walletpush.Operator = field(repr=False)
+    """The stand-in for a wallet that asks on phones."""
+    agencies: Aggregator = field(repr=False)
+    """The stand-in for who makes codes for agencies."""
 
     def receipt(self, name: str) -> receipts.ReceiptRecord:
         """Return the first receipt of an invoice, as it stands now."""
@@ -145,6 +171,15 @@ class Site:
             clock=process.business_clock(),
             asks_max=20,
         )
+
+    def number(self, name: str) -> str:
+        """Return the CNSS number of an invoice's person."""
+        with snapshot() as session:
+            query = (
+                "SELECT cnss_number FROM contributor c JOIN invoice i ON i.contributor_id = c.id"
+                " WHERE reference = :reference"
+            )
+            return str(execute(session, query, {"reference": self.references[name]}).scalar_one())
 
     def payments(self, name: str) -> list[tuple[str, int]]:
         """Return what payments of an invoice there are: how each stands, and its centimes."""
@@ -192,6 +227,8 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         pytest.MonkeyPatch.context() as patch,
         standing_in(f"{address}/webhooks/stripe", clock=lambda: NOW) as stand_in,
         a_wallet_standing_in(clock=lambda: NOW) as wallet,
+        a_push_standing_in(clock=lambda: NOW) as push,
+        codes_standing_in(clock=lambda: NOW) as codes,
     ):
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -205,7 +242,12 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         patch.setenv("WASL_BASE_URL", address)
         patch.setenv("WASL_CLOCK", f"={NOW.isoformat()}")
         providers = home / "providers.toml"
-        providers.write_text(providers_file(stand_in.world.address) + wallet_entry(wallet.address))
+        providers.write_text(
+            providers_file(stand_in.world.address)
+            + wallet_entry(wallet.address)
+            + push_entry(push.address)
+            + codes_entry(codes.address)
+        )
         patch.setenv("WASL_PROVIDERS", str(providers))
         # So that each payer of a journey comes from an address of his own.
         patch.setenv("WASL_TRUSTED_PROXIES", "127.0.0.1")
@@ -221,7 +263,14 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
                 signed = _make_codes(references)
                 _begin_cards(references, address)
                 with _web_process(address, home / "web.log"):
-                    yield Site(address, references, signed, stand_in.world)
+                    yield Site(
+                        address,
+                        references,
+                        signed,
+                        stand_in.world,
+                        push.operator,
+                        codes.aggregator,
+                    )
         finally:
             db.disconnect()
             _forget()
@@ -290,6 +339,9 @@ def _issue() -> dict[str, str]:
                 "registered_on": period.starts_on,
                 "left_on": period.ends_on,
             }
+            if name.startswith("months"):
+                # The month before it, too.
+                person["registered_on"] = date(2026, 10, 1)
             if name == "quarterly":
                 # No Arabic name, and a rule of another form.
                 person |= {"family_name_ar": None, "given_name_ar": None}
@@ -304,10 +356,9 @@ def _issue() -> dict[str, str]:
             clock=lambda: NOW,
         )
     with snapshot() as session:
-        rows = execute(session, "SELECT contributor_id, reference FROM invoice").mappings()
-        found = {row["contributor_id"]: str(row["reference"]) for row in rows}
-    assert len(found) == len(_INVOICES)
-    return {name: found[person] for name, person in people.items()}
+        rows = execute(session, "SELECT contributor_id, period, reference FROM invoice").mappings()
+        found = {(row["contributor_id"], row["period"]): str(row["reference"]) for row in rows}
+    return {name: found[people[name], period] for name, period in _INVOICES.items()}
 
 
 def _bring_together(references: Mapping[str, str]) -> dict[str, str]:
@@ -321,7 +372,13 @@ def _bring_together(references: Mapping[str, str]) -> dict[str, str]:
     together = states.several(references["paid together"])
     record(_a_payment(together), now=NOW)
     several = states.several(references["of several"], references["of several, late"])
-    return {"plan": plan.reference, "several": several, "several, paid": together}
+    beside = states.several(references["code made"], references["beside a code"])
+    return {
+        "plan": plan.reference,
+        "several": several,
+        "several, paid": together,
+        "several, one begun": beside,
+    }
 
 
 def _book(references: Mapping[str, str]) -> PaymentReport:
@@ -357,9 +414,18 @@ def _book(references: Mapping[str, str]) -> PaymentReport:
 
 
 def _begin_cards(references: Mapping[str, str], address: str) -> None:
-    """Send payers to the card page, and one to the wallet's; have one of them give up."""
+    """Send payers out in every way; have one give his card page up, and one leave his code."""
     clock = process.business_clock()
-    for name in ("card begun", "card awaited", "card given up", "wallet begun"):
+    ways = {
+        "card begun": "stripe",
+        "card awaited": "stripe",
+        "card given up": "stripe",
+        "wallet begun": "wallet",
+        "phone asked": "momo",
+        "code made": "cashplus",
+        "code left": "cashplus",
+    }
+    for name, way in ways.items():
         attempts.begin(
             process.providers(),
             references[name],
@@ -367,9 +433,11 @@ def _begin_cards(references: Mapping[str, str], address: str) -> None:
             language="fr",
             link=f"{address}/{references[name]}",
             clock=clock,
-            way="wallet" if name == "wallet begun" else "stripe",
+            way=way,
+            phone="212600000000",
         )
     attempts.give_up(process.providers(), references["card given up"], clock=clock)
+    attempts.give_up(process.providers(), references["code left"], clock=clock, anyway=True)
 
 
 def _a_payment(reference: str, **values: Any) -> PaymentReport:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import httpx
 from PIL import Image
-from playwright.sync_api import FilePayload, Page, Response
+from playwright.sync_api import FilePayload, Page, Response, Route
 
 from gateway.codes import qr
 from gateway.words.catalogs import Language
@@ -41,7 +41,9 @@ class View:
     like: str = ""
     """Another view that rightly says the same."""
     posted: bool = False
-    """Sent there by a form that is not ours."""
+    """Sent there by a form."""
+    form: str = ""
+    """What was in it."""
     out_of_order: bool = False
     """Seen while something of ours is broken."""
     card_trouble: str = ""
@@ -56,7 +58,7 @@ class View:
 
 def views(site: Site) -> list[View]:
     """Return all of them, each different from every other."""
-    parts = (_starting, _standing, _by_card, _proving, _checking, _failing)
+    parts = (_starting, _standing, _by_card, _otherwise, _proving, _checking, _failing)
     return [view for part in parts for view in part(site)]
 
 
@@ -68,7 +70,7 @@ def visit(page: Page, site: Site, view: View, language: Language) -> Response:
         fetched(site, f"/{NOBODYS}", client)
     first = view.address(site, language)
     if view.posted:
-        page.route(first, lambda route: route.continue_(method="POST"), times=1)
+        page.route(first, lambda route: _post(route, view.form), times=1)
     broken = site.out_of_order() if view.out_of_order else nullcontext()
     with broken, site.card_trouble(view.card_trouble):
         answer = page.goto(first)
@@ -83,6 +85,11 @@ def visit(page: Page, site: Site, view: View, language: Language) -> Response:
     assert answer is not None
     assert answer.status == view.status, f"{view.name}, {language}: {answer.status}"
     return answer
+
+
+def _post(route: Route, form: str) -> None:
+    headers = {**route.request.headers, "content-type": "application/x-www-form-urlencoded"}
+    route.continue_(method="POST", post_data=form, headers=headers)
 
 
 def fetched(site: Site, path: str, client: Mapping[str, str] | None = None) -> httpx.Response:
@@ -165,6 +172,27 @@ def _by_card(site: Site) -> list[View]:
         View("wallet: only its payer can close it", f"{named['wallet begun']}?card=open&try=8"),
         View("card: away", f"{named['open']}/card", 503, posted=True, card_trouble="away"),
         View("card: refused", f"{named['open']}/card", 503, posted=True, card_trouble="refuses"),
+    ]
+
+
+def _otherwise(site: Site) -> list[View]:
+    """Where somebody stands who pays on his phone, by a code, or several months at once."""
+    to = {name: f"/{site.references[name]}" for name in site.references}
+    number = f"cnss={site.number('open')}&what=all"
+    return [
+        View("phone: number", f"{to['open']}/card", posted=True, form="way=momo"),
+        View("phone: no number", f"{to['open']}/card", 422, posted=True, form="way=momo&phone=06"),
+        View("phone: asked", f"{to['phone asked']}?card=asked&try=8"),
+        View("phone: only its payer can close it", f"{to['phone asked']}?card=open&try=8"),
+        View("code: what to do", f"{to['code made']}/code"),
+        View("code: made", to["code made"]),
+        View("code: only its payer can leave it", f"{to['code made']}?card=open&try=8"),
+        View("code: left", to["code left"]),
+        View("code: of another reference", to["several, one begun"]),
+        View("code: of another, left", f"{to['several, one begun']}?card=open&try=8"),
+        View("months: no number", f"{to['open']}/all", 422, posted=True, form="cnss=12"),
+        View("months: another's", f"{to['open']}/all", 422, posted=True, form="cnss=987654321"),
+        View("months: nothing else", f"{to['open']}/all", posted=True, form=number),
     ]
 
 

@@ -399,6 +399,22 @@ def test_a_row_that_names_what_is_not_there_is_refused_and_found(books: str) -> 
     assert "payment.bundle_id 1000000000" in {broken.where for broken in broken_promises()}
 
 
+def test_a_pair_that_its_payment_does_not_say_is_looked_up(books: str) -> None:
+    """What a payment quoted was looked up with it; what else is named beside it is not."""
+    insert = (
+        "INSERT INTO allocation (payment_id, invoice_id, amount_minor, policy, allocated_at)"
+        " SELECT id, coalesce({invoice}, invoice_id), 1, 'any', now() FROM payment"
+        " WHERE invoice_id IS NOT NULL"
+    )
+    other = "(SELECT max(id) FROM invoice)"
+    with psycopg.connect(books) as connection:
+        connection.execute(insert.format(invoice="NULL").encode())
+        connection.execute(insert.format(invoice=other).encode())
+        connection.rollback()
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="invoice_id"):
+            connection.execute(insert.format(invoice=f"{other} + 1").encode())
+
+
 def test_what_is_legal_is_not_called_tampering(books: str) -> None:
     assert {row[0] for row in rows_of(books, "SELECT DISTINCT status FROM payment")} == {
         "booked",

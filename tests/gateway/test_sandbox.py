@@ -23,7 +23,7 @@ def test_the_file_has_a_provider_of_each_kind_that_is_simulated() -> None:
     providers = read_providers(sandbox_file().decode(), "providers.toml")
     assert tuple(providers) == NAMES == (*SIGNED, *OTHERS)
     waiting = {n for n, p in providers.items() if isinstance(p, AnsweringProvider)}
-    assert waiting == set(OTHERS)
+    assert waiting == set(OTHERS) - {"chari", "youcan"}
     # What a sandbox made is refused where real money is.
     for name in NAMES:
         (said,) = unsafe_in_production({name: providers[name]})[:1]
@@ -35,13 +35,14 @@ def test_what_plays_the_pages_is_where_the_file_says(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     load_providers(settings)
     made = stand_ins(settings.providers_file, tmp_path / STAND_INS)
-    assert list(made) == ["cmi", "wallet-query"]
+    assert list(made) == ["cmi", "wallet-query", "chari", "youcan"]
     text = settings.providers_file.read_text()
     for each in made.values():
         assert f"http://127.0.0.1:{each.port}" in text
         assert each.argv[each.argv.index("--port") + 1] == str(each.port)
         assert each.journal.parent == tmp_path / STAND_INS
-    assert [child.name for child in played(settings)] == ["card-page", "wallet-page"]
+    pages = ["card-page", "wallet-page", "chari-page", "youcan-page"]
+    assert [child.name for child in played(settings)] == pages
     assert not any(child.needed for child in played(settings))
 
 
@@ -54,7 +55,8 @@ def test_a_page_whose_port_is_taken_is_left_out(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", card.port))
         taken.listen()
-        assert [child.name for child in played(settings)] == ["wallet-page"]
+        left = [child.name for child in played(settings)]
+        assert left == ["wallet-page", "chari-page", "youcan-page"]
     said = capsys.readouterr().err
     assert f"Port {card.port} is taken, so card-page is left out" in said
 
@@ -69,7 +71,7 @@ def test_nobody_is_played_by_files_of_others_or_of_before_or_in_production(tmp_p
     assert tuple(load_providers(own)) == SIGNED
     assert played(own) == []
     own.providers_file.write_bytes(sandbox_file())
-    assert len(played(own)) == 2
+    assert len(played(own)) == 4
     file = own.providers_file
     assert played(Settings(home=tmp_path, providers=file)) == []
     assert played(Settings(home=tmp_path, mode="production")) == []

@@ -28,7 +28,8 @@ DUE_MINOR: Final = 16_352
 PERIOD: Final = "2026-11"
 NOW: Final = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 
-_numbers = count()
+# Nine zeros are no number of anybody.
+_numbers = count(1)
 
 
 def a_reference(n: int | None = None) -> str:

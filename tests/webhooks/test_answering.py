@@ -52,22 +52,42 @@ def test_a_method_that_nobody_published_is_an_error_object() -> None:
         judge_object(json.loads(answer.content), "errorObject")
 
 
+def test_hints_may_be_put_and_deliveries_are_posted() -> None:
+    client = a_client()
+    hint = client.put("/webhooks/wallet-query", content=b"{}")
+    assert (hint.status_code, hint.json()["detail"]) == (400, "The callback has no notif_token.")
+    put = client.put("/webhooks/cashplus", content=b"{}")
+    assert (put.status_code, put.headers["allow"]) == (405, "POST")
+
+
 def test_what_is_looked_for_by_a_reference_is_found_by_an_index(database: str) -> None:
     """On small tables a plan reads all: so that is forbidden, and what has no index shows."""
     payments = f"SELECT FROM payment p WHERE true {showing._ABOUT}"
     given = {"invoice": 1, "bundle": 2, "since": None, "until": None}
-    attempt = f"{attempt_rows._ATTEMPTS} WHERE reference = :which"
+    begun = {"soon": 1, "revived": ""}
+    own = f"{attempt_rows._ATTEMPTS} WHERE {attempt_rows.OWN}"
+    akin = f"{attempt_rows._ATTEMPTS} WHERE {attempt_rows._KIN}"
     with snapshot() as session:
         execute(session, "SET LOCAL enable_seqscan = off")
         plans = [
             "\n".join(execute(session, f"EXPLAIN {text}", values).scalars())
             for text, values in (
                 (payments, given),
-                (attempt, {"which": "1", "soon": 1, "revived": ""}),
+                (own, {"reference": "1", **begun}),
+                (akin, {"invoices": [1], "bundles": [2], **begun}),
+                (attempt_rows._KIN_OF, {"reference": "1"}),
             )
         ]
     for plan, index in zip(
-        plans, ("payment_invoice_id_idx", "payment_attempt_invoice_id_made_at_idx"), strict=True
+        plans,
+        (
+            "payment_invoice_id_idx",
+            "payment_attempt_invoice_id_made_at_idx",
+            "payment_attempt_bundle_id_made_at_idx",
+            "bundle_item_invoice_id_idx",
+        ),
+        strict=True,
     ):
         assert index in plan
         assert "Seq Scan on payment" not in plan
+        assert "Seq Scan on bundle_item" not in plan

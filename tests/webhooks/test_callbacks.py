@@ -36,7 +36,8 @@ from tests.gateway.providers.gsma_spec import judge_object
 from tests.gateway.providers.test_gsma import KEY, a_payment
 from webhooks import callbacks
 from webhooks.answering import answer
-from webhooks.callbacks import ATTEMPTS_MAX, is_public, owe, send_due
+from webhooks.callbacks import ATTEMPTS_MAX, owe, send_due
+from webhooks.guarded import is_public
 
 STATES: Final = "SELECT state, attempts, last_error FROM provider_callback ORDER BY id"
 NOW_DUE: Final = "UPDATE provider_callback SET retry_at = clock_timestamp() - interval '1 second'"

@@ -243,7 +243,7 @@ def test_an_append_only_table_refuses_everything_but_appending(
 REVERSAL: Final = (
     "INSERT INTO ledger_transfer (id, batch_id, name, debit_account_id, credit_account_id,"
     " amount_minor, payment_id, invoice_id, reverses_id, posted_at)"
-    " SELECT {id}, batch_id, 'back', {debit}, {credit}, {amount}, {payment}, {invoice}, id,"
+    " SELECT {id}, batch_id, 'back', {debit}, {credit}, {amount}, {payment}, {invoice}, {reverses},"
     " posted_at FROM ledger_transfer WHERE id = {of}"
 )
 OPPOSITE: Final = {
@@ -253,6 +253,7 @@ OPPOSITE: Final = {
     "amount": "amount_minor",
     "payment": "payment_id",
     "invoice": "invoice_id",
+    "reverses": "id",
     "of": "1",
 }
 
@@ -267,6 +268,7 @@ OPPOSITE: Final = {
         {"payment": "(SELECT max(id) FROM payment)"},
         {"invoice": "NULL"},
         {"of": "2"},
+        {"reverses": "10 ^ 9"},
     ],
     ids=str,
 )

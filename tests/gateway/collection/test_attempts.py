@@ -14,10 +14,9 @@ import stripe
 
 from gateway import process
 from gateway.billing.presentment import present
+from gateway.collection.attempt_ends import TRIES_HURRIED_MAX
 from gateway.collection.attempt_rows import ATTEMPTS_MAX, FAILED, NOT_KNOWN, Attempt, latest_attempt
 from gateway.collection.attempts import (
-    PAGE_LIFE,
-    TRIES_HURRIED_MAX,
     Begun,
     Step,
     begin,
@@ -29,7 +28,14 @@ from gateway.collection.inquiries import ASKING, ask_due
 from gateway.db import alone, execute, snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState
-from gateway.providers import MadePage, PageFailed, PageState, WantedPage, WebhookProvider
+from gateway.providers import (
+    PAGE_LIFE,
+    MadePage,
+    PageFailed,
+    PageState,
+    WantedPage,
+    WebhookProvider,
+)
 from gateway.providers.stripe_pages import StripePages
 from gateway.settings import settings
 from gateway.simulators.stripe import World

@@ -294,12 +294,12 @@ def test_a_return_is_of_the_payment_it_was_first_told_of(database: str) -> None:
 def test_names_of_transfers_never_meet_those_of_other_payments(database: str) -> None:
     """A provider's ids may hold anything, also what looks like the end of a name."""
     reference, payment = paid()
-    other = "P1/invoice/returned/1"
+    other = "P1/invoice/refund/1"
     record(a_report(reference, provider_payment_id=other, amount_minor=100))
     assert record(payment, a_refund(5000)) == ["booked", "returned"]
     failed = a_refund(5000, state=ReturnState.RESTORED, made_at=NOON, stated_at=LATER)
     assert record(failed) == ["returned"]
-    ends = ("returned/1", "restored/2", "invoice/restored/2", "invoice/reversed", "credit")
+    ends = ("refund/1", "refund_failed/2", "invoice/refund_failed/2", "invoice/reversed", "credit")
     for end in ends:
         assert record(a_report(reference, provider_payment_id=f"P1/{end}", amount_minor=50)) == [
             "booked"

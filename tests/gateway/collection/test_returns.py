@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.books.kinds import GIVES_BACK, TransferKind, kind_of
 from gateway.collection.reports import ReturnReport
-from gateway.collection.returns import Return, given_back_minor, hear
+from gateway.collection.returns import Return, given_back_minor, hear, parts_of, within
 from gateway.models import ReturnKind, ReturnState
 from tests.factories import NOON
 
@@ -158,3 +159,42 @@ def test_a_later_word_of_the_same_state_is_kept() -> None:
     again, _ = hear(known, said(REFUND, 50, at=9))
     assert again == replace(known, stated_at=NOON + timedelta(seconds=9))
     assert isinstance(again.stated_at, datetime)
+
+
+@given(
+    parts=st.tuples(*[st.integers(0, 100)] * 3),
+    most=st.integers(1, 200),
+    older=st.integers(0, 100),
+)
+def test_what_is_given_back_is_told_apart_and_fits_into_what_came_in(
+    parts: tuple[int, int, int], most: int, older: int
+) -> None:
+    said = dict(zip(GIVES_BACK, parts, strict=True))
+    fits = within(said, most)
+    assert sum(fits.values()) == min(sum(parts), most)
+    assert all(fits[kind] <= said[kind] for kind in said)
+    assert parts_of(fits, fits) == fits
+    # Books of before did not tell refunds and disputes apart: what fits is not posted anew.
+    charged_back = min(older, fits[TransferKind.CHARGEBACK])
+    before = {**fits, TransferKind.CHARGEBACK: fits[TransferKind.CHARGEBACK] - charged_back}
+    assert parts_of({**before, TransferKind.RETURNED: charged_back}, fits) == fits
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("invoice", "received"),
+        ("invoice/12", "received"),
+        ("credit/refund/3", "refund"),
+        ("invoice/12/refund_failed/4", "refund_failed"),
+        ("suspense/refund_by_hand/1", "refund_by_hand"),
+        ("invoice/chargeback/2/reversed", "reversal"),
+        ("moved/12/1", "moved"),
+        ("moved/12/1/reversed", "reversal"),
+        ("invoice/returned/1", "returned"),
+    ],
+)
+def test_the_name_of_a_transfer_says_its_kind(name: str, kind: str) -> None:
+    # Whatever the provider calls its payment.
+    for payment in ("stripe/pi_1", "cashplus/x/chargeback/1", "cashplus/reversed"):
+        assert kind_of(f"{payment}/{name}", payment) == kind

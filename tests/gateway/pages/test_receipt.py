@@ -67,11 +67,12 @@ def test_what_was_given_back_in_part_says_so(client: TestClient) -> None:
     assert "AMO1:" not in fr
     assert "أُرجِع" in text_of(client.get(f"/{reference}/receipt?lang=ar"))
     page = text_of(client.get(f"/{reference}"))
-    assert "63,52 DH rendus depuis" in page
+    assert "63,52 DH rendus le 18 novembre 2026" in page
     [receipt] = states.receipts_of(reference)
     verdict = text_of(client.get(f"/verify/{receipt.number}"))
     assert "mais une partie de son paiement a été rendue" in verdict
     assert "Rendu depuis 63,52 DH" in verdict
+    assert "Rendu le 18 novembre 2026" in verdict
 
 
 def test_what_was_given_back_whole_is_said_to_be_refunded(client: TestClient) -> None:
@@ -82,8 +83,11 @@ def test_what_was_given_back_whole_is_said_to_be_refunded(client: TestClient) ->
     page = text_of(client.get(f"/{reference}"))
     assert "a été remboursé : l’argent est retourné à celui qui a payé" in page
     assert "Déjà payé" not in page
+    assert "Rendu le 18 novembre 2026" in page
     [receipt] = states.receipts_of(reference)
-    assert "son paiement a été remboursé" in text_of(client.get(f"/verify/{receipt.number}"))
+    verdict = text_of(client.get(f"/verify/{receipt.number}"))
+    assert "son paiement a été remboursé" in verdict
+    assert "Rendu le 18 novembre 2026" in verdict
 
 
 def test_a_dispute_is_said_beside_a_payment_that_stands(client: TestClient) -> None:

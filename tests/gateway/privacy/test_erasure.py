@@ -46,6 +46,7 @@ from tests.factories import (
     seal,
     the_books,
 )
+from tests.gateway.pages import states
 from tests.gateway.pages.conftest import set_clock
 from tests.gateway.privacy.story import (
     GHIZLANE,
@@ -250,6 +251,21 @@ def on_a_card_page(who: Somebody) -> None:
         )
 
 
+def with_a_code_for_several(who: Somebody) -> None:
+    """Left for another way, and still taken by agencies."""
+    record(a_report(who.reference))
+    together = states.several(who.reference, states.an_invoice())
+    with transaction() as session:
+        execute(
+            session,
+            "INSERT INTO payment_attempt (id, bundle_id, provider, manner, code, amount_minor,"
+            " language, state, session_id, closed_because, ask_at, made_at, expires_at)"
+            " SELECT 'A2', id, 'cashplus', 'token', 'C1', 16352, 'fr', 'closed', 'S1',"
+            " 'left open', :now, :now, :now FROM bundle WHERE reference = :reference",
+            {"now": NOON, "reference": together},
+        )
+
+
 def in_line(who: Somebody) -> None:
     record(a_report(who.reference))
     with transaction() as session:
@@ -268,6 +284,7 @@ _HAPPENS: Final[tuple[tuple[Callable[[Somebody], None], str], ...]] = (
     (quoted_by_number, "Open exceptions about the person: 1."),
     (disputed, "Open disputes: 1."),
     (on_a_card_page, "Pages to pay on that may still take money: 1."),
+    (with_a_code_for_several, "Pages to pay on that may still take money: 1."),
     (in_line, "in line for re-assessment"),
     (still_to_be_acted_on, "Deliveries about the person, waiting or parked: 1."),
 )
@@ -290,7 +307,9 @@ def test_whatever_is_open_is_named(database: str) -> None:
         reasons = refused.value.reasons
         assert any(sentence in reason for reason in reasons), (sentence, reasons)
         assert not any("earliest" in reason for reason in reasons)
-    assert rows_of(database, "SELECT count(*) FROM contributor WHERE erased_at IS NULL") == [(8,)]
+    # And the one of the other invoice of the reference for several.
+    left = rows_of(database, "SELECT count(*) FROM contributor WHERE erased_at IS NULL")
+    assert left == [(len(_HAPPENS) + 1,)]
 
 
 def test_who_has_not_left_and_a_reason_that_names_are_refused(database: str) -> None:

@@ -31,6 +31,7 @@ OF_NOBODY: Final = {
     "issue_chunk": "spans of ids",
     "issue_run": "periods",
     "ledger_batch": "hashes and sums of all",
+    "message_walk": "how far was looked, by ids",
     "outbox_message": "names of tasks",
     "reference_key": "one secret",
     "staff": "people of the institution, who sign in: no payers",

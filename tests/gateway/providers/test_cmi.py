@@ -19,13 +19,13 @@ from structlog.testing import capture_logs
 from gateway import process
 from gateway.billing.presentment import present
 from gateway.collection.attempt_rows import latest_attempt
-from gateway.collection.attempts import PAGE_LIFE, begin, give_up
+from gateway.collection.attempts import begin, give_up
 from gateway.collection.inquiries import ask_due
 from gateway.collection.reports import PaymentReport, Statement, Terms, Unbookable
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import ProviderRefused
 from gateway.models import AttemptState
-from gateway.providers import Answer, PageProvider, PageState, WantedPage, cmi
+from gateway.providers import PAGE_LIFE, Answer, PageProvider, PageState, WantedPage, cmi
 from gateway.providers.calls import (
     AnsweringProvider,
     AnswerNow,

@@ -1,0 +1,215 @@
+"""`wasl refunds`: money that we give back, asked by one person and approved by another.
+
+Here people are named by themselves: whoever has this machine's shell has the books' keys anyway.
+Programs and people elsewhere have keys of their own (`/v1/refunds`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.cli.shared import database, json_flag, now, report
+from gateway.errors import Unusable
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from gateway.collection.refunds import Shown
+
+_ID = click.argument("refund_id", metavar="ID", type=click.IntRange(1, 2**62))
+_BY = click.option("--by", required=True, help="Who decides: a name of `wasl staff add`.")
+_WHY = click.option("--why", required=True, help="The reason, without names: it is kept.")
+_SENTENCE = "Refund {id} of {amount} MAD ({provider}/{provider_payment_id}): {state}."
+
+
+@click.group()
+def refunds() -> None:
+    """Give money back: asked by one person, approved by another."""
+
+
+@refunds.command("ask")
+@click.argument("payment", metavar="PROVIDER/PAYMENT")
+@click.option("--amount", default=None, help="Dirhams; all that is left if not given.")
+@click.option("--by-hand", is_flag=True, help="Finance pays it out, even if the provider could.")
+@_WHY
+@_BY
+@json_flag
+def refunds_ask(
+    payment: str, amount: str | None, by_hand: bool, why: str, by: str, as_json: bool
+) -> None:
+    """Ask that a payment, or a part of it, be given back."""
+    from gateway.models import RefundWay
+
+    minor = None if amount is None else _centimes(amount)
+
+    def act(session: Session) -> Shown:
+        from gateway.collection.refunds import ask
+        from gateway.process import providers
+        from gateway.providers.refunding import refunding
+
+        return ask(
+            session,
+            _payment(session, payment),
+            minor,
+            way=RefundWay.BY_HAND if by_hand else None,
+            can_refund=refunding(providers()).__contains__,
+            who=_person(session, by, "admin", "finance"),
+            why=why,
+            now=now(),
+        )
+
+    _do(act, as_json)
+
+
+@refunds.command("approve")
+@_ID
+@_WHY
+@_BY
+@json_flag
+def refunds_approve(refund_id: int, why: str, by: str, as_json: bool) -> None:
+    """Approve what somebody else asked for: it is carried out from here."""
+
+    def act(session: Session) -> Shown:
+        from gateway.collection.refunds import approve
+
+        who = _person(session, by, "admin", "approver")
+        return approve(session, refund_id, who=who, why=why, now=now())
+
+    _do(act, as_json)
+
+
+@refunds.command("refuse")
+@_ID
+@_WHY
+@_BY
+@json_flag
+def refunds_refuse(refund_id: int, why: str, by: str, as_json: bool) -> None:
+    """Say no to a refund, or withdraw it, before anything is done."""
+
+    def act(session: Session) -> Shown:
+        from gateway.collection.refunds import refuse
+
+        who = _person(session, by, "admin", "finance", "approver")
+        return refuse(session, refund_id, who=who, why=why, now=now())
+
+    _do(act, as_json)
+
+
+@refunds.command("paid-out")
+@_ID
+@click.option("--reference", required=True, help="What the bank calls the transfer.")
+@_BY
+@json_flag
+def refunds_paid_out(refund_id: int, reference: str, by: str, as_json: bool) -> None:
+    """Say that an approved refund by hand was paid out."""
+
+    def act(session: Session) -> Shown:
+        from gateway.collection.refunds import paid_out
+        from gateway.process import signing_key
+
+        who = _person(session, by, "admin", "finance")
+        return paid_out(
+            session, refund_id, who=who, bank_reference=reference, key=signing_key(), now=now()
+        )
+
+    _do(act, as_json)
+
+
+@refunds.command("bounced")
+@_ID
+@_WHY
+@_BY
+@json_flag
+def refunds_bounced(refund_id: int, why: str, by: str, as_json: bool) -> None:
+    """Say that what was paid out by hand came back."""
+
+    def act(session: Session) -> Shown:
+        from gateway.collection.refunds import bounced
+        from gateway.process import signing_key
+
+        who = _person(session, by, "admin", "finance")
+        return bounced(session, refund_id, who=who, why=why, key=signing_key(), now=now())
+
+    _do(act, as_json)
+
+
+@refunds.command("list")
+@click.option("--payment", default=None, metavar="PROVIDER/PAYMENT", help="Only of this one.")
+@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@json_flag
+def refunds_list(payment: str | None, everything: bool, as_json: bool) -> None:
+    """List refunds that are under way, with who asked and who approved."""
+    with database():
+        from gateway.collection.refunds import read_shown
+        from gateway.db import snapshot
+
+        with snapshot() as session:
+            wanted = "TRUE" if everything or payment else "refund.ended_at IS NULL"
+            asked: dict[str, Any] = {}
+            if payment:
+                wanted, asked = "refund.payment_id = :id", {"id": _payment(session, payment)}
+            found = read_shown(session, f"{wanted} ORDER BY refund.id", asked)
+    said = [each.as_json() for each in found]
+    if as_json:
+        click.echo(json.dumps({"refunds": said}))
+        return
+    for each in said:
+        report(each, as_json, _SENTENCE + " {left} MAD are left. Asked by {asked_by}: {because}")
+        for step in each["steps"][1:]:
+            report(step, as_json, "  {taken_at}  {state} by {taken_by}: {because}")
+    if not said:
+        click.echo("There is no refund.")
+
+
+def _do(act: Callable[[Session], Shown], as_json: bool) -> None:
+    with database():
+        from gateway.db import transaction
+
+        with transaction() as session:
+            shown = act(session)
+    report(shown.as_json(), as_json, _SENTENCE)
+
+
+def _person(session: Session, name: str, *roles: str) -> str:
+    """Return how a person is named beside what was decided.
+
+    Raises:
+        Unusable: There is nobody of this name, or the role may not.
+    """
+    from sqlmodel import select
+
+    from gateway.models import Staff
+
+    found = session.exec(select(Staff).where(Staff.name == name)).one_or_none()
+    if found is None:
+        raise Unusable(f"There is nobody named {name}: wasl staff add adds people.")
+    if found.role.value not in roles:
+        raise Unusable(f"The role {found.role.value} may not do this; it takes {', '.join(roles)}.")
+    return f"staff {found.name}"
+
+
+def _payment(session: Session, given: str) -> int:
+    from gateway.db import execute
+
+    provider, _, named = given.partition("/")
+    found = execute(
+        session,
+        "SELECT id FROM payment WHERE (provider, provider_payment_id) = (:provider, :named)",
+        {"provider": provider, "named": named},
+    ).scalar_one_or_none()
+    if found is None:
+        raise Unusable(f"There is no payment {given}: write it as provider/its id.")
+    return int(found)
+
+
+def _centimes(amount: str) -> int:
+    from gateway.money import UnreadableAmount, parse_amount
+
+    try:
+        return parse_amount(amount)
+    except UnreadableAmount as error:
+        raise Unusable(f"--amount cannot be read: {error}.") from None

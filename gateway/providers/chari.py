@@ -1,0 +1,470 @@
+"""Chari Pay: signed events, and payment links by card or by cash at an agency.
+
+Who signed is judged over `timestamp.body`, with the timestamp in milliseconds. Duplicates and
+disorder are announced by Chari. Links are used, and not payment sessions: a session wants the
+payer's name, mail and telephone, a link wants none of a person.
+
+Known from the public OpenAPI file and a public library. Unverified: the fields of an event's body
+(so they are read by several names, flat or under `data`, whatever their case), the words of a
+link's status, any recorded signature.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from gateway.collection.reports import (
+    AttemptLapsed,
+    NotAboutMoney,
+    PaymentReport,
+    Report,
+    ReturnReport,
+    Statement,
+)
+from gateway.errors import BadSignature, ProviderAway, Unusable
+from gateway.models import Channel, Manner, ReturnKind, ReturnState
+from gateway.money import CURRENCY, format_amount
+from gateway.providers import PAGE_LIFE, Answer, MadePage, PageState, WantedPage
+from gateway.providers.asking import (
+    get_json,
+    is_this_machine,
+    is_trusted_address,
+    origin_of,
+    post_json,
+)
+from gateway.providers.signed_events import (
+    NotBookable,
+    Unreadable,
+    attempt_id,
+    check_secrets,
+    dirhams,
+    event_id,
+    in_dirhams,
+    instant,
+    is_signed,
+    read_object,
+    shown_instant,
+    text,
+    unbookable,
+    unsafe_secrets,
+)
+from gateway.references import format_reference
+
+API_BASE: Final = "https://api-psp.charipay.ma"
+PAGES_ORIGIN: Final = "https://pay.chari.ma"
+WINDOW: Final = timedelta(minutes=5)
+CODE_LIFE: Final = timedelta(days=3)
+"""How long a code for an agency takes a payment: what Chari gives where nothing is asked for."""
+MISLABELLED: Final = timedelta(hours=1) + WINDOW
+"""A published sample writes the time of Casablanca with a Z. So much ahead, it is meant as now."""
+
+SIGNATURES: Final = (
+    "chari-webhook-signature",
+    "x-chari-signature",
+    "x-chari-signature-next",
+)
+"""The last two are there while a secret is rolled, or from an older contract."""
+TIMESTAMPS: Final = ("chari-webhook-timestamp", "x-chari-timestamp")
+_MILLISECONDS = re.compile(r"[0-9]{12,14}", re.ASCII)
+_LINK = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
+_CODE = re.compile(r"[!-~]{1,64}", re.ASCII)
+_KEY = re.compile(r"[!-~]{1,250}", re.ASCII)
+
+_PAYMENTS: Final = {
+    "payment.succeeded": Statement.COMPLETED,
+    # The payer may try again by the same link, and what succeeds later is later.
+    "payment.failed": Statement.DECLINED,
+}
+_REFUNDS: Final = {"refund.succeeded": ReturnState.GIVEN, "refund.failed": ReturnState.RESTORED}
+_PAID: Final = frozenset({"PAID", "SUCCESS", "SUCCEEDED", "COMPLETED", "CONSUMED"})
+_ENDED: Final = frozenset({"CANCELLED", "CANCELED", "EXPIRED"})
+
+Fields = Mapping[str, Any]
+
+
+class ChariSettings(BaseModel):
+    """Settings of the kind in the providers file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    secrets: list[SecretStr] = []
+    """Of the webhook endpoint, used whole; several while one is rolled."""
+    api_key: SecretStr | None = None
+    """`chari_sk_…`; without it deliveries are taken and no links are made."""
+    api_base: str = API_BASE
+    """Another server, for trials: a stand-in on this machine."""
+    pages_origin: str = ""
+    """Where its pages are, if elsewhere than PAGES_ORIGIN."""
+    method: Literal["card", "cash"] | None = None
+    """What links are for. With one, events of links for the other are left to the other entry."""
+
+
+def make(name: str, values: Mapping[str, Any], *, live: bool) -> Chari:
+    """Return a provider of these settings (see `registry.KINDS`): with a key it makes links too."""
+    settings = ChariSettings.model_validate(values)
+    return (ChariPages if settings.api_key else Chari)(name, settings, live=live)
+
+
+class Chari:
+    """A provider that speaks Chari Pay's webhooks."""
+
+    def __init__(self, name: str, settings: ChariSettings, *, live: bool) -> None:
+        """Take the settings. `live`: whether real money is meant, and not a trial.
+
+        Raises:
+            Unusable: A setting means nothing, or is a live key in a sandbox.
+        """
+        self._name = name
+        self._settings = settings
+        self._secrets = [secret.get_secret_value() for secret in settings.secrets]
+        check_secrets(self._secrets)
+        for what in ("api_base", "pages_origin"):
+            address = getattr(settings, what)
+            if address and (not is_trusted_address(address) or origin_of(address) != address):
+                raise Unusable(f"{what} is not https://host (http only on this machine itself)")
+        self._key = settings.api_key.get_secret_value() if settings.api_key else ""
+        if self._key and not _KEY.fullmatch(self._key):
+            raise Unusable("api_key is not 1 to 250 visible ASCII characters")
+        if self._key.startswith("chari_sk_live_") and not live:
+            raise Unusable("api_key is a live key, which would take real money in a sandbox")
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def unsafe_in_production(self) -> Sequence[str]:
+        """Return what of the settings is good for trials only."""
+        found = unsafe_secrets(self._secrets)
+        if self._key and not self._key.startswith("chari_sk_live_"):
+            found.append("api_key is not a live key, and takes no real money")
+        if self._settings.api_base != API_BASE:
+            found.append(f"api_base is not {API_BASE} but a stand-in")
+        return found
+
+    def authenticate(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> str:
+        """Check signature and window, and return the event's id as the signed body says it.
+
+        Raises:
+            BadSignature: A header is absent or malformed, the time is not in milliseconds or more
+                than WINDOW off, or no signature is by a secret we hold.
+        """
+        given = [headers.get(name, "") for name in SIGNATURES]
+        timestamp = next((headers[name] for name in TIMESTAMPS if name in headers), "")
+        if not any(given):
+            raise BadSignature("Chari-Webhook-Signature is absent")
+        if not _MILLISECONDS.fullmatch(timestamp):
+            raise BadSignature("Chari-Webhook-Timestamp is absent or not in milliseconds")
+        if abs(int(timestamp) - now.timestamp() * 1000) > WINDOW.total_seconds() * 1000:
+            raise BadSignature("Chari-Webhook-Timestamp is more than five minutes off")
+        if not is_signed(timestamp.encode() + b"." + body, given, self._secrets):
+            raise BadSignature("no signature is by a secret we hold")
+        return event_id(body, "WebhookEventId")
+
+    def parse(
+        self,
+        body: bytes,
+        *,
+        delivery_id: str,
+        received_at: datetime,
+        path: str = "",  # noqa: ARG002
+    ) -> Report:
+        """Read an event (docs/formats.md lists the types)."""
+        source = f"delivery:{self._name}/{delivery_id}"
+        try:
+            kind, fields = _event(body)
+        except Unreadable as error:
+            return unbookable(self._name, source, error)
+        if not kind.startswith(("payment.", "refund.")):
+            return NotAboutMoney("its type is neither payment.… nor refund.…")
+        told = _Told(self._name, kind, fields, received_at, source)
+        if self._settings.method is not None and told.method != self._settings.method:
+            return NotAboutMoney(f"it is of a link for {told.method}: another entry takes it")
+        return told.report(_CHANNELS[self._settings.method or "card"])
+
+
+_CHANNELS: Final = {"card": Channel.CARD, "cash": Channel.CASH_AGENT}
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event, its fields by lower-case names."""
+
+    provider: str
+    kind: str
+    fields: Fields
+    received_at: datetime
+    source: str
+
+    @property
+    def metadata(self) -> Fields:
+        """What we gave the link to keep."""
+        kept = self.fields.get("metadata")
+        return kept if isinstance(kept, dict) else {}
+
+    @property
+    def method(self) -> str:
+        """What the link is for; of an event that does not say so, the card."""
+        return "cash" if text(self.metadata, "method") == "cash" else "card"
+
+    def report(self, usual: Channel) -> Report:
+        """Return what it says of money. Raises nothing for any content."""
+        payment_id = self._payment_id()
+        statement = _PAYMENTS.get(self.kind, Statement.PENDING)
+        if self.kind in _REFUNDS:
+            statement = Statement.COMPLETED
+        try:
+            if payment_id is None:
+                raise Unreadable("it names no payment")
+            if self.kind.startswith("refund."):
+                return self._refund(payment_id)
+            in_dirhams(self.fields)
+            return PaymentReport(
+                provider=self.provider,
+                provider_payment_id=payment_id,
+                statement=statement,
+                reference_given=self._reference(),
+                amount_minor=dirhams(self.fields.get("amount")),
+                currency=CURRENCY,
+                channel=_channel(text(self.fields, "method", "paymentmethod")) or usual,
+                paid_at=self._paid_at(),
+                paid_at_given=shown_instant(text(self.fields, *_PAID_AT)),
+                stated_at=self._stated_at(),
+                received_at=self.received_at,
+                source=self.source,
+                attempt_id=self._attempt_id(),
+            )
+        except (Unreadable, NotBookable) as error:
+            return unbookable(
+                self.provider,
+                self.source,
+                error,
+                payment_id=payment_id,
+                statement=statement,
+                stated=tuple(
+                    str(self.fields.get(name))
+                    for name in ("amount", "currency", "merchantreference")
+                ),
+            )
+
+    def _refund(self, payment_id: str) -> ReturnReport:
+        return_id = text(self.fields, "refundreference", "refundid", "reference")
+        if return_id is None:
+            raise Unreadable("it names no refund")
+        in_dirhams(self.fields)
+        stated_at = self._stated_at()
+        amount = self.fields.get("refundamount", self.fields.get("amount"))
+        return ReturnReport(
+            provider=self.provider,
+            provider_payment_id=payment_id,
+            return_id=return_id,
+            kind=ReturnKind.REFUND,
+            state=_REFUNDS.get(self.kind, ReturnState.ANNOUNCED),
+            amount_minor=dirhams(amount),
+            currency=CURRENCY,
+            made_at=stated_at,
+            stated_at=stated_at,
+            received_at=self.received_at,
+            source=self.source,
+        )
+
+    def _attempt_id(self) -> str | None:
+        return attempt_id(self.metadata, "attempt_id") or attempt_id(self.fields, "externalid")
+
+    def _payment_id(self) -> str | None:
+        """Return the payment's name: of a link of ours its attempt, by which we ask as well."""
+        own = self._attempt_id()
+        if own is not None:
+            return own
+        names = ["operationid", "paymentsessionid", "transactionreference"]
+        if self.kind.startswith("payment."):
+            names.append("reference")
+        return text(self.fields, *names)
+
+    def _reference(self) -> str:
+        own = text(self.metadata, "invoice_ref")
+        names = ("merchantreference", "orderid", "externalreference", "externalid")
+        return own or text(self.fields, *names) or ""
+
+    def _stated_at(self) -> datetime:
+        at = instant(text(self.fields, "occurredat", "createdat", "executedat"))
+        # A clock that runs ahead must not make this statement outrank those that follow it.
+        return min(at or self.received_at, self.received_at)
+
+    def _paid_at(self) -> datetime:
+        at = instant(text(self.fields, *_PAID_AT))
+        if at is None or self.received_at < at <= self.received_at + MISLABELLED:
+            return self.received_at
+        return at
+
+
+_PAID_AT: Final = ("paidat", "executedat", "occurredat", "createdat")
+
+
+class ChariPages(Chari):
+    """One with a key: it makes links, and is asked about them."""
+
+    @property
+    def pages_origin(self) -> str:
+        """Where its pages are."""
+        own = self._settings.api_base if self._is_stand_in else PAGES_ORIGIN
+        return origin_of(self._settings.pages_origin or own)
+
+    @property
+    def channel(self) -> Channel:
+        """What a payer pays by there."""
+        return _CHANNELS[self._settings.method or "card"]
+
+    @property
+    def manner(self) -> Manner:
+        """By card his browser goes to its page; for cash he says a code at an agency."""
+        return Manner.TOKEN if self._settings.method == "cash" else Manner.PAGE
+
+    @property
+    def life(self) -> timedelta:
+        """How long a link takes a payment."""
+        return CODE_LIFE if self.manner is Manner.TOKEN else PAGE_LIFE
+
+    @property
+    def _is_stand_in(self) -> bool:
+        return is_this_machine(self._settings.api_base)
+
+    def make_page(self, wanted: WantedPage) -> MadePage:
+        """Make a link for one payment, or find the one made before, by its `externalId`."""
+        asked: dict[str, Any] = {
+            "amount": None,
+            "description": f"AMO {format_reference(wanted.reference)}",
+            "singleUse": True,
+            "paymentMethod": "CASH" if self.manner is Manner.TOKEN else "CARD",
+            "expiresAt": _written(wanted.expires_at),
+            "externalId": wanted.attempt_id,
+            "metadata": {
+                "invoice_ref": wanted.reference,
+                "attempt_id": wanted.attempt_id,
+                "method": self._settings.method or "card",
+            },
+        }
+        back = {
+            "acceptUrl": wanted.back,
+            "declineUrl": wanted.left,
+            "notificationUrl": wanted.notify_url,
+        }
+        # Chari takes https only; a stand-in is not so particular.
+        asked |= {name: at for name, at in back.items() if at.startswith("https:")}
+        if self._is_stand_in:
+            asked |= back
+        # As a JSON number, which Chari wants, and never as a float.
+        amount = f'"amount": {format_amount(wanted.amount_minor)}'
+        body = json.dumps(asked).replace('"amount": null', amount, 1).encode("ascii")
+        own = {"Idempotency-Key": wanted.attempt_id, "X-Request-Id": wanted.attempt_id}
+        made = post_json(f"{self._settings.api_base}/v1/payment-links", body, self._headers() | own)
+        link, url, code = (text(made, name) for name in ("reference", "payUrl", "cashinCode"))
+        if link is None or not _LINK.fullmatch(link):
+            raise ProviderAway("it made a link without a reference")
+        session_id = f"{link}/{wanted.attempt_id}/{wanted.reference}"
+        expires_at = instant(text(made, "expiresAt"))
+        if self.manner is Manner.TOKEN:
+            if code is None or not _CODE.fullmatch(code):
+                raise ProviderAway("it made a link for cash without a cashinCode")
+            return MadePage(session_id, "", code=code, expires_at=expires_at)
+        if url is None or not is_trusted_address(url) or origin_of(url) != self.pages_origin:
+            # A browser would not follow a form of ours there.
+            raise ProviderAway("its link has no payUrl, or one elsewhere: set pages_origin to that")
+        return MadePage(session_id, url, expires_at=expires_at)
+
+    def ask(self, session_id: str, *, received_at: datetime) -> Answer:
+        """Return what became of a link (see PageProvider)."""
+        link, own, reference = session_id.split("/")
+        said = get_json(f"{self._settings.api_base}/v1/payment-links/{link}", self._headers())
+        state = _state(said)
+        source = f"inquiry:{self._name}/{link}"
+        if state is PageState.CLOSED:
+            return Answer(state, (AttemptLapsed(self._name, session_id, source),))
+        if state is PageState.OPEN:
+            return Answer(state, ())
+        try:
+            in_dirhams({"currency": CURRENCY, **said})
+            amount_minor = dirhams(said.get("totalCollected", said.get("amount")))
+        except NotBookable as error:
+            return Answer(state, (unbookable(self._name, source, error, payment_id=own),))
+        return Answer(
+            state,
+            (
+                PaymentReport(
+                    provider=self._name,
+                    provider_payment_id=own,
+                    statement=Statement.COMPLETED,
+                    reference_given=reference,
+                    amount_minor=amount_minor,
+                    currency=CURRENCY,
+                    channel=self.channel,
+                    # It does not say when: we ask soon, and its event tells the time.
+                    paid_at=received_at,
+                    paid_at_given=None,
+                    stated_at=received_at,
+                    received_at=received_at,
+                    source=source,
+                    attempt_id=own,
+                ),
+            ),
+        )
+
+    def close_page(self, session_id: str) -> PageState:
+        """Have a link take no payment any more (see PageProvider)."""
+        link = session_id.partition("/")[0]
+        address = f"{self._settings.api_base}/v1/payment-links/{link}"
+        state = _state(get_json(address, self._headers()))
+        if state is not PageState.OPEN:
+            return state
+        return _state(post_json(f"{address}/cancel", {}, self._headers()))
+
+    def _headers(self) -> dict[str, str]:
+        return {"X-CHARI-PAY-API-KEY": self._key}
+
+
+def _event(body: bytes) -> tuple[str, Fields]:
+    """Return an event's type, and its fields by lower-case names, flat or from under `data`.
+
+    Raises:
+        Unreadable: It is none, or of no type that it says.
+    """
+    event = _lower(read_object(body))
+    data = event.get("data")
+    inner = _lower(data) if isinstance(data, dict) else {}
+    kind = text(event, "eventtype", "type", "event") or text(inner, "eventtype", "type")
+    if kind is None:
+        raise Unreadable("it does not say its type")
+    return kind.lower(), {**event, **inner}
+
+
+def _lower(said: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name.lower(): value for name, value in said.items()}
+    if len(found) != len(said):
+        raise Unreadable("a field stands twice, in upper and lower case")
+    return found
+
+
+def _channel(method: str | None) -> Channel | None:
+    words = {"CASH": Channel.CASH_AGENT, "CARD": Channel.CARD}
+    return next((words[word] for word in words if word in (method or "").upper()), None)
+
+
+def _state(said: Mapping[str, Any]) -> PageState:
+    status = (text(said, "status") or "").upper()
+    if status in _PAID or text(said, "useCount") not in {None, "0"}:
+        return PageState.USED
+    if status in _ENDED:
+        return PageState.CLOSED
+    if not status:
+        raise ProviderAway("it does not say how its link stands")
+    return PageState.OPEN
+
+
+def _written(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

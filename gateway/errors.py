@@ -29,7 +29,15 @@ class ProviderAway(WaslError):
 
 
 class ProviderRefused(ProviderAway):
-    """A provider says no to what was asked as it was asked. The text has its word, no secret."""
+    """A provider says no to what was asked as it was asked. The text has its word, no secret.
+
+    Attributes:
+        status: Of its HTTP answer, where that is how it said so.
+    """
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class BadSignature(WaslError):

@@ -8,9 +8,9 @@ the run is finished. Killed anywhere, a run is gone on with by the next command 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlmodel import Session
@@ -21,17 +21,19 @@ from gateway.errors import Unusable
 from gateway.events import Happening, tell
 from gateway.models import EventType
 from gateway.money import format_amount
+from gateway.outbox import enqueue
+from gateway.worker import RECONCILE
 from reconciliation.asking import Asked, ask, changed_since_joined, findings
 from reconciliation.comparing import compare
-from reconciliation.keeping import added, undo
-from reconciliation.matching import Rule, Terms
+from reconciliation.keeping import added
+from reconciliation.matching import Terms
 from reconciliation.models import ReconciliationRun, ReconciliationShard
-from reconciliation.reading import read_text
 from reconciliation.records import lock_records, lock_records_now
-from reconciliation.scope import PAYMENT_IN_SCOPE, RECORD_IN_SCOPE, RECORD_STANDS, Scope
+from reconciliation.rivals import read_seen
+from reconciliation.scope import Scope
 from reconciliation.shards import run_shards
 from reconciliation.sources.settling import SettlingResult, settle
-from reconciliation.taken_back import Record, take_back
+from reconciliation.undoing import undo_what_changed
 
 SHARDS_MAX: Final = 1_000
 
@@ -97,9 +99,10 @@ def reconcile(
 
     Opens transactions: one to begin, one a shard, one to finish; imports and other runs wait for
     each. A run that was cut short is finished first. What an earlier run matched is undone where
-    the payment was reversed or the record taken back since; what a person joined is not, but asked
-    about. Of the exceptions that earlier runs opened, those that this one does not find again are
-    resolved. The same again matches nothing and opens nothing.
+    the payment was reversed or the record taken back since, or where what was matched on less than
+    the reference has got a rival; what a person joined is not, but asked about. Of the exceptions
+    that earlier runs opened, those that this one does not find again are resolved. The same again
+    matches nothing and opens nothing.
 
     Args:
         period: Only payments of invoices of this period and records of this period (a record that
@@ -179,7 +182,7 @@ def _begin(
     ).scalar_one_or_none()
     if unfinished is not None:
         return unfinished, False
-    _undo_what_changed(session, Scope(period), now)
+    undo_what_changed(session, Scope(period), Terms(tolerance_minor), now)
     run = ReconciliationRun(
         period=period, tolerance_minor=tolerance_minor, started_at=now, summary={}
     )
@@ -191,154 +194,9 @@ def _begin(
             ReconciliationShard(run_id=run.id, shard=shard, shards=shards)
             for shard in range(shards)
         )
+        # Workers share them: they hear of it when the outbox is looked into, not at the next bell.
+        enqueue(session, RECONCILE, now=now)
     return run.id, True
-
-
-_UNSURE: Final = tuple(
-    rule.value
-    for rule in (
-        Rule.REPAIRED_REFERENCE,
-        Rule.PART_OF_REFERENCE,
-        Rule.SEVERAL_DUES,
-        Rule.IDENTITY,
-        Rule.IDENTITY_SLIP,
-        Rule.INSTALMENTS_BY_IDENTITY,
-    )
-)
-"""Rules that match a row with one whose reference is another, or none."""
-
-
-def _undo_what_changed(session: Session, scope: Scope, now: datetime) -> int:
-    """Undo what no longer stands; return how many lines those were."""
-    return (
-        _undo_reversed_payments(session, scope, now)
-        + _take_back_records(session, scope, now)
-        + _undo_what_is_surer_now(session, scope, now)
-    )
-
-
-def _undo_what_is_surer_now(session: Session, scope: Scope, now: datetime) -> int:
-    """Undo what was matched without the row's own reference, where that has come since.
-
-    So the end is the same, in whatever order files are imported.
-    """
-    payments = execute(
-        session,
-        f"""
-        WITH unsure AS MATERIALIZED (
-            SELECT payment_id, record_id FROM match_line
-            WHERE decided_by IS NULL AND rule = ANY(:rules)
-        )
-        SELECT DISTINCT unsure.payment_id FROM unsure
-        JOIN payment ON payment.id = unsure.payment_id
-        JOIN institution_record own ON own.id = unsure.record_id
-        WHERE {PAYMENT_IN_SCOPE} AND (EXISTS (
-            SELECT FROM invoice i JOIN institution_record record ON record.reference = i.reference
-            WHERE i.id = payment.invoice_id AND record.amount_minor > 0 AND {RECORD_STANDS}
-                AND NOT EXISTS (SELECT FROM match_line m WHERE m.record_id = record.id)
-        ) OR EXISTS (
-            SELECT FROM invoice i JOIN payment other ON other.invoice_id = i.id
-            WHERE i.reference = own.reference AND other.status = 'booked'
-                AND other.returned_minor < other.amount_minor
-                AND NOT EXISTS (SELECT FROM match_line m WHERE m.payment_id = other.id)
-        ))
-        """,
-        {**scope.parameters, "rules": list(_UNSURE)},
-    )
-    return undo(session, payments.scalars().all(), "its own reference has come since", now)
-
-
-def _undo_reversed_payments(session: Session, scope: Scope, now: datetime) -> int:
-    payments = execute(
-        session,
-        f"""
-        -- Of millions of lines those are found by the few payments of which some was given back.
-        WITH touched AS MATERIALIZED (
-            SELECT id FROM payment WHERE status = 'reversed' OR returned_minor > 0
-            UNION
-            SELECT p.id FROM payment_return r JOIN payment p USING (provider, provider_payment_id)
-        )
-        SELECT DISTINCT m.payment_id FROM touched JOIN match_line m ON m.payment_id = touched.id
-        JOIN payment ON payment.id = m.payment_id
-        WHERE m.decided_by IS NULL AND {PAYMENT_IN_SCOPE} AND (payment.status <> 'booked'
-            OR m.amount_minor <> payment.amount_minor - payment.returned_minor)
-        """,
-        scope.parameters,
-    )
-    return undo(
-        session,
-        payments.scalars().all(),
-        "its payment was reversed, or given back in part",
-        now,
-    )
-
-
-def _take_back_records(session: Session, scope: Scope, now: datetime) -> int:
-    """Let the new negative records take back what they reverse, matched or not, of any period."""
-    negatives = _readable(session, scope, "record.amount_minor < 0", {})
-    if not negatives:
-        return 0
-    references = {record.reference for record in negatives.values()}
-    standing = _readable(
-        session,
-        Scope(),
-        "record.amount_minor = ANY(:amounts)"
-        " AND (record.reference = ANY(:references) OR record.reference IS NULL)",
-        {
-            "amounts": list({-record.amount_minor for record in negatives.values()}),
-            "references": list(references),
-        },
-    )
-    ids = {record.record_id: n for n, record in (negatives | standing).items()}
-    pairs = take_back(
-        [*negatives.values(), *(r for r in standing.values() if r.reference in references)]
-    )
-    if not pairs:
-        return 0
-    taken = [ids[pair.record.record_id] for pair in pairs]
-    execute(
-        session,
-        "UPDATE institution_record record SET reverses_id = pair.taken"
-        " FROM unnest(CAST(:negatives AS bigint[]), CAST(:taken AS bigint[]))"
-        " AS pair (negative, taken) WHERE record.id = pair.negative",
-        {"negatives": [ids[pair.negative.record_id] for pair in pairs], "taken": taken},
-    )
-    payments = execute(
-        session,
-        "SELECT DISTINCT payment_id FROM match_line"
-        " WHERE record_id = ANY(:taken) AND decided_by IS NULL",
-        {"taken": taken},
-    )
-    return undo(
-        session, payments.scalars().all(), "its record was taken back by a negative one", now
-    )
-
-
-def _readable(
-    session: Session, scope: Scope, where: str, parameters: dict[str, Any]
-) -> dict[int, Record]:
-    """Return the records that stand and in which one reference can be read, by their ids."""
-    rows: Sequence[tuple[int, str, str | None, str, int, date, str | None]] = execute(
-        session,
-        f"""
-        SELECT record.id, record_id, reference, reference_given, amount_minor, posted_on,
-            provider_reference
-        FROM institution_record record
-        WHERE {where} AND reverses_id IS NULL AND {RECORD_STANDS} AND {RECORD_IN_SCOPE}
-        """,
-        {**scope.parameters, **parameters},
-    ).all()
-    found: dict[int, Record] = {}
-    for n, record_id, reference, given, amount_minor, posted_on, provider_reference in rows:
-        read = reference or _read(given)
-        if read is not None:
-            found[n] = Record(record_id, read, amount_minor, posted_on, provider_reference)
-    return found
-
-
-def _read(text: str) -> str | None:
-    k = read_text(text).k
-    return None if k is None else str(k)
 
 
 # -- the end --------------------------------------------------------------------------------------
@@ -359,12 +217,13 @@ def _finish(session: Session, run_id: int, now: datetime, progress: Progress) ->
         {"run": run_id},
     ).all()
     assert all(shard.done_at is not None for shard in shards), "a shard is not done"
-    scope = Scope(run.period)
+    scope, terms = Scope(run.period), Terms(run.tolerance_minor)
     # Imports, reversals and people come between the beginning, the shards and this: days, maybe.
-    if _undo_what_changed(session, scope, now):
+    if undo_what_changed(session, scope, terms, now):
         return False
+    seen = read_seen(session)
     undone = _undone_of_shards(session, run_id) if shards else {}
-    compared = compare(session, run_id, scope, Terms(run.tolerance_minor), progress=progress)
+    compared = compare(session, run_id, scope, terms, progress=progress)
     found = [*findings(compared.left), *changed_since_joined(session, scope)]
     asked = ask(session, run_id, found, scope, now)
     # What providers paid out is of days, not of periods.
@@ -377,7 +236,7 @@ def _finish(session: Session, run_id: int, now: datetime, progress: Progress) ->
         sums=_sums(by_rule, compared.by_code),
     )
     run.summary = result.as_json()
-    run.outcomes = {"rules": by_rule, "open": compared.by_code}
+    run.outcomes = {"rules": by_rule, "open": compared.by_code, "seen": seen.as_json()}
     run.finished_at = now
     session.flush()
     # Only how many: a run may open a million, and all booking would wait for the feed.

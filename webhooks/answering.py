@@ -405,7 +405,11 @@ def _answered(session: Session, where: str, provider: str, named: str) -> Recall
 
 
 def _heed(answerer: Answerer, provider: AnsweringProvider, want: Heed, call: Call) -> Reply:
-    """Have us ask about the attempt that a hint is about, at once; it proves nothing by itself."""
+    """Have us ask about the attempt that a hint is about, at once; it proves nothing by itself.
+
+    Nor is any of it needed again, and operators put the payer's number into it: what is kept is
+    that it came, as what is personal in it was taken out, and the hash of what came.
+    """
     now = answerer.clock()
     with transaction() as session:
         known = heed(session, provider.name, want.token)
@@ -413,13 +417,13 @@ def _heed(answerer: Answerer, provider: AnsweringProvider, want: Heed, call: Cal
             execute(
                 session,
                 "INSERT INTO webhook_delivery (provider, delivery_id, body, body_sha256,"
-                " received_at, path, state, outcome, processed_at) VALUES (:provider, :named,"
-                " :body, :sha256, :now, :path, 'done', 'heeded', :now)"
+                " received_at, path, state, outcome, processed_at, masked_at) VALUES (:provider,"
+                " :named, :body, :sha256, :now, :path, 'done', 'heeded', :now, :now)"
                 " ON CONFLICT (provider, delivery_id) DO NOTHING",
                 {
                     "provider": provider.name,
                     "named": want.delivery_id,
-                    "body": call.body,
+                    "body": b"{}",
                     "sha256": hashlib.sha256(call.body).digest(),
                     "now": now,
                     "path": call.path,

@@ -76,7 +76,8 @@ _FINANCE: Final = frozenset(Right) - {
 }
 
 MAY: Final[Mapping[Role, frozenset[Right]]] = {
-    Role.ADMIN: frozenset(Right),
+    # Nobody both asks and approves: an admin approves.
+    Role.ADMIN: frozenset(Right) - {Right.ASK_REFUNDS},
     Role.FINANCE: _FINANCE,
     Role.APPROVER: (_FINANCE | {Right.APPROVE_REFUNDS})
     - {

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 from sqlmodel import Session
 
 from gateway import process
@@ -171,7 +171,10 @@ AttemptId = Annotated[
     ),
 )
 def begin_attempt(asked: ThisRequest, body: NewAttempt, key: IdempotencyKey = None) -> Response:
-    """Begin to pay what is due by a reference now. What is open already is answered again."""
+    """Begin to pay what is due by a reference now. What is open already is answered again.
+
+    The same request under its `Idempotency-Key` is answered how that attempt stands by then.
+    """
     if not is_reference(body.reference):
         raise Problem("reference_mistyped")
     refuse_after_misses(seconds_until_look_up(asked.caller.key_id))
@@ -184,14 +187,28 @@ def begin_attempt(asked: ThisRequest, body: NewAttempt, key: IdempotencyKey = No
 
     def act() -> Answer:
         begun = _begun(asked, body, provider, phone)
-        with snapshot() as session:
-            attempt = find_attempt(session, begun.attempt_id)
-        made = said(found(attempt, "attempt_not_found"), begun)
-        location = {"Location": f"{PREFIX}/attempts/{made.id}"}
-        # A form is made again for who asks again.
-        return Answer(made, 201, location, stored=not made.fields)
+        return _answer(begun.attempt_id, begun)
 
-    return once_beside(_without_phone(asked, body), key, act)
+    def again(kept: bytes) -> Answer:
+        return _answer(_Named.model_validate_json(kept).id)
+
+    return once_beside(_without_phone(asked, body), key, act, again)
+
+
+class _Named(BaseModel):
+    """What is kept under an `Idempotency-Key`: codes and pages may be dead when it comes again."""
+
+    id: str
+
+
+def _answer(attempt_id: str, begun: Begun | None = None) -> Answer:
+    """Return the answer to who began an attempt, as it stands now."""
+    with snapshot() as session:
+        attempt = find_attempt(session, attempt_id)
+    made = said(found(attempt, "attempt_not_found"), begun)
+    location = {"Location": f"{PREFIX}/attempts/{made.id}"}
+    # A form is made again for who asks again.
+    return Answer(made, 201, location, kept=_Named(id=made.id), stored=not made.fields)
 
 
 @router.get("/attempts/{id}", **operation(Right.READ_ATTEMPTS, "attempt_not_found"))

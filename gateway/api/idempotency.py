@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from http import HTTPStatus
+from typing import Annotated, Any, Final
 
 from fastapi import Header, Response
 from pydantic import BaseModel
@@ -44,7 +45,8 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     kept: BaseModel | None = None
-    """What the same request again is answered, where that is not the same: without a secret."""
+    """What the same request again is answered, where that is not the same: without a secret. By
+    `once_beside`: what that answer is made of."""
     stored: bool = True
     """Whether any of it may be stored; asked by `once_beside` only."""
 
@@ -85,22 +87,85 @@ def _as_sent(said: BaseModel) -> bytes:
     return said.model_dump_json(by_alias=True).encode()
 
 
-def once_beside(asked: Asked, key: str | None, act: Callable[[], Answer]) -> Response:
+def once_beside(
+    asked: Asked, key: str | None, act: Callable[[], Answer], again: Callable[[bytes], Answer]
+) -> Response:
     """As `once`, for what asks others over the network, and so is done in no transaction.
 
-    What is done must come to the same however often it is done: only its answer is kept, after it.
-    Of two at once under one key, both may do it, and both answer what the first kept.
+    The key is bound to its request before anything is done, and let go where that is refused. What
+    is done must come to the same however often it is done: of two at once, both may do it, and so
+    does the next where the first was killed, or did not learn what came of it.
+
+    Args:
+        asked: The request.
+        key: Its `Idempotency-Key`.
+        act: Does it. Of its answer only `kept` is kept, and nothing if it is not to be `stored`.
+        again: Makes the answer of a request that comes again, as things stand then, from that.
 
     Raises:
         Problem: As `once`.
     """
-    if key is not None:
+    if key is None:
+        return _sent(act())
+    with transaction() as session:
+        kept = _bound(session, asked, key)
+    if kept:
+        return _sent(again(kept), {REPLAYED: "true"})
+    try:
+        answer = act()
+    except Problem as problem:
+        if problem.kind.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            with transaction() as session:
+                execute(session, f"DELETE FROM idempotent_answer {_UNANSWERED}", _own(asked, key))
+        raise
+    if answer.stored:
         with transaction() as session:
-            kept = session.get(IdempotentAnswer, (asked.caller.key_id, key))
-            if kept is not None:
-                return _again(kept, asked)
-    answer = act()
-    return once(asked, key if answer.stored else None, lambda _: answer)
+            _keep(session, asked, key, answer)
+    return _sent(answer)
+
+
+def _bound(session: Session, asked: Asked, key: str) -> bytes:
+    """Bind a key to its request; return what is kept of its answer, empty if it has none yet."""
+    _take_turns(session, asked, key)
+    kept = session.get(IdempotentAnswer, (asked.caller.key_id, key))
+    if kept is None:
+        _keep(session, asked, key, None)
+        return b""
+    if not hmac.compare_digest(kept.request_sha256, asked.request_sha256):
+        raise Problem("idempotency_key_reused")
+    return kept.body
+
+
+def _keep(session: Session, asked: Asked, key: str, answer: Answer | None) -> None:
+    """Keep what an answer is made of again; None: there is none yet, and the key is bound only."""
+    execute(
+        session,
+        "INSERT INTO idempotent_answer AS a (api_key_id, idempotency_key, request_sha256, status,"
+        " headers, body, answered_at) VALUES (:holder, :key, :request, :status, '{}', :body, :now)"
+        " ON CONFLICT (api_key_id, idempotency_key) DO UPDATE SET status = excluded.status,"
+        " body = excluded.body WHERE a.request_sha256 = excluded.request_sha256 AND a.body = ''",
+        {
+            **_own(asked, key),
+            "status": answer.status if answer else 0,
+            "body": _as_sent(answer.kept or answer.said) if answer else b"",
+            "now": asked.now,
+        },
+    )
+
+
+_UNANSWERED: Final = (
+    "WHERE api_key_id = :holder AND idempotency_key = :key AND request_sha256 = :request"
+    " AND body = ''"
+)
+
+
+def _own(asked: Asked, key: str) -> dict[str, Any]:
+    return {"holder": asked.caller.key_id, "key": key, "request": asked.request_sha256}
+
+
+def _sent(answer: Answer, more: Mapping[str, str] | None = None) -> Response:
+    headers = {**answer.headers, **(more or {})}
+    return Response(_as_sent(answer.said), answer.status, headers, "application/json")
 
 
 def _take_turns(session: Session, asked: Asked, key: str) -> None:

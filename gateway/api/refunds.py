@@ -229,7 +229,7 @@ def _may(right: Right) -> dict[str, Any]:
 def approve(
     asked: ThisRequest, refund_id: IdInPath, body: RefundDecision, key: IdempotencyKey = None
 ) -> Response:
-    """Approve a refund that another key asked for: it is carried out from here."""
+    """Approve a refund that another person asked for: it is carried out from here."""
     return _decided(
         asked,
         key,

@@ -51,10 +51,17 @@ _INTRICATE: Final = """
                 AT TIME ZONE 'UTC')
 """
 
+# What the institution paid out by hand of a payment that was reversed as a whole since, or before:
+# nothing covers it, so it is a debit in suspense.
+_CLAIM: Final = """(
+    SELECT coalesce(sum(r.amount_minor), 0) FROM payment_return r
+    WHERE (r.provider, r.provider_payment_id) = (p.provider, p.provider_payment_id)
+    AND p.status = 'reversed' AND r.kind = 'by_hand' AND r.state = 'given')"""
+
 _PAYMENTS: Final = (
     sql_check(
         "every payment is in the books once, with its amount",
-        """
+        f"""
         SELECT 'payment ' || p.id || ' (' || p.provider || '/' || p.provider_payment_id || ')'
         FROM payment p LEFT JOIN (
             SELECT t.payment_id, sum(CASE
@@ -68,7 +75,8 @@ _PAYMENTS: Final = (
             GROUP BY t.payment_id
         ) booked ON booked.payment_id = p.id
         WHERE coalesce(booked.net, 0)
-            <> CASE WHEN p.status = 'booked' THEN p.amount_minor - p.returned_minor ELSE 0 END
+            <> CASE WHEN p.status = 'booked' THEN p.amount_minor - p.returned_minor
+                ELSE -{_CLAIM} END
         """,
     ),
     sql_check(
@@ -122,7 +130,7 @@ _PAYMENTS: Final = (
     ),
     sql_check(
         "no account has changed sides",
-        """
+        f"""
         SELECT 'ledger_account ' || code FROM (
             SELECT a.code, a.kind, coalesce((SELECT sum(amount_minor) FROM ledger_transfer
                     WHERE debit_account_id = a.id), 0)
@@ -130,14 +138,16 @@ _PAYMENTS: Final = (
                     WHERE credit_account_id = a.id), 0) AS net
             FROM ledger_account a
         ) balance
-        WHERE (kind IN ('payable', 'suspense', 'credit', 'paid_out') AND net > 0)
+        WHERE (kind IN ('payable', 'credit', 'paid_out') AND net > 0)
+            OR (kind = 'suspense' AND net > (SELECT coalesce(sum({_CLAIM}), 0) FROM payment p
+                WHERE p.status = 'reversed'))
             OR (kind IN ('clearing', 'till') AND net < 0)
         """,
     ),
     sql_check(
         "money in suspense is what no invoice claims",
         # Of a bundle that is nobody's: what its invoices do not need.
-        """
+        f"""
         SELECT 'payment ' || p.id FROM payment p LEFT JOIN (
             SELECT payment_id, sum(CASE WHEN c.code = 'suspense:unidentified' THEN amount_minor
                 ELSE -amount_minor END) AS held
@@ -147,6 +157,7 @@ _PAYMENTS: Final = (
         ) suspense ON suspense.payment_id = p.id
         LEFT JOIN bundle b ON b.id = p.bundle_id
         WHERE coalesce(held, 0) <> CASE
+            WHEN p.status = 'reversed' THEN -{_CLAIM}
             WHEN p.status <> 'booked' OR p.invoice_id IS NOT NULL OR b.contributor_id IS NOT NULL
                 THEN 0
             ELSE p.amount_minor - p.returned_minor - coalesce((SELECT sum(amount_minor)
@@ -170,7 +181,8 @@ _PAYMENTS: Final = (
                 JOIN ledger_account d ON d.id = t.debit_account_id
                 JOIN ledger_account c ON c.id = t.credit_account_id
                 WHERE t.payment_id = p.id AND t.reverses_id IS NULL
-                AND (c.kind = 'suspense' OR c.kind = 'credit' AND (d.kind = 'clearing'
+                AND (c.kind = 'suspense' AND d.kind <> 'paid_out'
+                    OR c.kind = 'credit' AND (d.kind = 'clearing'
                     OR NOT EXISTS (SELECT FROM invoice_note n WHERE n.invoice_id = t.invoice_id)
                     AND NOT EXISTS (SELECT FROM invoice_relief r
                         WHERE r.invoice_id = t.invoice_id)))))

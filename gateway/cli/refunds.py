@@ -57,7 +57,7 @@ def refunds_ask(
             minor,
             way=RefundWay.BY_HAND if by_hand else None,
             can_refund=refunding(providers()).__contains__,
-            who=_person(session, by, "admin", "finance"),
+            who=_person(session, by, "finance"),
             why=why,
             now=now(),
         )
@@ -111,7 +111,7 @@ def refunds_paid_out(refund_id: int, reference: str, by: str, as_json: bool) -> 
         from gateway.collection.refunds import paid_out
         from gateway.process import signing_key
 
-        who = _person(session, by, "admin", "finance")
+        who = _person(session, by, "finance")
         return paid_out(
             session, refund_id, who=who, bank_reference=reference, key=signing_key(), now=now()
         )
@@ -131,7 +131,7 @@ def refunds_bounced(refund_id: int, why: str, by: str, as_json: bool) -> None:
         from gateway.collection.refunds import bounced
         from gateway.process import signing_key
 
-        who = _person(session, by, "admin", "finance")
+        who = _person(session, by, "finance")
         return bounced(session, refund_id, who=who, why=why, key=signing_key(), now=now())
 
     _do(act, as_json)

@@ -11,14 +11,18 @@ from datetime import datetime
 from typing import Final
 
 import structlog
+from sqlmodel import Session
 
 from gateway.collection.attempt_rows import (
+    LEFT_OPEN,
     NOT_KNOWN,
+    REVIVED,
     Attempt,
     ask_at_once,
     close,
     leave_open,
 )
+from gateway.db import execute
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState, Manner
 from gateway.providers import PageProvider, PageState, Provider
@@ -27,6 +31,8 @@ AKIN_MAX: Final = 5
 """How many open attempts of other references one step of a press ends."""
 TRIES_HURRIED_MAX: Final = 60
 """How often somebody who loads a page again, or gives it up again, can have us ask."""
+ASK_BACK_SECONDS: Final = 4
+"""When we ask about a page whose payer came back and waits."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +58,9 @@ def settle(
 
     The provider that made its page is asked. One whose page we never learned of was shown to
     nobody: it just ends. A code lives for days, mostly longer than its provider can be waited for:
-    if that one says nothing, the payer decides as if it had said that the code may be paid by.
+    if that one says nothing, the payer decides as if it had said that the code may be paid by. So
+    he does where an operator does not know yet that it is to ask him on his phone: the call that
+    tells it may be on its way.
 
     Args:
         providers: Who is switched on.
@@ -80,10 +88,13 @@ def settle(
         return PageState.USED
     try:
         stands = _closed(provider, attempt)
-    except ProviderAway:
-        if not by_code:
+    except ProviderAway as error:
+        unknown = attempt.manner is Manner.PUSH and isinstance(error, ProviderRefused)
+        if not by_code and not unknown:
             raise
         stands = PageState.OPEN
+        if unknown and now >= attempt.expires_at:
+            stands, because = PageState.CLOSED, NOT_KNOWN
     if stands is PageState.CLOSED:
         close(attempt, because)
         return stands
@@ -99,6 +110,26 @@ def _closed(provider: Provider | None, attempt: Attempt) -> PageState:
         raise ProviderAway(f"what is open is of {attempt.provider}, which is switched off")
     assert attempt.session_id is not None
     return provider.close_page(attempt.session_id)
+
+
+def came_back(session: Session, attempt: Attempt) -> None:
+    """Have us ask soon about an attempt whose payer waits. The caller owns the transaction.
+
+    One that was closed is asked about only while it is (see Attempt.awaited).
+    """
+    execute(
+        session,
+        "UPDATE payment_attempt SET ask_at = clock_timestamp() + make_interval(secs => :soon)"
+        " WHERE id = :id AND (state = 'sent' OR closed_because = :revived AND ask_at IS NOT NULL)"
+        " AND tries < :most"
+        " AND coalesce(ask_at, 'infinity') > clock_timestamp() + make_interval(secs => :soon)",
+        {
+            "id": attempt.id,
+            "soon": ASK_BACK_SECONDS,
+            "most": TRIES_HURRIED_MAX,
+            "revived": REVIVED,
+        },
+    )
 
 
 def hindering(
@@ -132,7 +163,7 @@ def _used(
         if attempt.provider in silent:
             continue
         try:
-            used = _asked(providers, attempt, now) is PageState.USED
+            used = _may_bring(attempt, _asked(providers, attempt, now))
         except ProviderRefused:
             continue  # there is no such page, so nothing is paid by it
         except ProviderAway:
@@ -145,6 +176,13 @@ def _used(
             ask_at_once(attempt)
             return attempt
     return None
+
+
+def _may_bring(attempt: Attempt, stands: PageState) -> bool:
+    """Say whether money may come by a closed attempt, other than its payer has reckoned with."""
+    if stands is PageState.OPEN and attempt.manner is Manner.PUSH:
+        return attempt.closed_because != LEFT_OPEN
+    return stands is PageState.USED
 
 
 def _asked(providers: Mapping[str, Provider], attempt: Attempt, now: datetime) -> PageState:

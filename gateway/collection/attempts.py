@@ -18,7 +18,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -27,13 +27,12 @@ import structlog
 from sqlmodel import Session
 
 from gateway.clock import Clock
-from gateway.collection.attempt_ends import TRIES_HURRIED_MAX, hindering, settle
+from gateway.collection.attempt_ends import hindering, settle
 from gateway.collection.attempt_rows import (
     ASK_FIRST_UNSIGNED_SECONDS,
     ATTEMPTS_MAX,
     FAILED,
     OWN,
-    REVIVED,
     Attempt,
     akin_open,
     attempt_of,
@@ -48,6 +47,7 @@ from gateway.errors import ProviderAway, ProviderRefused
 from gateway.models import AttemptState, Manner
 from gateway.providers import (
     PAGE_LIFE,
+    Foretelling,
     MadePage,
     PageFailed,
     PageMadeBefore,
@@ -64,8 +64,6 @@ FAILED_COUNTS: Final = timedelta(minutes=5)
 
 ASK_FIRST_SECONDS: Final = 600
 """When we ask about a page that nobody came back from; its webhook mostly comes first."""
-ASK_BACK_SECONDS: Final = 4
-"""The same for a payer who came back and waits."""
 STEPS_MAX: Final = 5
 """How often one press looks again, because another changed what it had read."""
 MADE_ELSEWHERE_SECONDS: Final = 4.0
@@ -184,13 +182,19 @@ def begin(
 
 def _go_on(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> Begun | None:
     """Bring a payer to what his attempt has made, or makes now; None: look again how it stands."""
-    if attempt.state is AttemptState.SENT and (begun := _as_it_is(attempt)):
+    foretold = isinstance(provider, Foretelling)
+    # With a number the same wish is wished again: the first may have been lost before it came.
+    again = foretold and phone
+    if attempt.state is AttemptState.SENT and not again and (begun := _as_it_is(attempt)):
         return begun
     if attempt.manner is Manner.PUSH and not phone:
         return Begun(Step.PHONE)
+    wanted = _wanted(provider, attempt, link, phone)
+    if foretold:
+        return _ask_on_phone(provider, attempt, wanted)
     # A form is never stored: of an attempt that has one, the same wish makes it again.
     try:
-        made = _page(provider, attempt, link, phone)
+        made = _page(provider, attempt, wanted)
     except PageMadeBefore:
         _await_winner(attempt)
         return None
@@ -199,6 +203,38 @@ def _go_on(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> B
     # Settled by somebody else meanwhile, for another amount: nobody is sent to this page.
     provider.close_page(made.session_id)
     return None
+
+
+def _ask_on_phone(provider: PageProvider, attempt: Attempt, wanted: WantedPage) -> Begun | None:
+    """Have a payer asked on his phone; None: look again how the attempt stands.
+
+    His phone may ring whatever becomes of the answer, so it is kept first under which names he is
+    asked: from then on the operator is asked about it, and nobody takes it for never begun.
+    """
+    assert isinstance(provider, Foretelling)
+    first = attempt.state is AttemptState.MADE
+    foretold = provider.foretell(wanted)
+    if first and not _sent(attempt, foretold, again=False):
+        return None
+    try:
+        provider.make_page(wanted)
+    except ProviderRefused as error:
+        log.error("page_refused", attempt=attempt.id, reason=str(error))
+        if first and _is_unknown(provider, foretold.session_id):
+            close(replace(attempt, state=AttemptState.SENT), "refused")
+        raise
+    return Begun(Step.ASKED, attempt_id=attempt.id)
+
+
+def _is_unknown(provider: PageProvider, session_id: str) -> bool:
+    """Say whether an operator knows nothing of a wish it refused: another tab's may be taken."""
+    try:
+        provider.close_page(session_id)
+    except ProviderRefused:
+        return True
+    except ProviderAway:
+        return False
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,26 +328,6 @@ def end_open(
     return stands
 
 
-def came_back(session: Session, attempt: Attempt) -> None:
-    """Have us ask soon about an attempt whose payer waits. The caller owns the transaction.
-
-    One that was closed is asked about only while it is (see Attempt.awaited).
-    """
-    execute(
-        session,
-        "UPDATE payment_attempt SET ask_at = clock_timestamp() + make_interval(secs => :soon)"
-        " WHERE id = :id AND (state = 'sent' OR closed_because = :revived AND ask_at IS NOT NULL)"
-        " AND tries < :most"
-        " AND coalesce(ask_at, 'infinity') > clock_timestamp() + make_interval(secs => :soon)",
-        {
-            "id": attempt.id,
-            "soon": ASK_BACK_SECONDS,
-            "most": TRIES_HURRIED_MAX,
-            "revived": REVIVED,
-        },
-    )
-
-
 def _is_unfit(attempt: Attempt, provider: PageProvider, due_minor: int, now: datetime) -> bool:
     """Say whether an attempt is by another way or for another amount, or ends too soon to begin."""
     by = (provider.name, provider.manner, due_minor)
@@ -365,8 +381,8 @@ def _make(
     )
 
 
-def _page(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> MadePage:
-    wanted = WantedPage(
+def _wanted(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> WantedPage:
+    return WantedPage(
         attempt_id=attempt.id,
         reference=attempt.reference,
         amount_minor=attempt.amount_minor,
@@ -377,6 +393,9 @@ def _page(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> Ma
         notify_url=f"{link.rpartition('/')[0]}/webhooks/{provider.name}",
         phone=phone if attempt.manner is Manner.PUSH else "",
     )
+
+
+def _page(provider: PageProvider, attempt: Attempt, wanted: WantedPage) -> MadePage:
     try:
         return provider.make_page(wanted)
     except ProviderRefused as error:
@@ -411,8 +430,11 @@ def _await_winner(attempt: Attempt) -> None:
     close(attempt, FAILED)
 
 
-def _sent(attempt: Attempt, made: MadePage) -> bool:
-    """Keep what was made; False if the attempt was closed meanwhile."""
+def _sent(attempt: Attempt, made: MadePage, *, again: bool = True) -> bool:
+    """Keep what was made; False if the attempt was closed meanwhile.
+
+    Or, unless `again`, if another has kept it before.
+    """
     token = None if made.token is None else hashlib.sha256(made.token.encode()).digest()
     with transaction() as session:
         changed = execute(
@@ -421,9 +443,11 @@ def _sent(attempt: Attempt, made: MadePage) -> bool:
             " code = :code, expires_at = coalesce(:expires, expires_at), token_sha256 = :token,"
             " ask_at = CASE WHEN state = 'sent' THEN ask_at"
             " ELSE clock_timestamp() + make_interval(secs => :seconds) END"
-            " WHERE id = :id AND (state = 'made' OR session_id = :session_id AND state = 'sent')",
+            " WHERE id = :id AND (state = 'made'"
+            " OR :again AND session_id = :session_id AND state = 'sent')",
             {
                 "id": attempt.id,
+                "again": again,
                 "session_id": made.session_id,
                 "url": None if made.fields else made.url or None,
                 "code": made.code or None,

@@ -27,7 +27,6 @@ from functools import lru_cache
 from typing import Any, Final
 
 from gateway.books.accounts import Posting
-from gateway.books.kinds import GIVES_BACK, TransferKind
 from gateway.clock import day_of
 from gateway.collection.placements import (
     Allocated,
@@ -43,7 +42,6 @@ from gateway.collection.placements import (
     where_it_lies,
 )
 from gateway.collection.reports import PaymentReport, Refusal, Statement, Terms
-from gateway.collection.returns import booked_parts
 from gateway.models import ExceptionCode, PaymentStatus
 from gateway.money import format_amount
 from gateway.references import normalise_reference, read_reference
@@ -297,11 +295,6 @@ def _take_back(
     now: datetime,
 ) -> Decision:
     decision = Decision("reversed")
-    nothing = dict.fromkeys(GIVES_BACK, 0)
-    by_hand = booked_parts(payment.postings, payment.name, nothing)[TransferKind.REFUND_BY_HAND]
-    if by_hand:
-        # The provider has taken back all of it, and what the institution paid is gone besides.
-        decision.notes.append(over_returned(payment, payment.report.amount_minor + by_hand))
     taken = take_back(payment, invoices, day_of(now))
     decision.postings += taken.postings
     decision.add(payment, taken.moved)

@@ -230,7 +230,7 @@ def _read_what_pays(session: Session, debts: Debts, invoice_ids: Sequence[int]) 
     booked = {
         each.id: each
         for each in debts.payments.values()
-        if each.id is not None and each.status is PaymentStatus.BOOKED
+        if each.id is not None and each.status in {PaymentStatus.BOOKED, PaymentStatus.REVERSED}
     }
     if not booked:
         return
@@ -238,6 +238,9 @@ def _read_what_pays(session: Session, debts: Debts, invoice_ids: Sequence[int]) 
     for payment_id, postings in ledger.unreversed(session, list(booked)).items():
         payment = booked[payment_id]
         payment.postings = postings
+        if payment.status is PaymentStatus.REVERSED:
+            # A claim for what was paid out by hand: it pays nothing.
+            continue
         payment.arrival, debts.arrivals = debts.arrivals, debts.arrivals + 1
         if payment.invoice_id in debts.invoices:
             debts.invoices[payment.invoice_id].join(payment)

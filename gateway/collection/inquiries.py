@@ -189,20 +189,23 @@ def _after(claimed: Claim, answer: Answer, now: datetime) -> None:
     """Put the next question where it belongs, or close what was asked about for the last time."""
     attempt = claimed.attempt
     left = attempt.expires_at - now
+    state = answer.state
+    if attempt.manner is Manner.PUSH and state is PageState.OPEN and left <= _NONE:
+        # The operator's clock began after ours, and it alone ends what it asks: it may be paid.
+        state = PageState.USED
     if not attempt.is_open:
-        watched = attempt.closed_because in {LEFT_OPEN, REVIVED}
-        if watched and answer.state is PageState.OPEN and left > _NONE:
+        if _is_watched(attempt) and state is PageState.OPEN and left > _NONE:
             _wait(claimed, left, told=answer.tells)
-        elif answer.state is PageState.USED and not answer.tells and left > _NONE:
+        elif state is PageState.USED and not answer.tells and left > _NONE:
             _wait(claimed, left, told=False, at_least=0)
-        elif answer.state is not PageState.USED or now > attempt.expires_at + UNDECIDED_MAX:
+        elif state is not PageState.USED or now > attempt.expires_at + UNDECIDED_MAX:
             _set_next(claimed, None)
-    elif answer.state is PageState.OPEN:
+    elif state is PageState.OPEN:
         if left < _NONE:
             close(attempt, UNDECIDED)
         else:
             _wait(claimed, left, told=answer.tells)
-    elif answer.state is PageState.USED:
+    elif state is PageState.USED:
         if now > attempt.expires_at + UNDECIDED_MAX:
             # Of one that is paid now this changes nothing.
             close(attempt, UNDECIDED)
@@ -211,15 +214,26 @@ def _after(claimed: Claim, answer: Answer, now: datetime) -> None:
             _wait(claimed, left, told=False, at_least=0)
 
 
+def _is_watched(attempt: Attempt) -> bool:
+    return attempt.closed_because in {LEFT_OPEN, REVIVED}
+
+
 def _after_refusal(claimed: Claim, now: datetime) -> None:
-    """The provider knows no such page: that will not change, but its deliveries may still tell."""
+    """The provider knows no such page: that will not change, but its deliveries may still tell.
+
+    Of a push it may: what we have kept before the call may be on its way to the operator.
+    """
     attempt = claimed.attempt
-    if not attempt.is_open:
+    left = attempt.expires_at - now
+    kept = attempt.is_open or _is_watched(attempt)
+    if attempt.manner is Manner.PUSH and kept and left > _NONE:
+        _wait(claimed, left, told=False)
+    elif not attempt.is_open:
         _set_next(claimed, None)
     elif now > attempt.expires_at:
         close(attempt, NOT_KNOWN)
     else:
-        _wait(claimed, attempt.expires_at - now, told=True)
+        _wait(claimed, left, told=True)
 
 
 def _wait(claimed: Claim, left: timedelta, *, told: bool, at_least: int = ASK_OPEN_SECONDS) -> None:

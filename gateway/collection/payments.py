@@ -177,6 +177,9 @@ def _record(batch: Batch, report: PaymentReport, *, now: datetime) -> str:
             (code, f"payment:{report.provider}/{report.provider_payment_id}", because)
         )
         _settle(batch, at, now=now)
+    if decision.outcome == "reversed" and at in batch.returns:
+        # What was paid out by hand does not come back with it.
+        _settle(batch, at, now=now)
     return decision.outcome
 
 
@@ -268,7 +271,7 @@ def _keep(batch: Batch, at: Key, quoted: Quoted | None, decision: Decision) -> N
         batch.receipts.append(at)
     for note in decision.notes:
         _find(batch, at, note)
-    if decision.outcome in _GIVES_BACK and batch.payments[at].loose_minor == 0:
+    if decision.outcome in _GIVES_BACK and batch.payments[at].loose_minor <= 0:
         batch.used_up[at] = GIVEN_BACK
     if decision.outcome in _TOLD and decision.postings:
         batch.told.append((at, _happening(_TOLD[decision.outcome], batch.payments[at], quoted)))

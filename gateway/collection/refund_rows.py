@@ -61,7 +61,6 @@ class RefundRow:
     return_id: str | None
     bank_reference: str | None
     tries: int
-    failures: int
     ended_at: datetime | None
     left_minor: int
     """What of the payment is neither given back nor disputed now."""
@@ -97,7 +96,7 @@ class Step:
 REFUNDS: Final = """
     SELECT refund.id, token, refund.payment_id, refund.provider, p.provider_payment_id,
         refund.amount_minor, way, refund.state, asked_by, because, asked_at, decided_by, decided_at,
-        return_id, bank_reference, tries, failures, ended_at,
+        return_id, bank_reference, tries, ended_at,
         CASE WHEN p.status = 'booked' THEN greatest(p.amount_minor - p.returned_minor - (
             SELECT coalesce(sum(s.amount_minor), 0) FROM payment_return s
             WHERE s.provider = p.provider AND s.provider_payment_id = p.provider_payment_id
@@ -192,8 +191,9 @@ def hear_refunds(
     """Bring refunds of ours to what providers say of them; return what follows.
 
     Of refunds that somebody made at the provider itself we have no row, and nothing follows here.
-    One that names itself by our token is ours if payment and amount are those that were asked. The
-    caller owns the transaction, and holds the lock on the providers.
+    One that names itself by our token is ours if payment and amount are those that were asked, and
+    if no other was made for it: a person must know of any other. The caller owns the transaction,
+    and holds the lock on the providers.
 
     Args:
         session: Whose transaction it is.
@@ -214,12 +214,18 @@ def hear_refunds(
     by_id = {(each.provider, each.return_id): each for each in found if each.return_id}
     by_token = {each.token: each for each in found}
     heard, steps, states = Heard(), [], {each.id: each.state for each in found}
+    named = {each.id: each.return_id for each in found}
     for report, returned in said:
         row = by_id.get((report.provider, report.return_id))
         if row is None:
             row = by_token.get(report.asked_as or "")
-            if row is None or row.return_id is not None or not _is_it(row, report):
+            if row is None:
                 continue
+            made_as = named[row.id]
+            if made_as not in {None, report.return_id} or not _is_it(row, report):
+                heard.findings.append(_another(row, report, made_as))
+                continue
+        named[row.id] = report.return_id
         reached = next_state(states[row.id], returned, arrived=report.arrived)
         if reached is None:
             continue
@@ -234,6 +240,22 @@ def hear_refunds(
 def _is_it(row: RefundRow, report: ReturnReport) -> bool:
     wanted = (row.provider, row.provider_payment_id, row.amount_minor)
     return wanted == (*report.key, report.amount_minor)
+
+
+def _another(row: RefundRow, report: ReturnReport, made_as: str | None) -> Finding:
+    """Return what a person must know of a refund that bears our token and is not the one asked for.
+
+    What it gave back is in the books as any other refund: the provider says that it made it.
+    """
+    detail = {
+        "differs": ["return" if made_as not in {None, report.return_id} else "amount"],
+        "refund": str(row.id),
+        "return": report.return_id,
+        "stands": made_as or format_amount(row.amount_minor),
+        "amount": format_amount(report.amount_minor),
+        "source": report.source,
+    }
+    return Finding(ExceptionCode.CONFLICTING_PAYMENT, row.subject, detail, row.payment_id)
 
 
 def _reach(

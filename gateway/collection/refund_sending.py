@@ -3,7 +3,9 @@
 The refund is kept first, and its token is the provider's idempotency key. That it is about to be
 asked for is committed before the call, so after a crash anywhere the same is asked again: once it
 may have been made, the provider is asked first whether it was, since keys are kept for a day only.
-Retries run on the database's clock, ever more seldom.
+The key stays the same even if an error of the provider's own is kept under it: what failed so may
+be made after all, and another key would be another refund. Retries run on the database's clock,
+ever more seldom.
 
 Before the first call the payment is judged once more. If it has not so much left any more, because
 it was disputed, given back or reversed since the approval, nothing is sent, and not what is left
@@ -41,7 +43,6 @@ from gateway.errors import ProviderAway, ProviderRefused
 from gateway.events import tell
 from gateway.exception_queue import open_exceptions, opened_events
 from gateway.models import EventType, RefundState
-from gateway.providers import PageFailed
 from gateway.providers.refunding import RefundingProvider, WantedRefund
 
 CARRYING_OUT: Final = "refunds.carry_out"
@@ -73,7 +74,7 @@ class Turn:
     def wanted(self) -> WantedRefund:
         """What the provider is asked for."""
         row = self.row
-        return WantedRefund(row.token, row.provider_payment_id, row.amount_minor, row.failures)
+        return WantedRefund(row.token, row.provider_payment_id, row.amount_minor)
 
 
 def carry_out(
@@ -134,8 +135,6 @@ def _act(
         return True
     except ProviderAway as error:
         log.warning("refund_unanswered", refund=turn.row.id, reason=str(error))
-        if isinstance(error, PageFailed):
-            _take_another_key(turn.row)
         return False
     passing("called")
     if report is None:
@@ -150,7 +149,11 @@ def _act(
 def _ask(provider: RefundingProvider, turn: Turn, now: datetime) -> ReturnReport | None:
     """Return what the provider has made of a refund; None if nothing, and it is not to be made."""
     if turn.asked_before:
-        found = provider.find_refund(turn.wanted, received_at=now)
+        try:
+            found = provider.find_refund(turn.wanted, received_at=now)
+        except ProviderRefused as error:
+            # It refuses to say: that is no word on whether the refund was made.
+            raise ProviderAway(f"it does not say whether it has made it: {error}") from None
         if found is not None:
             return found
     if turn.row.state is not RefundState.APPROVED:
@@ -222,15 +225,6 @@ def _ended(
     keep_steps(session, [Step(row.id, state, WORKER, because)], now=now)
     opened = open_exceptions(session, [failed(row, because)], now=now)
     tell(session, [*opened_events(opened), row.told(EventType.REFUND_ENDED, state)], now=now)
-
-
-def _take_another_key(row: RefundRow) -> None:
-    with transaction() as session:
-        execute(
-            session,
-            "UPDATE refund SET failures = failures + 1 WHERE id = :id AND failures = :failures",
-            {"id": row.id, "failures": row.failures},
-        )
 
 
 def _locked(session: Session, refund_id: int) -> RefundRow:

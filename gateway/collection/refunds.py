@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,7 @@ from gateway.money import CURRENCY, format_amount
 from gateway.reasons import kept_reason
 
 BANK_REFERENCE_MAX: Final = 140
+SAME_PERSON: Final = "Whoever asked for a refund cannot approve it: another person must."
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]+")
 
 
@@ -141,10 +143,12 @@ def ask(
 
     Raises:
         NoSuchPayment: There is none with this number.
-        RefundRefused: Less than that may still be given back, or its provider cannot be asked.
+        RefundRefused: Less than that may still be given back, its provider cannot be asked, or the
+            key does not say whose it is.
         Unusable: The reason cannot be kept.
     """
     because = kept_reason(why)
+    _person(session, who)
     provider = execute(
         session, "SELECT provider FROM payment WHERE id = :id", {"id": payment_id}
     ).scalar_one_or_none()
@@ -191,8 +195,9 @@ def approve(session: Session, refund_id: int, *, who: str, why: str, now: dateti
 
     Raises:
         NoSuchRefund: There is none with this number.
-        RefundRefused: It is decided already, `who` asked for it, or the payment has not so much
-            left: it was disputed or given back since. Refuse it then, and have what is left asked.
+        RefundRefused: It is decided already, `who` asked for it or is not shown to be another
+            person (see `_person`), or the payment has not so much left: it was disputed or given
+            back since. Refuse it then, and have what is left asked.
         Unusable: The reason cannot be kept.
     """
     because = kept_reason(why)
@@ -200,7 +205,12 @@ def approve(session: Session, refund_id: int, *, who: str, why: str, now: dateti
     if row.state is not RefundState.ASKED:
         raise RefundRefused(f"The refund is {row.state.value} already.")
     if row.asked_by == who:
-        raise RefundRefused("Whoever asked for a refund cannot approve it: another person must.")
+        raise RefundRefused(SAME_PERSON)
+    if _person(session, row.asked_by) == _person(session, who):
+        raise RefundRefused(
+            f"{SAME_PERSON} {row.asked_by} and {who} bear one name: each person needs a key with a"
+            " label of their own."
+        )
     room = room_minor(session, row.payment_id, but=row.id)
     if row.amount_minor > room:
         raise RefundRefused(
@@ -216,6 +226,27 @@ def approve(session: Session, refund_id: int, *, who: str, why: str, now: dateti
     if row.way is RefundWay.PROVIDER:
         outbox.enqueue(session, CARRY_OUT_TASK, now=now)
     return _decided(session, row, RefundState.APPROVED, who, because, now)
+
+
+def _person(session: Session, who: str) -> str:
+    """Return whose name stands behind `key ID` or `staff NAME`, so that two can be told apart.
+
+    Of a key that is its label: one person may hold several keys, and a staff name besides.
+
+    Raises:
+        RefundRefused: The key bears no label.
+    """
+    kind, _, name = who.partition(" ")
+    if kind == "key":
+        query = "SELECT label FROM api_key WHERE id = :id"
+        name = execute(session, query, {"id": name}).scalar_one_or_none() or ""
+    person = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+    if not person:
+        raise RefundRefused(
+            "This refund is asked for or decided with a key that has no label, so nobody can tell"
+            " whose it is: make keys with a label, one a person (wasl keys create --label NAME)."
+        )
+    return person
 
 
 def refuse(session: Session, refund_id: int, *, who: str, why: str, now: datetime) -> Shown:
@@ -264,7 +295,8 @@ def paid_out(
     """Say that finance has paid a refund out, and book it. The caller owns the transaction.
 
     It is a fact, and booked even if the payment was disputed meanwhile: what is then given back
-    beyond what came in is `over_returned`.
+    beyond what came in is `over_returned`. Of a payment that was reversed nothing is left to cover
+    it: it is a claim in suspense then.
 
     Args:
         session: Whose transaction it is.

@@ -118,6 +118,8 @@ class ReturnReport:
     """Our own name of the refund, if we asked for it and the provider repeats it."""
     arrived: bool = False
     """Whether the provider says that a refund is with the payer's bank, and not only on its way."""
+    timed_by_arrival: bool = False
+    """Whether `stated_at` is only when it came: of two refund sums the larger one then holds."""
 
     @property
     def key(self) -> tuple[str, str]:

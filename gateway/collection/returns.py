@@ -44,7 +44,8 @@ class Return:
 def hear(known: Return | None, report: ReturnReport) -> tuple[Return, bool]:
     """Return what is known after a report, and whether it contradicts what was known.
 
-    A state follows the provider's own time, never arrival; at one instant the further one wins. An
+    A state follows the provider's own time, never arrival; at one instant the further one wins. A
+    sum of refunds without such a time never goes down: the smaller one is older, and came late. An
     announcement says nothing against a movement. The amount of one refund or dispute is a fact:
     another amount under its id contradicts it, and the first stands. A dispute that has ended stays
     so.
@@ -63,6 +64,8 @@ def hear(known: Return | None, report: ReturnReport) -> tuple[Return, bool]:
         return said, False
     if report.kind is ReturnKind.REFUND_TOTAL:
         newer = (said.stated_at, said.amount_minor) > (known.stated_at, known.amount_minor)
+        if report.timed_by_arrival:
+            newer = said.amount_minor > known.amount_minor
         return (said if newer else known), False
     outcome = known.outcome or said.outcome
     newer = (said.stated_at, _RANK[said.state]) > (known.stated_at, _RANK[known.state])

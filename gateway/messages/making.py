@@ -66,8 +66,8 @@ def _from_the_feed(session: Session, rules: MessageRules, now: datetime) -> bool
 
 _WRITABLE: Final = """
     p.phone IS NOT NULL AND p.erased_at IS NULL
-        AND NOT EXISTS (SELECT FROM message_stop s JOIN contributor o ON o.id = s.contributor_id
-            WHERE p.id IN (o.id, o.merged_into_id))
+        AND p.id NOT IN (SELECT coalesce(o.merged_into_id, o.id) FROM message_stop s
+            JOIN contributor o ON o.id = s.contributor_id)
 """
 # A payment of several people's invoices is told to each, of what it paid of his own. What is given
 # back of it in parts is told once, when it begins.

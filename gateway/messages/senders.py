@@ -19,6 +19,9 @@ SENDER_CHARS_MAX: Final = 11
 _SENDER = re.compile(rf"[A-Za-z0-9 ]{{1,{SENDER_CHARS_MAX}}}|\+[0-9]{{5,15}}", re.ASCII)
 _KEY = re.compile(r"[!-~]{1,250}", re.ASCII)
 ID_CHARS_MAX: Final = 200
+_UNPRINTED = re.compile(r"[^!-~]")
+_ABOUT_THE_MESSAGE: Final = frozenset({400, 413, 422})
+"""Answers by which a gateway refuses this message, and would refuse it again."""
 
 
 class HttpSms:
@@ -52,10 +55,13 @@ class HttpSms:
         except DoneBefore:
             return Sent("")
         except ProviderRefused as error:
+            if error.status not in _ABOUT_THE_MESSAGE:
+                # No credit, no such address: of all messages, until somebody mends it.
+                raise SenderAway(str(error)) from None
             raise SenderRefuses(str(error)) from None
         except ProviderAway as error:
             raise SenderAway(str(error)) from None
-        return Sent(str(answer.get("id", ""))[:ID_CHARS_MAX])
+        return Sent(_UNPRINTED.sub("", str(answer.get("id", "")))[:ID_CHARS_MAX])
 
 
 class Sandbox:

@@ -26,6 +26,7 @@ NOT_WANTED: Final = "the person wants no messages"
 NO_PHONE: Final = "no telephone is known"
 NO_RECEIPT: Final = "there is no receipt"
 GIVEN_BACK: Final = "it was given back meanwhile"
+NOT_HIS: Final = "nothing of it pays, or paid, what this person owes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,18 @@ class _Invoice:
     owing: Owing
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of a payment is one person's. Amounts in centimes."""
+
+    paid_minor: int
+    """What of it pays the person's invoices now."""
+    gone_minor: int
+    """What was given back of what it paid there: at most what was given back of it at all."""
+    invoices: tuple[int, ...]
+    """Those of the person that its reference is for, paid or not."""
+
+
 class _Reader:
     """The facts of a batch of messages, read in a few queries."""
 
@@ -71,8 +84,11 @@ class _Reader:
         self._today = today
         people = sorted({message.contributor_id for message in messages})
         self._people = _people(session, people)
-        self._invoices = _invoices(session, people, [m.invoice_id for m in messages], today)
         self._paid = _paid(session, [m.payment_id for m in messages if m.payment_id])
+        named = {m.invoice_id for m in messages if m.invoice_id}
+        shares = (share for paid in self._paid.values() for share in paid["shares"].values())
+        named.update(each for share in shares for each in share.invoices)
+        self._invoices = _invoices(session, people, sorted(named), today)
 
     def worded(self, message: Any) -> Worded:
         person = self._people[message.contributor_id]
@@ -119,10 +135,10 @@ class _Reader:
     def _due(self, message: Any, kind: MessageKind) -> list[_Invoice]:
         """Return what a message is about and still due, the oldest first."""
         if kind is MessageKind.NOTICE:
-            found = self._invoices.get(message.invoice_id)
-            return [found] if found and found.owing.due_minor > 0 else []
+            one = self._invoices.get(message.invoice_id)
+            return [one] if one and one.owing.due_minor > 0 else []
         last = self._today.toordinal() + message_rules().due_soon.days
-        return [
+        found = [
             each
             for each in sorted(
                 self._invoices.values(), key=lambda one: (one.owing.payable_by, one.id)
@@ -136,28 +152,37 @@ class _Reader:
                 else self._today.toordinal() <= each.owing.payable_by.toordinal() <= last
             )
         ]
+        if kind is MessageKind.LATE:
+            return found
+        # One day, one sum: what is to be paid by a later one is reminded of by itself.
+        return [each for each in found if each.owing.payable_by == found[0].owing.payable_by]
 
     def _of_payment(self, message: Any, kind: MessageKind, facts: Facts) -> Worded:
         paid = self._paid[message.payment_id]
-        invoice = self._invoices.get(message.invoice_id)
         if kind is MessageKind.PAID and paid["gone"]:
             return Worded(message.id, pointless=GIVEN_BACK)
         if paid["number"] is None:
             # A receipt is signed within seconds, where the money was booked to what it quoted.
             return Worded(message.id, pointless="" if paid["awaited"] else NO_RECEIPT)
-        own = paid["shares"].get(message.contributor_id, (0, 0))
+        share = paid["shares"].get(message.contributor_id)
         gone = kind is MessageKind.GIVEN_BACK
+        amount_minor = 0 if share is None else share.gone_minor if gone else share.paid_minor
+        if share is None or amount_minor <= 0:
+            # All of it is somebody else's, or pays nothing of the person's any more.
+            return Worded(message.id, pointless=NOT_HIS)
         facts = replace(
             facts,
             code=paid["number"],
             reference=paid["reference"],
-            amount_minor=own[1] if gone else own[0],
+            amount_minor=amount_minor,
             paid_at=paid["paid_at"],
-            rest_minor=invoice.owing.due_minor if invoice else 0,
+            rest_minor=sum(
+                self._invoices[each].owing.due_minor
+                for each in share.invoices
+                if each in self._invoices
+            ),
             link=settings().payer_link(paid["reference"]),
         )
-        if facts.amount_minor <= 0:
-            return Worded(message.id, pointless=GIVEN_BACK if not gone else NOTHING_DUE)
         return Worded(message.id, text=(texts.given_back if gone else texts.paid)(facts))
 
     def _who(self, person_id: int, language: Language) -> str:
@@ -176,8 +201,8 @@ class _Reader:
 def _people(session: Session, people: Sequence[int]) -> dict[int, Mapping[str, Any]]:
     rows = execute(
         session,
-        "SELECT p.*, EXISTS (SELECT FROM message_stop s JOIN contributor o ON o.id ="
-        " s.contributor_id WHERE p.id IN (o.id, o.merged_into_id)) AS stopped"
+        "SELECT p.*, p.id IN (SELECT coalesce(o.merged_into_id, o.id) FROM message_stop s"
+        " JOIN contributor o ON o.id = s.contributor_id) AS stopped"
         " FROM contributor p WHERE id = ANY(:people)",
         {"people": list(people)},
     )
@@ -185,7 +210,7 @@ def _people(session: Session, people: Sequence[int]) -> dict[int, Mapping[str, A
 
 
 def _invoices(
-    session: Session, people: Sequence[int], named: Sequence[int | None], today: date
+    session: Session, people: Sequence[int], named: Sequence[int], today: date
 ) -> dict[int, _Invoice]:
     """Return these people's unpaid invoices, and those that are named, with what is due today."""
     rows = execute(
@@ -198,7 +223,7 @@ def _invoices(
         """,
         {
             "people": list(people),
-            "named": [each for each in named if each is not None],
+            "named": list(named),
             "soon": date.fromordinal(today.toordinal() + message_rules().due_soon.days),
         },
     ).all()
@@ -214,6 +239,8 @@ def _paid(session: Session, payments: Sequence[int]) -> dict[int, dict[str, Any]
         """
         SELECT p.id, p.paid_at, coalesce(i.reference, b.reference, '') AS reference, r.number,
             p.status = 'reversed' OR p.returned_minor >= p.amount_minor AS gone,
+            CASE WHEN p.status = 'reversed' THEN p.amount_minor ELSE p.returned_minor END
+                AS returned,
             EXISTS (SELECT FROM receipt_due WHERE payment_id = p.id) AS awaited
         FROM payment p LEFT JOIN invoice i ON i.id = p.invoice_id
         LEFT JOIN bundle b ON b.id = p.bundle_id LEFT JOIN receipt r ON r.payment_id = p.id
@@ -225,15 +252,37 @@ def _paid(session: Session, payments: Sequence[int]) -> dict[int, dict[str, Any]
     shares = execute(
         session,
         """
-        SELECT a.payment_id, coalesce(f.merged_into_id, f.id) AS person,
-            sum(a.amount_minor) FILTER (WHERE a.amount_minor > 0) AS brought,
-            -coalesce(sum(a.amount_minor) FILTER (WHERE a.amount_minor < 0), 0) AS gone
-        FROM allocation a JOIN invoice i ON i.id = a.invoice_id
-        JOIN contributor f ON f.id = i.contributor_id
-        WHERE a.payment_id = ANY(:payments) GROUP BY 1, 2
+        SELECT payment_id, person, greatest(sum(net_minor), 0) AS paid_minor,
+            sum(greatest(most_minor - greatest(net_minor, 0), 0)) AS gone_minor
+        FROM (
+            SELECT a.payment_id, coalesce(f.merged_into_id, f.id) AS person, a.invoice_id,
+                sum(a.amount_minor) AS net_minor,
+                sum(a.amount_minor) FILTER (WHERE a.amount_minor > 0) AS most_minor
+            FROM allocation a JOIN invoice i ON i.id = a.invoice_id
+            JOIN contributor f ON f.id = i.contributor_id
+            WHERE a.payment_id = ANY(:payments) GROUP BY 1, 2, 3
+        ) AS by_invoice GROUP BY 1, 2
         """,
         {"payments": list(payments)},
     )
+    quoted = execute(
+        session,
+        """
+        SELECT q.payment_id, coalesce(f.merged_into_id, f.id) AS person, array_agg(i.id) AS invoices
+        FROM (
+            SELECT id AS payment_id, invoice_id FROM payment WHERE id = ANY(:payments)
+            UNION ALL
+            SELECT p.id, b.invoice_id FROM payment p JOIN bundle_item b USING (bundle_id)
+            WHERE p.id = ANY(:payments)
+        ) AS q JOIN invoice i ON i.id = q.invoice_id JOIN contributor f ON f.id = i.contributor_id
+        GROUP BY 1, 2
+        """,
+        {"payments": list(payments)},
+    )
+    own = {(row.payment_id, row.person): tuple(row.invoices) for row in quoted}
     for row in shares:
-        found[row.payment_id]["shares"][row.person] = (int(row.brought or 0), int(row.gone))
+        gone = min(int(row.gone_minor), found[row.payment_id]["returned"])
+        found[row.payment_id]["shares"][row.person] = _Share(
+            int(row.paid_minor), gone, own.get((row.payment_id, row.person), ())
+        )
     return found

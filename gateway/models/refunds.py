@@ -32,7 +32,7 @@ class Refund(SQLModel, table=True):
         RefundState, default=RefundState.ASKED, sa_column_kwargs={"server_default": "asked"}
     )
     asked_by: str
-    """`key 1f0c…` or `staff Amina`: by it two are told apart."""
+    """`key 1f0c…` or `staff Amina`: by its label or the name two people are told apart."""
     because: str
     asked_at: datetime = instant()
     decided_by: str | None
@@ -44,9 +44,6 @@ class Refund(SQLModel, table=True):
     """Of one by hand: what the bank calls the transfer."""
     tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     """How often the provider was asked. After the first it may have been made."""
-    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    """How many answers were errors that the provider keeps under the key: the next call takes
-    another."""
     act_at: datetime | None = instant(nullable=True)
     """When the worker acts next, by the database's clock; None: not."""
     ended_at: datetime | None = instant(nullable=True)

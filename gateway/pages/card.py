@@ -14,6 +14,7 @@ from typing import Final, Literal
 from fastapi import Request, Response
 
 from gateway import process
+from gateway.collection.attempt_ends import came_back
 from gateway.collection.attempt_rows import (
     LEFT_OPEN,
     NOT_KNOWN,
@@ -23,7 +24,7 @@ from gateway.collection.attempt_rows import (
     latest_attempt,
     live_codes,
 )
-from gateway.collection.attempts import came_back, page_provider, page_providers
+from gateway.collection.attempts import page_provider, page_providers
 from gateway.db import snapshot, transaction
 from gateway.models import AttemptState, Channel, Manner
 from gateway.pages import site

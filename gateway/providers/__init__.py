@@ -200,6 +200,16 @@ class PageProvider(Provider, Protocol):
 
 
 @runtime_checkable
+class Foretelling(Protocol):
+    """A provider that asks payers on their phones, under ids that we give: those are kept before
+    the call, so that whoever was asked is asked about, whatever becomes of the answer."""
+
+    def foretell(self, wanted: WantedPage) -> MadePage:
+        """Return what `make_page` will return for this wish. Nobody is asked."""
+        ...
+
+
+@runtime_checkable
 class AskedSoOften(Protocol):
     """A provider whose settings say how often we may ask it."""
 

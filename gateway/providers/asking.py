@@ -99,7 +99,7 @@ def _answered(method: str, url: str, body: bytes | None, headers: Mapping[str, s
     if answer.status == HTTPStatus.CONFLICT:
         raise DoneBefore("it says that this was asked for before")
     if 400 <= answer.status < 500 and answer.status not in _NOT_ABOUT_IT:
-        raise ProviderRefused(f"it says no: {answer.status}")
+        raise ProviderRefused(f"it says no: {answer.status}", status=answer.status)
     if not 200 <= answer.status < 300:
         raise ProviderAway(f"there is no answer that can be used: {answer.status}")
     return answer

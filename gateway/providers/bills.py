@@ -223,14 +223,15 @@ class BillHub:
         )
 
     def _wrong(self, call: Call, reason: str, said: Mapping[str, Any] | None) -> TakePayment:
-        """Have a call kept that cannot be understood: if money is held, a person looks."""
+        """Have a call kept that cannot be understood: if money may be held, a person looks."""
         delivery_id = f"invalid-{call.path}.{hashlib.sha256(call.body).hexdigest()}"
         told = Told(self._name, delivery_id, call.received_at)
-        held = said is not None and said.get("held") is True and call.path == "confirm"
+        # Only a plain no says that a confirm holds nothing; a cancel never holds any.
+        not_held = said is not None and said.get("held") is False
         return Confirm(
             delivery_id=delivery_id,
             report=told.unbookable(ExceptionCode.UNREADABLE_DELIVERY, reason, None),
-            declinable=not held,
+            declinable=not_held or call.path != "confirm",
             path=call.path,
             named=None if said is None else named(said),
         )

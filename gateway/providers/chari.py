@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -103,26 +103,40 @@ class ChariSettings(BaseModel):
     pages_origin: str = ""
     """Where its pages are, if elsewhere than PAGES_ORIGIN."""
     method: Literal["card", "cash"] | None = None
-    """What links are for. With one, events of links for the other are left to the other entry."""
+    """What links are for. Where another entry of the same account has the other one, events of
+    links for that are left to it."""
 
 
-def make(name: str, values: Mapping[str, Any], *, live: bool) -> Chari:
+def make(name: str, values: Mapping[str, Any], *, live: bool, has_sibling: bool = False) -> Chari:
     """Return a provider of these settings (see `registry.KINDS`): with a key it makes links too."""
     settings = ChariSettings.model_validate(values)
-    return (ChariPages if settings.api_key else Chari)(name, settings, live=live)
+    made = ChariPages if settings.api_key else Chari
+    return made(name, settings, live=live, has_sibling=has_sibling)
 
 
 class Chari:
     """A provider that speaks Chari Pay's webhooks."""
 
-    def __init__(self, name: str, settings: ChariSettings, *, live: bool) -> None:
+    asks: ClassVar[bool] = False
+    """Whether we ask about links as well."""
+
+    def __init__(
+        self, name: str, settings: ChariSettings, *, live: bool, has_sibling: bool = False
+    ) -> None:
         """Take the settings. `live`: whether real money is meant, and not a trial.
+
+        Args:
+            name: Of the provider.
+            settings: From the providers file.
+            live: As above.
+            has_sibling: Whether another entry of the same account books what is paid the other way.
 
         Raises:
             Unusable: A setting means nothing, or is a live key in a sandbox.
         """
         self._name = name
         self._settings = settings
+        self._has_sibling = has_sibling
         self._secrets = [secret.get_secret_value() for secret in settings.secrets]
         check_secrets(self._secrets)
         for what in ("api_base", "pages_origin"):
@@ -183,10 +197,12 @@ class Chari:
             return unbookable(self._name, source, error)
         if not kind.startswith(("payment.", "refund.")):
             return NotAboutMoney("its type is neither payment.… nor refund.…")
-        told = _Told(self._name, kind, fields, received_at, source)
-        if self._settings.method is not None and told.method != self._settings.method:
-            return NotAboutMoney(f"it is of a link for {told.method}: another entry takes it")
-        return told.report(_CHANNELS[self._settings.method or "card"])
+        told = _Told(self._name, kind, fields, received_at, source, asks=self.asks)
+        own = self._settings.method or "card"
+        # Of two entries that hear the same event, exactly one must take it.
+        if self._has_sibling and (method := told.method or "card") != own:
+            return NotAboutMoney(f"it is of a link for {method}: another entry takes it")
+        return told.report(_CHANNELS[told.paid_by or told.method or own])
 
 
 _CHANNELS: Final = {"card": Channel.CARD, "cash": Channel.CASH_AGENT}
@@ -201,6 +217,8 @@ class _Told:
     fields: Fields
     received_at: datetime
     source: str
+    asks: bool
+    """Whether we ask about links as well, which name a payment by our attempt and nothing else."""
 
     @property
     def metadata(self) -> Fields:
@@ -209,11 +227,21 @@ class _Told:
         return kept if isinstance(kept, dict) else {}
 
     @property
-    def method(self) -> str:
-        """What the link is for; of an event that does not say so, the card."""
-        return "cash" if text(self.metadata, "method") == "cash" else "card"
+    def method(self) -> str | None:
+        """What the link is for, or of one that is not ours what the event says; None if neither.
 
-    def report(self, usual: Channel) -> Report:
+        A link of ours is asked about by the entry that made it, which must be the one to book it.
+        """
+        made_for = text(self.metadata, "method")
+        return made_for if made_for in _CHANNELS else self.paid_by
+
+    @property
+    def paid_by(self) -> str | None:
+        """What the event itself says that it was paid by."""
+        said = (text(self.fields, "paymentmethod", "method") or "").lower()
+        return next((word for word in ("cash", "card") if word in said), None)
+
+    def report(self, channel: Channel) -> Report:
         """Return what it says of money. Raises nothing for any content."""
         payment_id = self._payment_id()
         statement = _PAYMENTS.get(self.kind, Statement.PENDING)
@@ -222,6 +250,9 @@ class _Told:
         try:
             if payment_id is None:
                 raise Unreadable("it names no payment")
+            if self.asks and self._attempt_id() is None:
+                # Under another name than the one we ask by, the same money would be booked twice.
+                raise Unreadable("it names no attempt of ours: of a link that we made we ask")
             if self.kind.startswith("refund."):
                 return self._refund(payment_id)
             in_dirhams(self.fields)
@@ -232,7 +263,7 @@ class _Told:
                 reference_given=self._reference(),
                 amount_minor=dirhams(self.fields.get("amount")),
                 currency=CURRENCY,
-                channel=_channel(text(self.fields, "method", "paymentmethod")) or usual,
+                channel=channel,
                 paid_at=self._paid_at(),
                 paid_at_given=shown_instant(text(self.fields, *_PAID_AT)),
                 stated_at=self._stated_at(),
@@ -254,7 +285,8 @@ class _Told:
             )
 
     def _refund(self, payment_id: str) -> ReturnReport:
-        return_id = text(self.fields, "refundreference", "refundid", "reference")
+        # Its `reference` may be the payment's: two refunds would be one. Better each event its own.
+        return_id = text(self.fields, "refundreference", "refundid", "webhookeventid")
         if return_id is None:
             raise Unreadable("it names no refund")
         in_dirhams(self.fields)
@@ -309,6 +341,8 @@ _PAID_AT: Final = ("paidat", "executedat", "occurredat", "createdat")
 
 class ChariPages(Chari):
     """One with a key: it makes links, and is asked about them."""
+
+    asks: ClassVar[bool] = True
 
     @property
     def pages_origin(self) -> str:
@@ -448,11 +482,6 @@ def _lower(said: Mapping[str, Any]) -> dict[str, Any]:
     if len(found) != len(said):
         raise Unreadable("a field stands twice, in upper and lower case")
     return found
-
-
-def _channel(method: str | None) -> Channel | None:
-    words = {"CASH": Channel.CASH_AGENT, "CARD": Channel.CARD}
-    return next((words[word] for word in words if word in (method or "").upper()), None)
 
 
 def _state(said: Mapping[str, Any]) -> PageState:

@@ -19,17 +19,11 @@ class WantedRefund:
     """What is to be given back. Equal wishes make one refund, however often made."""
 
     token: str
-    """Ours: kept by the provider beside the refund, if it can, and repeated when it tells of it."""
+    """Ours, and the idempotency key: kept by the provider beside the refund, if it can, and
+    repeated when it tells of it."""
     provider_payment_id: str
     amount_minor: int
     """Centimes: a part of the payment, or all of it."""
-    failures: int = 0
-    """How many answers under this wish's key were errors of the provider's own, for good."""
-
-    @property
-    def key(self) -> str:
-        """The provider's idempotency key: another one after each error that is kept under it."""
-        return f"{self.token}_{self.failures}" if self.failures else self.token
 
 
 @runtime_checkable
@@ -50,7 +44,6 @@ class RefundingProvider(Protocol):
 
         Raises:
             ProviderAway: Whether it was made is not known; the same wish may be asked again.
-            PageFailed: The same, and only another key gets another answer.
             ProviderRefused: It was not made, and asking the same again is of no use.
         """
         ...

@@ -38,6 +38,10 @@ _FROM_ENVIRONMENT: Final = ("secrets", "api_key", "api_keys", "store_key", "subs
 
 _LISTS: Final = ("secrets", "api_keys")
 
+_TWO_WAYS: Final = ("chari", "youcan")
+"""Kinds of which one account may stand twice, as two values of `method`. Their `make` is told so:
+`has_sibling`. Without a sibling, what is paid the other way is booked all the same."""
+
 SANDBOX_PROVIDERS: Final = sandbox.NAMES
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
@@ -95,8 +99,7 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Providers:
         )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise Unusable(f"{where}: write each provider as a [[provider]] table.")
-    found: dict[str, Provider] = {}
-    owners: dict[str, str] = {}
+    read_entries: dict[str, tuple[object, dict[str, Any]]] = {}
     for at, entry in enumerate(entries, start=1):
         name = entry.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -104,14 +107,34 @@ def read_providers(text: str, where: str, *, live: bool = False) -> Providers:
                 f"{where}, provider {at}: its name must be lower-case letters, digits and hyphens,"
                 " beginning with a letter."
             )
-        if name in found:
+        if name in read_entries:
             raise Unusable(f"{where}: two providers are named {name}.")
-        values = _values(name, entry, where)
-        found[name] = _make(name, entry.get("kind"), values, where, live=live)
+        read_entries[name] = (entry.get("kind"), _values(name, entry, where))
+    found: dict[str, Provider] = {}
+    owners: dict[str, str] = {}
+    for name, (kind, values) in read_entries.items():
+        siblings = any(_are_siblings(kind, values, *other) for other in read_entries.values())
+        found[name] = _make(name, kind, values, where, live=live, has_sibling=siblings)
         # A trial may play several providers of the standard kind by one secret.
-        if live or entry.get("kind") != "standard-webhooks":
+        if live or kind != "standard-webhooks":
             _claim(owners, name, values, where)
     return found
+
+
+def _are_siblings(
+    kind: object, values: Mapping[str, Any], other_kind: object, other: Mapping[str, Any]
+) -> bool:
+    """Say whether two entries are one account's, each for its own way to pay. Both hear all."""
+    if kind not in _TWO_WAYS or kind != other_kind:
+        return False
+    ways = [values.get("method"), other.get("method")]
+    if None in ways or ways[0] == ways[1]:
+        return False
+    ours, theirs = (
+        {str(key) for name in _FROM_ENVIRONMENT for key in _listed(each.get(name))}
+        for each in (values, other)
+    )
+    return not ours.isdisjoint(theirs)
 
 
 def _claim(owners: dict[str, str], name: str, values: Mapping[str, Any], where: str) -> None:
@@ -141,14 +164,23 @@ def _values(name: str, entry: dict[str, Any], where: str) -> dict[str, Any]:
     return values
 
 
-def _make(name: str, kind: object, values: dict[str, Any], where: str, *, live: bool) -> Provider:
+def _make(
+    name: str,
+    kind: object,
+    values: dict[str, Any],
+    where: str,
+    *,
+    live: bool,
+    has_sibling: bool,
+) -> Provider:
     module = KINDS.get(kind) if isinstance(kind, str) else None
     if module is None:
         raise Unusable(
             f"{where}, provider {name}: its kind is not one of {', '.join(sorted(KINDS))}."
         )
     try:
-        provider = importlib.import_module(module).make(name, values, live=live)
+        own = {"has_sibling": True} if has_sibling else {}
+        provider = importlib.import_module(module).make(name, values, live=live, **own)
         assert isinstance(provider, Provider)
         return provider
     except ValidationError as error:

@@ -85,9 +85,14 @@ class StatusQueryPush(StatusQueryPages):
         """How long it waits for the payer's word."""
         return self._life
 
+    def foretell(self, wanted: WantedPage) -> MadePage:
+        """Return the names that a wish has at the operator, whatever it answers."""
+        order = _order_of(wanted)
+        return MadePage(order.session_id, "", token=order.order_id)
+
     def make_page(self, wanted: WantedPage) -> MadePage:
         """Have the payer asked on his phone, once however often it is wished (see PageProvider)."""
-        order = Order(order_id_of(wanted), wanted.amount_minor, request_id(wanted.attempt_id))
+        order = _order_of(wanted)
         if not wanted.phone:
             raise ProviderRefused("it asks on a phone, and there is no number")
         headers = {"X-Reference-Id": order.pay_token, "X-Callback-Url": wanted.notify_url}
@@ -102,13 +107,17 @@ class StatusQueryPush(StatusQueryPages):
         # If it was made before, he is asked already: our id is of this wish and no other.
         with suppress(DoneBefore):
             post_only(self._settings.request_url, said, {**self._headers, **headers})
-        return MadePage(order.session_id, "", token=order.order_id)
+        return self.foretell(wanted)
 
     def _status(self, order: Order) -> dict[str, Any]:
         said = get_json(f"{self._settings.status_url.rstrip('/')}/{order.pay_token}", self._headers)
         if said.get("externalId") != order.order_id:
             raise ProviderRefused("it answers for another order than it was asked about")
         return said
+
+
+def _order_of(wanted: WantedPage) -> Order:
+    return Order(order_id_of(wanted), wanted.amount_minor, request_id(wanted.attempt_id))
 
 
 def request_id(attempt_id: str) -> str:

@@ -196,7 +196,7 @@ class StripePages(Stripe):
 
     def refund(self, wanted: WantedRefund, *, received_at: datetime) -> ReturnReport:
         """Give back a payment, or a part of it (see refunding.RefundingProvider)."""
-        options: Any = {"idempotency_key": wanted.key}
+        options: Any = {"idempotency_key": wanted.token}
         wish: Any = {
             **_of_payment(wanted.provider_payment_id),
             "amount": wanted.amount_minor,

@@ -57,6 +57,8 @@ SIGNATURE: Final = "x-youcanpay-signature"
 _SANDBOX_KEY: Final = "pri_sandbox_"
 _KEY = re.compile(r"[!-~]{1,250}", re.ASCII)
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,128}", re.ASCII)
+MASKED: Final = "[masked]"
+"""What stands for a name that is kept no longer."""
 _ORDER = re.compile(r"([0-9]{12})-[0-9A-Za-z_-]{1,51}", re.ASCII)
 
 _STATEMENTS: Final = {
@@ -80,26 +82,37 @@ class YouCanSettings(BaseModel):
     api_base: str = ""
     """Unset: YouCan Pay's own, of the mode of the key. A stand-in on this machine, for trials."""
     method: Literal["card", "cashplus"] | None = None
-    """What is made. With one, events of the other way are left to the other entry."""
+    """What is made. Where another entry of the same account has the other way, events of that are
+    left to it."""
 
 
-def make(name: str, values: Mapping[str, Any], *, live: bool) -> YouCan:
+def make(name: str, values: Mapping[str, Any], *, live: bool, has_sibling: bool = False) -> YouCan:
     """Return a provider of these settings (see `registry.KINDS`): with a key it makes pages too."""
     settings = YouCanSettings.model_validate(values)
-    return (YouCanPages if settings.api_key else YouCan)(name, settings, live=live)
+    made = YouCanPages if settings.api_key else YouCan
+    return made(name, settings, live=live, has_sibling=has_sibling)
 
 
 class YouCan:
     """A provider that speaks YouCan Pay's webhooks."""
 
-    def __init__(self, name: str, settings: YouCanSettings, *, live: bool) -> None:
+    def __init__(
+        self, name: str, settings: YouCanSettings, *, live: bool, has_sibling: bool = False
+    ) -> None:
         """Take the settings. `live`: whether real money is meant, and not a trial.
+
+        Args:
+            name: Of the provider.
+            settings: From the providers file.
+            live: As above.
+            has_sibling: Whether another entry of the same account books what is paid the other way.
 
         Raises:
             Unusable: A setting means nothing, or one is missing.
         """
         self._name = name
         self._live = live
+        self._has_sibling = has_sibling
         self._settings = settings
         self._key = settings.api_key.get_secret_value() if settings.api_key else ""
         known = [*(each.get_secret_value() for each in settings.secrets), self._key]
@@ -163,13 +176,15 @@ class YouCan:
                 payload=payload,
                 received_at=received_at,
                 source=source,
+                # Of two entries that hear the same event, exactly one must take it.
+                usual="card" if self._has_sibling else self._settings.method or "card",
             )
             sandbox = event.get("sandbox")
             if not isinstance(sandbox, bool):
                 raise Unreadable("its sandbox is not true or false")
         except Unreadable as error:
             return unbookable(self._name, source, error)
-        if self._settings.method is not None and told.method != self._settings.method:
+        if self._has_sibling and told.method != self._settings.method:
             return NotAboutMoney(f"it is paid by {told.method}: another entry takes it")
         return told.report(other_mode=sandbox is self._live)
 
@@ -184,6 +199,8 @@ class _Told:
     payload: Mapping[str, Any]
     received_at: datetime
     source: str
+    usual: str
+    """How it is paid if it does not say."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -193,11 +210,16 @@ class _Told:
 
     @property
     def method(self) -> str:
-        """How it is paid. The name of a method may have been masked since; its token is not."""
+        """How it is paid: by the name that it says.
+
+        That name may have been masked since, and then a token, which is not, stands for Cash Plus.
+        """
         way = self.payload.get("payment_method")
         way = way if isinstance(way, dict) else {}
-        cash = text(way, "name") == "cashplus" or text(way, "token") is not None
-        return "cashplus" if cash else "card"
+        name = re.sub(r"[\s_-]", "", text(way, "name") or "").lower()
+        if name and name != MASKED:
+            return "cashplus" if "cashplus" in name else "card"
+        return "cashplus" if text(way, "token") is not None else self.usual
 
     def report(self, *, other_mode: bool) -> Report:
         """Return what it says of money. Raises nothing for any content."""
@@ -213,7 +235,7 @@ class _Told:
             in_dirhams(self.what)
             amount_minor = centimes(self.what.get("amount"))
             if refunded:
-                return self._refund(payment_id, amount_minor)
+                return self._refund(payment_id)
             paid_at = self._paid_at()
             return PaymentReport(
                 provider=self.provider,
@@ -243,22 +265,30 @@ class _Told:
                 ),
             )
 
-    def _refund(self, payment_id: str, amount_minor: int) -> ReturnReport:
-        """Return all that is refunded of a transaction: of what is not said, the whole."""
+    def _refund(self, payment_id: str) -> ReturnReport:
+        """Return all that is refunded of a transaction.
+
+        Raises:
+            NotBookable: How much is not stated: its own amount may be of the payment.
+        """
         part = self.what.get("refunded_amount")
+        if part is None:
+            told = "it does not state how much was refunded: book it by wasl refunds, or ask YouCan"
+            raise NotBookable(ExceptionCode.INVALID_AMOUNT, told)
         return ReturnReport(
             provider=self.provider,
             provider_payment_id=payment_id,
             return_id=payment_id,
             kind=ReturnKind.REFUND_TOTAL,
             state=ReturnState.GIVEN,
-            amount_minor=amount_minor if part is None else centimes(part),
+            amount_minor=centimes(part),
             currency=CURRENCY,
             # The times of a transaction are of its payment.
             made_at=self.received_at,
             stated_at=self.received_at,
             received_at=self.received_at,
             source=self.source,
+            timed_by_arrival=True,
         )
 
     def _reference(self) -> str:

@@ -248,7 +248,7 @@ class _Stage:
     def _give_back(self, up: Up) -> None:
         """Refund, dispute and reverse a share of the payments, as finance and banks do."""
         finance, approver = (
-            self._driver.wasl(up, "keys", "create", "--role", role)["key"]
+            self._driver.wasl(up, "keys", "create", "--role", role, "--label", role)["key"]
             for role in ("finance", "approver")
         )
         clock = self._driver.settings.business_clock()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable

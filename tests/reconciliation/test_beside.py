@@ -14,6 +14,7 @@ import pytest
 from gateway import process
 from gateway.db import execute, snapshot, transaction
 from gateway.migrate import CONSTRAINTS_QUERY
+from gateway.worker import RECONCILE
 from reconciliation import keeping
 from reconciliation.by_hand import join_by_hand
 from reconciliation.duckfiles import workbench
@@ -131,6 +132,15 @@ def test_many_bells_at_once_begin_one_run(tmp_path: Path, monkeypatch: pytest.Mo
     for worker in workers:
         worker.join()
     assert how_many("reconciliation_run") == 1
+
+
+def test_a_run_in_shards_rings_for_the_workers_where_it_is_opened() -> None:
+    reconcile(period=None, now=NOW)
+    rung = f"task = '{RECONCILE}' AND arguments = '{{}}'"
+    assert how_many("outbox_message", rung) == 0
+    # Broken off in its first shard: the bell was committed with the run.
+    cut_short(shards=2)
+    assert how_many("outbox_message", rung) == 1
 
 
 def test_a_run_of_another_day_is_not_the_days_run(tmp_path: Path) -> None:

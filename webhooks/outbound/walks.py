@@ -28,6 +28,8 @@ RANGE_EVENTS: Final = 50_000
 """Of the feed, looked through at once for those that an endpoint follows."""
 ATTEMPTS_KEPT: Final = 10_000
 """Of an endpoint, the last ones; the retention file says for how long."""
+FORGOTTEN_AT_ONCE: Final = 50_000
+"""In one transaction; the task comes again."""
 TEST_TYPE: Final = "endpoint.test"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -245,7 +247,12 @@ def keep(
             "ended_at": now if _is_over(block, to, then) else None,
         },
     ).rowcount
-    if moved and isinstance(then, NoMore) and (block.kind is WalkKind.FEED or then.because == GONE):
+    if (
+        moved
+        and isinstance(then, NoMore)
+        and _is_at(session, block)
+        and (block.kind is WalkKind.FEED or then.because == GONE)
+    ):
         disable(session, block.endpoint, because=then.because, now=now, noticed=True)
     return bool(moved)
 
@@ -301,19 +308,33 @@ def _is_rolled(session: Session, block: Block) -> bool:
     return int(found) != block.newest_secret
 
 
+def _is_at(session: Session, block: Block) -> bool:
+    """Say whether an endpoint is still where the block was sent: what another address said of
+    itself is not true of the one that it has now."""
+    query = "SELECT url FROM webhook_endpoint WHERE id = :endpoint"
+    found = execute(session, query, {"endpoint": block.endpoint}).scalar_one()
+    return bool(found == block.url)
+
+
 def forget_attempts(session: Session, *, days: int) -> int:
-    """Delete attempts that were kept long enough, or are too many; return how many.
+    """Delete attempts that were kept long enough, or are too many, the oldest first and at most
+    FORGOTTEN_AT_ONCE; return how many.
 
     The caller owns the transaction.
     """
-    deleted = execute(session, _FORGET, {"days": days, "most": ATTEMPTS_KEPT}).rowcount
-    return int(deleted)
+    kept = {"days": days, "most": ATTEMPTS_KEPT, "at_once": FORGOTTEN_AT_ONCE}
+    return int(execute(session, _FORGET, kept).rowcount)
 
 
+# Where each endpoint's log is cut is looked up once, not for each attempt.
 _FORGET: Final = """
-    DELETE FROM webhook_attempt a USING webhook_endpoint e
-    WHERE e.id = a.endpoint_id AND (
-        a.attempted_at < clock_timestamp() - make_interval(days => :days)
-        OR a.id <= (SELECT id FROM webhook_attempt
-            WHERE endpoint_id = e.id ORDER BY id DESC OFFSET :most LIMIT 1))
+    WITH cut AS MATERIALIZED (
+        SELECT e.id, coalesce((SELECT id FROM webhook_attempt WHERE endpoint_id = e.id
+            ORDER BY id DESC OFFSET :most LIMIT 1), 0) AS upto FROM webhook_endpoint e
+    )
+    DELETE FROM webhook_attempt WHERE id IN (
+        SELECT a.id FROM webhook_attempt a JOIN cut ON cut.id = a.endpoint_id
+        WHERE a.id <= cut.upto
+            OR a.attempted_at < clock_timestamp() - make_interval(days => :days)
+        ORDER BY a.id LIMIT :at_once)
 """

@@ -117,11 +117,12 @@ def upgrade() -> None:
             f"CREATE TRIGGER never_deleted BEFORE DELETE OR TRUNCATE ON {table}"
             " FOR EACH STATEMENT EXECUTE FUNCTION wasl_refuse()"
         )
-    for table, columns in FACTS.items():
-        old, new = (", ".join(f"{row}.{column}" for column in columns) for row in ("OLD", "NEW"))
+    for table, facts in FACTS.items():
+        before, after = (", ".join(f"{row}.{fact}" for fact in facts) for row in ("OLD", "NEW"))
         op.execute(
             f"CREATE TRIGGER facts_stand BEFORE UPDATE ON {table} FOR EACH ROW"
-            f" WHEN (({old}) IS DISTINCT FROM ({new})) EXECUTE FUNCTION wasl_refuse_other_facts()"
+            f" WHEN (({before}) IS DISTINCT FROM ({after}))"
+            " EXECUTE FUNCTION wasl_refuse_other_facts()"
         )
 
 
@@ -143,7 +144,6 @@ def _tables() -> None:
         sa.Column("return_id", sa.String(), nullable=True),
         sa.Column("bank_reference", sa.String(), nullable=True),
         sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("act_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("way IN ('provider', 'by_hand')", name=op.f("refund_way_check")),

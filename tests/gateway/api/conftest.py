@@ -84,6 +84,8 @@ def program(app: FastAPI) -> ProgramOf:
         if role is None:
             return Program(client, None)
         with transaction() as session:
-            return Program(client, create_key(session, role, now=NOON, scope=scope, label="ours"))
+            # Who approves is another person than who asks.
+            label = "theirs" if role is Role.APPROVER else "ours"
+            return Program(client, create_key(session, role, now=NOON, scope=scope, label=label))
 
     return make

@@ -68,7 +68,10 @@ def test_a_card_page_is_led_to_by_a_form_that_is_never_kept(
     assert first == again, "made again from what is known"
     assert (first["step"], first["provider"], first["amount"]) == ("form", "cmi", "163.52")
     assert {"name": "amount", "value": "163.52"} in first["fields"]
-    assert rows_of(database, "SELECT count(*) FROM idempotent_answer") == [(0,)]
+    assert rows_of(database, "SELECT body FROM idempotent_answer") == [(b"",)], "bound, and empty"
+    refused(
+        caller.post("/attempts", {**wish, "language": "ar"}, once="a"), "idempotency_key_reused"
+    )
     at = answers[0].headers["location"].removeprefix("/v1")
     read = caller.get(at).json()
     assert (read["status"], read["step"], read["fields"]) == ("open", "wait", [])
@@ -100,7 +103,11 @@ def test_a_phone_is_asked_once_under_a_key_and_its_number_is_kept_nowhere(
     with transaction() as session:
         execute(session, "UPDATE payment_attempt SET ask_at = '-infinity'")
     ask_due(process.providers(), key=process.signing_key(), clock=lambda: NOON, asks_max=5)
-    assert caller.get(f"/attempts/{first.json()['id']}").json()["status"] == "paid"
+    read = caller.get(f"/attempts/{first.json()['id']}").json()
+    assert read["status"] == "paid"
+    again = caller.post("/attempts", wish, once="k")
+    assert (again.status_code, again.json()) == (201, read), "as it stands now"
+    assert again.headers["location"] == first.headers["location"]
     refused(caller.post("/attempts", wish), "nothing_due")
     kept = "SELECT a::text FROM payment_attempt a UNION SELECT encode(body, 'escape') FROM"
     assert "12345678" not in str(rows_of(database, f"{kept} idempotent_answer"))
@@ -135,4 +142,9 @@ def test_what_cannot_be_begun_says_why(agent: ProgramOf, push: Push) -> None:
     refused(away, "provider_away")
     assert away.headers["retry-after"] == "60"
     push.operator.away = False
+    # His phone may ring for the first: the key is bound.
+    refused(
+        caller.post("/attempts", {**wish, "language": "ar"}, once="later"), "idempotency_key_reused"
+    )
+    assert push.operator.requests == {}
     assert caller.post("/attempts", wish, once="later").status_code == 201

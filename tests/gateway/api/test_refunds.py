@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from gateway.db import transaction
 from gateway.models import Role
-from tests.factories import a_report, record, rows_of, some_invoices
-from tests.gateway.api.conftest import ProgramOf
+from gateway.staff import create_key
+from tests.factories import NOON, a_report, record, rows_of, some_invoices
+from tests.gateway.api.conftest import Program, ProgramOf
 from tests.gateway.api.test_problems import problem_of
 
 WHY = {"because": "Paid twice"}
@@ -32,11 +34,14 @@ def test_asked_by_one_key_approved_by_another_paid_by_hand(
     assert problem_of(finance.post(path, {"amount": "113.53", **WHY}))["code"] == "refund_refused"
     early = problem_of(finance.post(f"{address}/paid-out", {"bank_reference": "VIR 1"}))
     assert "only approved ones" in early["detail"]
-    own = admin.post(path, WHY).json()
+    assert problem_of(admin.post(path, WHY))["code"] == "role_may_not"
+    own = finance.post(path, WHY).json()
     assert own["amount"] == "113.52"
-    again = problem_of(admin.post(f"/refunds/{own['id']}/approve", WHY))
+    with transaction() as session:
+        key = create_key(session, Role.APPROVER, now=NOON, label="Ours")
+    again = problem_of(Program(finance.client, key).post(f"/refunds/{own['id']}/approve", WHY))
     assert "another person" in again["detail"]
-    withdrawn = admin.post(f"/refunds/{own['id']}/refuse", WHY).json()
+    withdrawn = finance.post(f"/refunds/{own['id']}/refuse", WHY).json()
     assert (withdrawn["state"], withdrawn["decided_by"]) == ("refused", own["asked_by"])
     approved = approver.post(f"{address}/approve", {"because": "Seen"}).json()
     assert (approved["state"], approved["asked_by"]) == ("approved", asked["asked_by"])

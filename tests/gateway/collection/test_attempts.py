@@ -14,13 +14,12 @@ import stripe
 
 from gateway import process
 from gateway.billing.presentment import present
-from gateway.collection.attempt_ends import TRIES_HURRIED_MAX
+from gateway.collection.attempt_ends import TRIES_HURRIED_MAX, came_back
 from gateway.collection.attempt_rows import ATTEMPTS_MAX, FAILED, NOT_KNOWN, Attempt, latest_attempt
 from gateway.collection.attempts import (
     Begun,
     Step,
     begin,
-    came_back,
     give_up,
     page_provider,
 )

@@ -23,10 +23,11 @@ from gateway.db import execute, snapshot, transaction
 from gateway.dues.tariff import tariff
 from gateway.errors import ProviderAway, ProviderRefused, Unusable
 from gateway.models import RefundWay as Way
-from gateway.models import ReturnKind, ReturnState
+from gateway.models import ReturnKind, ReturnState, Role
 from gateway.people.standing import read_standing
 from gateway.providers.refunding import WantedRefund
 from gateway.receipts import issue_all
+from gateway.staff import create_key
 from tests.factories import (
     NOON,
     a_report,
@@ -42,7 +43,7 @@ from tests.factories import (
 )
 
 DUE = 16352
-ASKER, APPROVER = "key finance", "key approver"
+ASKER, APPROVER = "staff Amina", "staff Badr"
 NUMBERS = count(1)
 
 
@@ -55,6 +56,8 @@ class Bank:
     lost: int = 0
     """Calls to come that are carried out and not answered."""
     refuses: bool = False
+    hides: bool = False
+    """Whether it refuses to say what it has made."""
     arrives: bool = True
     before: list[ReturnReport] = field(default_factory=list)
     """What becomes known between the claim and the call."""
@@ -71,6 +74,8 @@ class Bank:
         return self.told(wanted.token, wanted.provider_payment_id)
 
     def find_refund(self, wanted: WantedRefund, *, received_at: datetime) -> ReturnReport | None:  # noqa: ARG002
+        if self.hides:
+            raise ProviderRefused("no such permission")
         if wanted.token not in self.made:
             return None
         return self.told(wanted.token, wanted.provider_payment_id)
@@ -103,7 +108,7 @@ def number_of(payment_id: str) -> int:
         return found
 
 
-def ask(payment: int, minor: int | None = None, way: Way = Way.PROVIDER) -> Shown:
+def ask(payment: int, minor: int | None = None, way: Way = Way.PROVIDER, who: str = ASKER) -> Shown:
     with transaction() as session:
         why = "The payer paid twice"
         return refunds.ask(
@@ -112,7 +117,7 @@ def ask(payment: int, minor: int | None = None, way: Way = Way.PROVIDER) -> Show
             minor,
             way=way,
             can_refund=lambda _provider: True,
-            who=ASKER,
+            who=who,
             why=why,
             now=NOON,
         )
@@ -237,6 +242,58 @@ def test_an_answer_that_is_lost_is_found_even_when_the_rest_is_disputed_since(
     all_holds()
 
 
+def test_who_refuses_to_say_whether_it_was_made_is_asked_again(database: str) -> None:
+    _, payment = paid()
+    asked = approve(ask(payment, 5_000))
+    bank = Bank(lost=1, hides=True)
+    go_on(bank)
+    go_on(bank)
+    assert state_of(asked) == "approved"
+    bank.hides = False
+    go_on(bank)
+    assert (state_of(asked), bank.made) == ("done", {asked.row.token: 5_000})
+    all_holds()
+
+
+def test_a_second_refund_that_bears_our_token_is_booked_and_asked_about(database: str) -> None:
+    reference, payment = paid()
+    asked = approve(ask(payment, 5_000))
+    bank = Bank()
+    go_on(bank)
+    for _ in range(2):
+        record(bank.told(asked.row.token, "P1", return_id="re_other"))
+    assert the_books().exceptions == [("conflicting_payment", f"refund:{asked.row.id}")]
+    assert the_books().invoices == [(reference, DUE, DUE - 10_000, "part_paid")]
+    # Both at once, and neither known before: the first is ours.
+    both = approve(ask(payment, 1_000))
+    bank.made[both.row.token] = 1_000
+    record(bank.told(both.row.token, "P1"), bank.told(both.row.token, "P1", return_id="re_3"))
+    assert state_of(both) == "done"
+    assert ("conflicting_payment", f"refund:{both.row.id}") in the_books().exceptions
+    all_holds()
+
+
+def test_one_person_with_two_keys_or_a_name_besides_is_one(database: str) -> None:
+    _, payment = paid()
+
+    def key_of(label: str) -> str:
+        with transaction() as session:
+            made = create_key(session, Role.FINANCE, now=NOON, label=label)
+        return f"key {made.split('_')[1]}"
+
+    asked = {who: ask(payment, 1_000, who=who) for who in (key_of("Amina "), "staff Amina")}
+    for shown in asked.values():
+        for who in ("staff amina", key_of("AMINA"), *asked):
+            with pytest.raises(RefundRefused, match="another person"):
+                approve(shown, who)
+        with pytest.raises(RefundRefused, match="no label"):
+            approve(shown, key_of(""))
+        assert approve(shown, key_of("Badr")).row.state.value == "approved"
+    for nobody in (key_of(" "), "key 0000"):
+        with pytest.raises(RefundRefused, match="one a person"):
+            ask(payment, 1_000, who=nobody)
+
+
 def test_a_dispute_before_the_call_stops_it_and_leaves_nothing_half_done(database: str) -> None:
     reference, payment = paid()
     asked = approve(ask(payment, 10_000))
@@ -311,7 +368,7 @@ def test_of_many_who_ask_and_approve_at_once_only_what_fits_goes_through(databas
             return False
         return True
 
-    twice = at_once(*(partial(decide, asked[0], f"key approver{n}") for n in range(4)))
+    twice = at_once(*(partial(decide, asked[0], f"staff Badr {n}") for n in range(4)))
     assert sorted(twice) == [False, False, False, True]
     bank = Bank()
     at_once(*[partial(go_on, bank)] * 3)
@@ -326,7 +383,7 @@ def test_the_database_refuses_what_the_code_would_let_through(database: str) -> 
         "INSERT INTO refund (token, payment_id, provider, amount_minor, way, asked_by, because,"
         f" asked_at) VALUES ('t', {payment}, 'cashplus', 6353, 'provider', 'x', 'y', now())"
     )
-    decided = "decided_by = 'key finance', decided_at = now()"
+    decided = "decided_by = asked_by, decided_at = now()"
     for statement in (
         insert,
         f"UPDATE refund SET state = 'approved', {decided}",
@@ -389,20 +446,45 @@ def test_money_that_nobody_knows_is_given_back_and_asked_about_no_more(database:
     all_holds()
 
 
-def test_a_reversal_after_a_payment_by_hand_is_told(database: str) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_paid_by_hand_stays_gone_when_the_payment_is_reversed(
+    database: str, known: bool
+) -> None:
     reference, payment = paid()
-    pay_out(approve(ask(payment, 5_000, Way.BY_HAND)))
+    if not known:
+        reference = "999999999999"
+        record(a_report(reference, provider_payment_id="P2"))
+        payment = number_of("P2")
+    of = "P1" if known else "P2"
+    before = pay_out(approve(ask(payment, 5_000, Way.BY_HAND)))
+    after = approve(ask(payment, 3_000, Way.BY_HAND))
     gone = a_report(
         reference,
-        provider_payment_id="P1",
+        provider_payment_id=of,
         statement=Statement.REVERSED,
         stated_at=NOON + timedelta(minutes=1),
     )
     assert record(gone) == ["reversed"]
-    assert ("over_returned", "payment:cashplus/P1") in the_books().exceptions
-    assert set(balances().values()) == {0}
+    assert ("over_returned", f"payment:cashplus/{of}") in the_books().exceptions
+    assert ("unknown_reference", f"payment:cashplus/{of}") not in the_books().exceptions
+
+    def claimed() -> tuple[int, int]:
+        held = balances()
+        return held["paid_out:institution"], held["suspense:unidentified"]
+
+    assert claimed() == (-5_000, 5_000)
     with pytest.raises(RefundRefused):
         ask(payment, 1)
+    assert record(gone) == ["repeated"]
+    all_holds()
+    pay_out(after)
+    assert claimed() == (-8_000, 8_000)
+    all_holds()
+    key = process.signing_key()
+    for each in (before, after):
+        with transaction() as session:
+            refunds.bounced(session, each.row.id, who=ASKER, why="Closed", key=key, now=NOON)
+    assert claimed() == (0, 0)
     all_holds()
 
 
@@ -464,6 +546,12 @@ class Story:
         for each in self.ours():
             with suppress(RefundRefused):
                 pay_out(each)
+
+    def bounce(self, minor: int) -> None:
+        for each in self.ours() if minor % 2 else ():
+            with suppress(RefundRefused), transaction() as session:
+                key = process.signing_key()
+                refunds.bounced(session, each.row.id, who=ASKER, why="Closed", key=key, now=NOON)
 
     def work(self, minor: int) -> None:
         self.bank.lost = minor % 2

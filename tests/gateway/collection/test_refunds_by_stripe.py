@@ -60,7 +60,7 @@ def ask(named: str, minor: int) -> Shown:
             minor,
             way=None,
             can_refund=lambda name: name == "stripe",
-            who="key a",
+            who="staff Amina",
             why="Paid twice",
             now=NOON,
         )
@@ -84,10 +84,13 @@ def test_from_asking_to_the_webhook_and_back(database: str, world: World) -> Non
     named = paid(world, reference)
     hear(world)
     asked = approve(ask(named, 5_000))
-    # An error that Stripe keeps under the key: the next call takes another.
+    # An error that Stripe keeps under the key: it may be made after all, so no other key is taken.
     world.faults.failures = 1
-    go_on(world)
-    assert (state_of(asked), world.all("refund")) == ("approved", [])
+    for _ in range(3):
+        go_on(world)
+        assert (state_of(asked), world.all("refund")) == ("approved", [])
+    # After a day the key is free.
+    world.answers.clear()
     go_on(world)
     (made,) = world.all("refund")
     assert (state_of(asked), made["amount"], made["payment_intent"]) == ("done", 5_000, named)
@@ -135,7 +138,7 @@ def test_what_stripe_refuses_is_told_and_moves_nothing(database: str, world: Wor
     all_holds()
 
 
-def test_a_wish_is_granted_once_and_another_key_is_another_wish(world: World) -> None:
+def test_a_wish_is_granted_once_and_another_token_is_another_wish(world: World) -> None:
     provider, named = pages_of(world), paid(world, "148275036141")
     wish = WantedRefund("wasl_refund_1", named, 5_000)
     assert provider.find_refund(wish, received_at=NOON) is None
@@ -151,5 +154,3 @@ def test_a_wish_is_granted_once_and_another_key_is_another_wish(world: World) ->
     for _ in range(2):
         with pytest.raises(PageFailed):
             provider.refund(failing, received_at=NOON)
-    other = WantedRefund("wasl_refund_3", named, 1, failures=1)
-    assert provider.refund(other, received_at=NOON).amount_minor == 1

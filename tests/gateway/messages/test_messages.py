@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway import process, receipts
+from gateway.billing.bundles import make_selection
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from gateway.messages import Sender, SenderAway, SenderRefuses, Sent
@@ -224,6 +225,34 @@ def test_money_that_is_gone_again_is_told_and_a_payment_never_confirmed_late(
     assert told()[-1] == ("paid", "dropped", "it was given back meanwhile")
 
 
+def test_money_that_moved_on_is_said_once_and_what_is_left_of_all_that_was_quoted(
+    database: str,
+) -> None:
+    """In quiet hours a payment of three months is moved: what it pays now is said, no more."""
+    person = somebody()
+    for period in ("2026-09", "2026-10", "2026-11"):
+        issue(period)
+    with transaction() as session:
+        ids = list(execute(session, "SELECT id FROM invoice ORDER BY id").scalars())
+        bundle = make_selection(session, ids, contributor_id=person, now=NOON)
+        session.flush()
+    record(a_report(bundle.reference, amount_minor=200_00, provider_payment_id="CP-9"))
+    # It is moved from one invoice to another and back, as re-assessments do.
+    with transaction() as session:
+        execute(
+            session,
+            "INSERT INTO allocation (payment_id, invoice_id, component, amount_minor, policy,"
+            " allocated_at) SELECT payment_id, invoice_id, component, sign * amount_minor, 'moved',"
+            " allocated_at FROM allocation CROSS JOIN (VALUES (-1), (1)) AS v (sign)",
+        )
+    tell()
+    [text] = [said or "" for kind, _, said in told() if kind == "paid"]
+    assert "200,00 DH" in text
+    assert bundle.reference[:4] in text
+    # Three times 163.52 with the penalties of two months on one and of one on another, less 200.
+    assert text.endswith("Reste à payer: 295,47 DH.")
+
+
 def test_a_payment_is_confirmed_once_its_receipt_is_signed(database: str) -> None:
     somebody()
     issue("2026-11")
@@ -314,7 +343,7 @@ def a_gateway(status: int, body: bytes) -> Iterator[tuple[str, list[tuple[str, A
 
 
 def test_what_an_sms_gateway_is_posted() -> None:
-    with a_gateway(200, b'{"id": "SM1"}') as (url, got):
+    with a_gateway(200, b'{"id": "SM\\u00001"}') as (url, got):
         sent = HttpSms(url, "secret", "CNSS").send(PHONE, "réf. 1", message_id="wasl-7")
     assert sent == Sent("SM1")
     said = {"id": "wasl-7", "to": PHONE, "from": "CNSS", "text": "réf. 1"}
@@ -323,7 +352,14 @@ def test_what_an_sms_gateway_is_posted() -> None:
 
 @pytest.mark.parametrize(
     ("status", "body", "error"),
-    [(422, b"{}", SenderRefuses), (503, b"{}", SenderAway), (200, b"<ok>", SenderAway)],
+    [
+        (422, b"{}", SenderRefuses),
+        # Our credit is used up, or the address is wrong: no fault of this message's.
+        (402, b"{}", SenderAway),
+        (404, b"{}", SenderAway),
+        (503, b"{}", SenderAway),
+        (200, b"<ok>", SenderAway),
+    ],
 )
 def test_what_an_sms_gateway_may_answer(status: int, body: bytes, error: type[Exception]) -> None:
     with a_gateway(status, body) as (url, _), pytest.raises(error):

@@ -6,11 +6,12 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import pytest
@@ -25,9 +26,11 @@ from gateway.collection.reports import (
     ReturnReport,
     Unbookable,
 )
+from gateway.collection.returns import Return, given_back_minor, hear
 from gateway.errors import BadSignature, ProviderAway, ProviderRefused, Unusable
 from gateway.models import Channel, ExceptionCode, Manner, ReturnKind, ReturnState
 from gateway.providers import MadePage, PageProvider, PageState, Provider, WantedPage
+from gateway.providers.asking import post_json
 from gateway.providers.chari import Chari, ChariPages
 from gateway.providers.chari import make as make_chari
 from gateway.providers.registry import read_providers, unsafe_in_production
@@ -60,12 +63,17 @@ SECRET: Final = "chari_whsec_of_this_test"
 PRIVATE: Final = "pri_sandbox_of_this_test"
 
 
-def a_chari(*, live: bool = False, **values: Any) -> Chari:
-    return make_chari("chari", {"secrets": [SECRET], **values}, live=live)
+ATTEMPT: Final = f"wasl_{7:032x}"
 
 
-def a_youcan(*, live: bool = False, **values: Any) -> YouCan:
-    return make_youcan("youcan", {"secrets": [PRIVATE], **values}, live=live)
+def a_chari(*, live: bool = False, has_sibling: bool = False, **values: Any) -> Chari:
+    made = {"secrets": [SECRET], **values}
+    return make_chari("chari", made, live=live, has_sibling=has_sibling)
+
+
+def a_youcan(*, live: bool = False, has_sibling: bool = False, **values: Any) -> YouCan:
+    made = {"secrets": [PRIVATE], **values}
+    return make_youcan("youcan", made, live=live, has_sibling=has_sibling)
 
 
 def hex_of(secret: str, signed: bytes) -> str:
@@ -136,6 +144,11 @@ def test_the_published_chari_event_is_authentic_and_read_as_written() -> None:
     assert (report.provider_payment_id, report.reference_given) == ("ps_TEST1", "148275036141")
     assert (report.amount_minor, report.currency) == (17250, "MAD")
     assert report.paid_at == T0
+    # One that also asks knows a payment by our attempt only: this one would be booked twice.
+    asks = a_chari(secrets=[CHARI["secret"]], api_key="chari_sk_test_1")
+    left = asks.parse(body, delivery_id=named, received_at=T0)
+    assert isinstance(left, Unbookable)
+    assert left.code is ExceptionCode.UNREADABLE_DELIVERY
     edge = headers | {"chari-webhook-timestamp": CHARI["edge"]["seconds_instead_of_ms"]}
     assert CHARI["edge"]["expected_http"] == 400
     with pytest.raises(BadSignature, match="milliseconds"):
@@ -290,7 +303,7 @@ def test_whatever_a_body_says_is_read_without_an_error(
         (chari_event(amount=1e22), ExceptionCode.INVALID_AMOUNT),
         (chari_event(amount=[1]), ExceptionCode.INVALID_AMOUNT),
         (chari_event(paymentSessionId=""), ExceptionCode.UNREADABLE_DELIVERY),
-        (chari_event("refund.succeeded"), ExceptionCode.UNREADABLE_DELIVERY),
+        (chari_event("refund.succeeded", paymentSessionId=""), ExceptionCode.UNREADABLE_DELIVERY),
         (b'{"WebhookEventId": "x", "data": {}}', ExceptionCode.UNREADABLE_DELIVERY),
         (b'{"type": "payment.succeeded", "Type": "x"}', ExceptionCode.UNREADABLE_DELIVERY),
         (b"[]", ExceptionCode.UNREADABLE_DELIVERY),
@@ -312,6 +325,7 @@ def test_what_of_chari_cannot_be_booked_is_for_a_person(body: bytes, code: Excep
         (youcan_event(sandbox=False), ExceptionCode.WRONG_MODE),
         (youcan_event(sandbox="true"), ExceptionCode.UNREADABLE_DELIVERY),
         (youcan_event(id=""), ExceptionCode.UNREADABLE_DELIVERY),
+        (youcan_event("transaction.refunded"), ExceptionCode.INVALID_AMOUNT),
         (b'{"event_name": "transaction.paid"}', ExceptionCode.UNREADABLE_DELIVERY),
         (b"{}", ExceptionCode.UNREADABLE_DELIVERY),
     ],
@@ -341,32 +355,99 @@ def test_a_flat_body_with_capitals_and_a_mislabelled_time_is_read() -> None:
     assert a_payment(read(a_chari(), tomorrow)).paid_at == NOON + timedelta(days=1, hours=1)
 
 
-def test_two_entries_of_one_account_take_each_event_once() -> None:
-    cash = youcan_event(payment_method={"name": "cashplus", "token": "123"})
-    masked = youcan_event(payment_method={"name": "[masked]", "token": "123"})
-    card = youcan_event()
-    for body, mine in ((cash, "cashplus"), (masked, "cashplus"), (card, "card")):
-        took = [m for m in ("card", "cashplus") if _takes(a_youcan(method=m), body)]
-        assert took == [mine]
-        assert _takes(a_youcan(), body)
-    for kept, mine in (({}, "card"), ({"method": "cash"}, "cash")):
-        body = chari_event(metadata=kept)
-        took = [m for m in ("card", "cash") if _takes(a_chari(method=m), body)]
-        assert took == [mine]
+def test_each_refund_of_chari_that_names_none_is_one_of_its_own() -> None:
+    told = [
+        read(a_chari(), chari_event("refund.succeeded", number=n, reference="ps_1", amount=50))
+        for n in (1, 2)
+    ]
+    assert [r.return_id for r in told if isinstance(r, ReturnReport)] == ["event-1", "event-2"]
 
 
-def _takes(provider: Chari | YouCan, body: bytes) -> bool:
-    return not isinstance(read(provider, body), NotAboutMoney)
+NONE, CARD, CASH = None, Channel.CARD, Channel.CASH_AGENT
+YOUCAN_WAYS: Final = [
+    (youcan_event(payment_method=way), channel)
+    for way, channel in (
+        ({"name": "cashplus", "token": "123"}, CASH),
+        ({"name": "Cash Plus"}, CASH),
+        ({"name": "[masked]", "token": "123"}, CASH),
+        ({"name": "credit_card"}, CARD),
+        # The token of a card is none of Cash Plus.
+        ({"name": "credit_card", "token": "tok_1"}, CARD),
+        ({}, NONE),
+        (None, NONE),
+    )
+]
+CHARI_WAYS: Final = [
+    (chari_event(**said), channel)
+    for said, channel in (
+        ({"paymentMethod": "CASH"}, CASH),
+        ({"method": "card"}, CARD),
+        ({"metadata": {"method": "cash"}}, CASH),
+        ({}, NONE),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "ways", "body", "channel"),
+    [(a_youcan, ("card", "cashplus"), *each) for each in YOUCAN_WAYS]
+    + [(a_chari, ("card", "cash"), *each) for each in CHARI_WAYS],
+)
+def test_what_is_paid_the_other_way_is_taken_by_one_entry_and_never_by_none(
+    make: Callable[..., Chari | YouCan], ways: tuple[str, str], body: bytes, channel: Channel | None
+) -> None:
+    # Two entries of one account both hear it: one takes it.
+    both = [read(make(method=way, has_sibling=True), body) for way in ways]
+    (took,) = [report for report in both if not isinstance(report, NotAboutMoney)]
+    assert a_payment(took).channel is (channel or CARD)
+    # Alone, an entry takes it whatever it is for, with the channel that the event says.
+    for way, usual in ((None, CARD), (ways[0], CARD), (ways[1], CASH)):
+        alone = a_payment(read(make(method=way), body))
+        assert (alone.channel, alone.amount_minor) == (channel or usual, 16352)
+
+
+def test_a_link_of_ours_is_booked_by_the_entry_that_asks_about_it() -> None:
+    # Whatever the event calls it: by the other entry's name it would be booked a second time.
+    kept = {"method": "cash", "attempt_id": ATTEMPT}
+    body = chari_event(paymentMethod="CARD", metadata=kept)
+    of_both = {
+        way: read(a_chari(method=way, has_sibling=True, api_key="chari_sk_test_1"), body)
+        for way in ("card", "cash")
+    }
+    assert isinstance(of_both["card"], NotAboutMoney)
+    taken = a_payment(of_both["cash"])
+    assert (taken.provider_payment_id, taken.channel) == (ATTEMPT, CARD)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 16352), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_a_sum_of_refunds_of_youcan_never_goes_down(parts: list[int], shuffled: Random) -> None:
+    arrivals = list(parts)
+    shuffled.shuffle(arrivals)
+    known: Return | None = None
+    for at, minor in enumerate(arrivals):
+        body = youcan_event("transaction.refunded", refunded_amount=minor)
+        said = a_youcan().parse(body, delivery_id="d", received_at=NOON + timedelta(hours=at))
+        assert isinstance(said, ReturnReport)
+        known, contradicts = hear(known, said)
+        assert not contradicts
+        assert given_back_minor([known]) == max(arrivals[: at + 1])
 
 
 def test_events_in_any_order_and_number_come_to_the_same_books(database: str) -> None:
     first, second = some_invoices(2)
     chari, youcan = a_chari(), a_youcan()
+
+    def refunded(number: int, minor: int) -> bytes:
+        said = {"order_id": second, "refunded_amount": minor}
+        return youcan_event("transaction.refunded", number=number, **said)
+
     told: list[tuple[Chari | YouCan, bytes]] = [
         (chari, chari_event("refund.succeeded", number=3, refundReference="R1", amount=63.52)),
         (chari, chari_event("payment.failed", number=2)),
         (chari, chari_event(number=1, merchantReference=first)),
-        (youcan, youcan_event("transaction.refunded", number=2, order_id=second)),
+        (youcan, refunded(2, 16352)),
+        (youcan, refunded(5, 6352)),
         (youcan, youcan_event("transaction.failed", number=3, id="tr_0", order_id=second)),
         (youcan, youcan_event(number=1, order_id=second)),
         (youcan, youcan_event(number=4, order_id=second)),
@@ -478,6 +559,12 @@ def test_a_link_of_chari_is_made_once_paid_and_asked_about(tmp_path: Path) -> No
         (report,) = provider.ask(made.session_id, received_at=NOON).reports
         event = taken.received[0]
         said = a_payment(read(provider, event))
+        with serving() as taken:
+            paid = {"oid": "148275036141", "amount": "163.52", "callbackUrl": taken.address}
+            post_json(f"{server.address}/_control/pay", paid, {})
+            # A link of nobody's page bears a name like ours, as one that asks wants it.
+            outside = a_payment(read(provider, taken.received[0]))
+            assert outside.provider_payment_id == outside.attempt_id != wanted().attempt_id
         # By whichever way it is heard of, it is one payment of one attempt.
         assert isinstance(report, PaymentReport)
         for each in (report, said):
@@ -601,6 +688,28 @@ def test_settings_that_mean_nothing_are_refused(
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
     with pytest.raises(Unusable, match=words):
         read_providers(f'[[provider]]\nname = "x"\nkind = "{kind}"\n{lines}\n', "file")
+
+
+def test_an_entry_leaves_the_other_way_only_to_a_sibling_of_the_same_account() -> None:
+    def entry(name: str, kind: str, method: str, *lines: str) -> str:
+        said = (f'name = "{name}"', f'kind = "{kind}"', f'method = "{method}"', *lines)
+        return "[[provider]]\n" + "\n".join(said) + "\n"
+
+    ours, others = 'secrets = ["pri_1"]', 'secrets = ["pri_2"]'
+    key = ['api_key = "pri_1"', 'public_key = "pub_1"', 'api_base = "http://127.0.0.1:9"']
+    card, body = entry("card", "youcan", "card", ours), YOUCAN_WAYS[0][0]
+    for beside, left in (
+        ("", False),
+        (entry("cash", "youcan", "cashplus", others), False),
+        (entry("cash", "chari", "cash", others), False),
+        (entry("cash", "youcan", "cashplus", ours), True),
+        (entry("cash", "youcan", "cashplus", *key), True),
+    ):
+        for text in (card + beside, beside + card):
+            report = read_providers(text, "file")["card"].parse(
+                body, delivery_id="d", received_at=NOON
+            )
+            assert isinstance(report, NotAboutMoney) is left
 
 
 def test_one_account_stands_twice_only_for_two_ways_to_pay() -> None:

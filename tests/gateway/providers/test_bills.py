@@ -148,7 +148,7 @@ def test_every_pair_of_the_golden_file_in_its_order(database: str) -> None:
         paid_cancelled=1,
         unknown_reference=1,
         wrong_currency=1,
-        unreadable_delivery=1,
+        unreadable_delivery=2,
     )
     held = {named: status for _, named, status, _, _ in the_books().payments}
     assert held == {
@@ -269,6 +269,28 @@ def test_bytes_that_are_no_json_are_kept_where_they_may_be_about_money(database:
     assert replied("inquiry", b"{").status == 400
     codes = [code for code, _ in the_books().exceptions]
     assert codes == ["unreadable_delivery"] * 4
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b"[]", True),
+        (b'{"held": "true", "transaction_id": "T-1"}', True),
+        (b'{"transaction_id": "T-1"}', True),
+        (b'{"held": false, "held": true, "transaction_id": "T-1"}', True),
+        (b'{"held": false, "held": false, "transaction_id": "T-1"}', True),
+        (b'{"held": true, "transaction_id": 7}', True),
+        (b'{"held": false, "transaction_id": 7}', False),
+    ],
+)
+def test_a_confirm_that_cannot_be_read_is_declined_only_if_it_plainly_holds_nothing(
+    database: str, body: bytes, kept: bool
+) -> None:
+    for _ in range(2):
+        said = told("confirm", body)
+        assert said["result"] == ("quarantined" if kept else "declined")
+        assert said["code"] == "invalid_request"
+    assert [c for c, _ in the_books().exceptions] == ["unreadable_delivery"] * kept
 
 
 WORDS: Final = st.one_of(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,14 +16,14 @@ import pytest
 
 from gateway import process
 from gateway.billing.presentment import present
-from gateway.collection.attempt_rows import Attempt, latest_attempt
-from gateway.collection.attempts import Begun, Step, begin, give_up
+from gateway.collection.attempt_rows import NOT_KNOWN, Attempt, latest_attempt
+from gateway.collection.attempts import Begun, Step, begin, end_open, give_up
 from gateway.collection.inquiries import ask_due
 from gateway.collection.reports import AttemptLapsed, PaymentReport, Unbookable
 from gateway.db import execute, snapshot, transaction
 from gateway.errors import ProviderAway, ProviderRefused, Unusable
 from gateway.models import AttemptState, ExceptionCode, Manner
-from gateway.providers import PageProvider, PageState
+from gateway.providers import MadePage, PageProvider, PageState, WantedPage
 from gateway.providers.calls import AnswerNow, Call, Heed
 from gateway.providers.registry import read_providers
 from gateway.providers.status_query import Order, make
@@ -154,14 +155,124 @@ def test_a_lost_answer_asks_nobody_twice(server: Server, reference: str) -> None
     server.operator.lost_answers = 1
     with pytest.raises(ProviderAway):
         pay(wallet, reference)
-    assert attempt(reference).state is AttemptState.MADE
-    assert pay(wallet, reference, phone="") == Begun(Step.PHONE), "his number is kept nowhere"
+    assert attempt(reference).is_open, "his phone rings, whoever heard of it"
+    assert pay(wallet, reference, phone="").step is Step.ASKED
     assert pay(wallet, reference, phone="212700000000").step is Step.ASKED
     [asked] = server.operator.requests.values()
     assert server.operator.phones[asked.reference_id] == PHONE
     server.operator.decide(asked, "confirm")
     ask(wallet)
     paid_once(reference)
+
+
+def test_a_wish_that_never_came_is_wished_again_or_ends(server: Server, reference: str) -> None:
+    wallet = wallet_at(server.address)
+    server.operator.away = True
+    with pytest.raises(ProviderAway):
+        pay(wallet, reference)
+    server.operator.away = False
+    assert ask(wallet) == 1
+    assert attempt(reference).is_open, "what the operator does not know may be on its way"
+    assert pay(wallet, reference).step is Step.ASKED
+    assert len(server.operator.requests) == 1
+    server.operator.requests.clear()
+    ask(wallet, now=NOON + timedelta(minutes=11))
+    assert attempt(reference).closed_because == NOT_KNOWN
+
+
+class Watched(StatusQueryPush):
+    """One of which something happens between the word of ours that is kept and the call."""
+
+    during: Callable[[], None]
+
+    def make_page(self, wanted: WantedPage) -> MadePage:
+        self.during()
+        return super().make_page(wanted)
+
+
+def watched_at(server: Server, during: Callable[[], None]) -> Watched:
+    wallet = wallet_at(server.address)
+    wallet.__class__ = Watched
+    assert isinstance(wallet, Watched)
+    wallet.during = during
+    return wallet
+
+
+def test_a_second_tab_ends_no_push_in_flight(server: Server, reference: str) -> None:
+    left: list[PageState] = []
+
+    def second_tab() -> None:
+        wallet = wallet_at(server.address)
+        left.append(end_open({"momo": wallet}, reference, clock=lambda: NOON))
+
+    assert pay(watched_at(server, second_tab), reference).step is Step.ASKED
+    assert left == [PageState.OPEN], "his to leave, and not ours to close"
+    assert attempt(reference).is_open
+    [asked] = server.operator.requests.values()
+    server.operator.decide(asked, "confirm")
+    ask(wallet_at(server.address))
+    paid_once(reference)
+
+
+def test_a_number_that_is_refused_ends_only_what_nobody_is_asked_by(
+    server: Server, reference: str
+) -> None:
+    wallet = wallet_at(server.address)
+    with pytest.raises(ProviderRefused):
+        pay(wallet, reference, phone="nobody")
+    assert attempt(reference).closed_because == "refused"
+    second = watched_at(server, lambda: None)
+
+    def second_tab() -> None:
+        assert pay(wallet, reference).step is Step.ASKED
+
+    second.during = second_tab
+    with pytest.raises(ProviderRefused):
+        pay(second, reference, phone="nobody")
+    assert attempt(reference).is_open, "the other tab's is taken"
+
+
+def test_what_is_undecided_at_our_end_is_asked_about_and_hinders(
+    server: Server, reference: str
+) -> None:
+    wallet = wallet_at(server.address)
+    pay(wallet, reference)
+    late = NOON + timedelta(minutes=11)
+    ask(wallet, now=late)
+    assert attempt(reference).is_open
+    assert pay(wallet, reference, now=late).step is Step.UNKNOWN
+    [asked] = server.operator.requests.values()
+    server.operator.decide(asked, "confirm")
+    ask(wallet, now=late)
+    paid_once(reference)
+
+
+def test_what_is_asked_after_all_hinders_though_it_was_closed(
+    server: Server, reference: str
+) -> None:
+    wallet = wallet_at(server.address)
+    pay(wallet, reference)
+    [asked] = server.operator.requests.values()
+    asked.status = "FAILED"
+    ask(wallet)
+    assert attempt(reference).closed_because == "lapsed"
+    asked.status = "PENDING"
+    assert pay(wallet, reference).step is Step.UNKNOWN
+    assert len(server.operator.requests) == 1
+
+
+def test_of_a_hint_its_hash_is_kept_and_no_number(
+    server: Server, reference: str, database: str
+) -> None:
+    wallet = wallet_at(server.address)
+    pay(wallet, reference)
+    [asked] = server.operator.requests.values()
+    said = {**asked.told, "payer": {"partyIdType": "MSISDN", "partyId": PHONE}}
+    assert [told(wallet, said) for _ in range(2)] == [202, 202]
+    [(body, sha256)] = rows_of(database, "SELECT body, body_sha256 FROM webhook_delivery")
+    assert bytes(body) == b"{}"
+    assert bytes(sha256) == hashlib.sha256(json.dumps(said).encode()).digest()
+    assert broken_promises(deliveries=True) == []
 
 
 @pytest.mark.parametrize("deed", ["refuse", "lapse"])

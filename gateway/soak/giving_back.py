@@ -152,12 +152,12 @@ class Giver:
 
     def _dispute_lost(self, payment: Payment, part: int) -> None:
         dispute = self._dispute(payment, part)
-        self._post(self._stripe, f"{dispute}/closed", {"status": "lost"})
+        self._end(payment, dispute, "lost")
 
     def _dispute_won(self, payment: Payment, part: int) -> None:
         dispute = self._dispute(payment, part)
         self._post(self._stripe, f"{dispute}/funds_reinstated", {})
-        self._post(self._stripe, f"{dispute}/closed", {"status": "won"})
+        self._end(payment, dispute, "won")
 
     def _raced(self, payment: Payment, _part: int) -> None:
         """All of it is disputed between asking and approving."""
@@ -172,7 +172,7 @@ class Giver:
         if status != 409:
             raise Unavailable(f"A refund of what is disputed was approved: {status}.")
         self._decide(refund, "refuse")
-        self._post(self._stripe, f"{dispute}/closed", {"status": "lost"})
+        self._end(payment, dispute, "lost")
 
     def _by_hand(self, payment: Payment, part: int) -> dict[str, Any]:
         refund = self._asked(payment, part)
@@ -246,6 +246,18 @@ class Giver:
         address = f"/_control/disputes/{made['id']}"
         self._post(self._stripe, f"{address}/funds_withdrawn", {})
         return address
+
+    def _end(self, payment: Payment, dispute: str, status: str) -> None:
+        """End a dispute, and wait until the product knows: nobody asks about disputes, and what
+        tells of this one may come by a later try, when all else is done."""
+        self._post(self._stripe, f"{dispute}/closed", {"status": status})
+        named = dispute.rpartition("/")[2]
+        for _ in range(TRIES_MAX):
+            returns = self._get(f"/v1/payments/{payment['id']}")["returns"]
+            if any(each["return_id"] == named and each["outcome"] for each in returns):
+                return
+            time.sleep(PAUSE_SECONDS)
+        raise Unavailable(f"The end of dispute {named} is not heard of.")
 
     def _all(self, what: str, **filters: str) -> Iterator[dict[str, Any]]:
         query = "&".join(f"{name}={value}" for name, value in filters.items())

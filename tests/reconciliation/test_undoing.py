@@ -258,7 +258,7 @@ def forget() -> None:
 
 
 @settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

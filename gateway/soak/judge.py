@@ -116,7 +116,7 @@ def differences(told: Told, held: Held) -> list[str]:
     found += _named("not accounted for", _unaccounted(told.tally, held))
     # In another currency nothing is booked; all else is paid, even if it goes back later.
     due = told.planned - told.struck["wrong_currency"]
-    paid = sum(minor > 0 or at in told.given_back for at, minor in held.booked.items())
+    paid = _paid(told, held)
     if paid != due:
         found.append(f"Payments: {due} were to be made, {paid} are in the books.")
     planted = +Counter(told.tally.planted)
@@ -154,6 +154,14 @@ def _unaccounted(told: Tally, held: Held) -> list[str]:
     return wrong
 
 
+def _paid(told: Told, held: Held) -> int:
+    """Return how many payments were made: also those of which nothing is left by now.
+
+    One that a provider itself took back as it was made is followed by another and does not count.
+    """
+    return sum(minor > 0 or at in told.given_back for at, minor in held.booked.items())
+
+
 def _named(what: str, which: Sequence[str]) -> list[str]:
     found = [f"Is {what}: {each}." for each in which[:NAMED_MAX]]
     if len(which) > NAMED_MAX:
@@ -168,8 +176,8 @@ def as_json(told: Told, held: Held) -> dict[str, Any]:
     return {
         "deliveries": told.tally.deliveries,
         "answered": len(told.answered),
-        # Those of which something stands: one that was taken back is followed by another.
-        "payments": sum(minor > 0 for minor in held.booked.values()),
+        "payments": _paid(told, held),
+        "given_back": len(told.given_back),
         "planted": {code: n for code, n in sorted(told.tally.planted.items()) if n},
         "exceptions": dict(sorted(held.exceptions.items())),
         "unaccounted": format_amount(unaccounted(told.tally, held.booked)),

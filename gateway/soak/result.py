@@ -75,6 +75,7 @@ class SoakResult:
         table.add_section()
         table.add_row("deliveries answered by 2xx", f"{self.figures['answered']}")
         table.add_row("payments in the books", f"{self.figures['payments']}")
+        table.add_row("of these, given back in part or in full", f"{self.figures['given_back']}")
         console.print(table)
         for difference in self.differences:
             console.print(difference, style="red", highlight=False)

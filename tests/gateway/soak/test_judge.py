@@ -20,7 +20,7 @@ from gateway.db import execute, transaction
 from gateway.migrate import judges
 from gateway.simulators.journal import Line, read_journal
 from gateway.simulators.tally import Answered, answered, struck, tally
-from gateway.soak.judge import Held, Told, differences, read_held
+from gateway.soak.judge import Held, Told, as_json, differences, read_held
 from gateway.soak.result import SoakResult
 from tests.factories import NOON, a_delivery, a_desk, a_provider, an_event, seal, some_invoices
 from webhooks.inbox import drain
@@ -82,6 +82,18 @@ def test_where_everything_agrees_there_is_nothing_to_say(tmp_path: Path) -> None
         for named, body in BODIES.items()
     }
     assert said.struck == Counter({"double": 1, "plain": 1})
+
+
+def test_what_is_given_back_in_full_was_paid_all_the_same(tmp_path: Path) -> None:
+    said = told(tmp_path / "bank.jsonl", lines())
+    said.tally.expected["bank", "BA-a"] = 0
+    back = replace(said, given_back=frozenset({("bank", "BA-a")}))
+    held = replace(HELD, booked={**HELD.booked, ("bank", "BA-a"): 0})
+    assert differences(back, held) == []
+    figures = as_json(back, held)
+    assert (figures["payments"], figures["given_back"]) == (2, 1)
+    # The provider's own taking back, as the payment is made, leaves none.
+    assert as_json(said, held)["payments"] == 1
 
 
 def _amount(journal: list[Line]) -> None:
@@ -147,7 +159,7 @@ def a_result(found: list[str], **values: Any) -> SoakResult:
     return SoakResult(
         **{
             "seed": 1,
-            "figures": {"payments": 2, "answered": 2},
+            "figures": {"payments": 2, "answered": 2, "given_back": 0},
             "struck": {"double": 1},
             "channels": {"bank": 2},
             "kills": {"web": 1},

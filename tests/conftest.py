@@ -25,7 +25,7 @@ from gateway.settings import Settings, settings
 for _name in [name for name in os.environ if name.startswith("WASL_")]:
     del os.environ[_name]
 
-pytest_plugins = ["tests.browser.leftout"]
+pytest_plugins = ["tests.browser.leftout", "tests.scratch"]
 
 TEMPLATE = "template_wasl"
 

@@ -45,7 +45,7 @@ def test_nothing_is_lost_and_nothing_is_booked_twice(tmp_path: Path) -> None:
     assert said["differences"] == []
     assert said["unaccounted"] == "0.00"
     assert said["planted"] == said["exceptions"]
-    # Nothing is booked of what came in another currency; what goes back later was paid all the same.
+    # Nothing is booked of what came in another currency.
     assert said["payments"] == PAYMENTS - said["struck"].get("wrong_currency", 0)
     assert said["given_back"] > 0
     assert set(said["providers"]) == {

@@ -276,9 +276,11 @@ def test_a_backup_of_an_older_version_is_brought_to_this_one(
 
 
 @pytest.fixture
-def volume() -> Iterator[Path]:
+def volume(tmp_path: Path) -> Iterator[Path]:
     """A folder on another filesystem than the home's."""
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    places = ["/dev/shm", tempfile.gettempdir()]  # noqa: S108
+    ours = tmp_path.stat().st_dev
+    folder = Path(tempfile.mkdtemp(dir=next(p for p in places if Path(p).stat().st_dev != ours)))
     yield folder
     shutil.rmtree(folder)
 

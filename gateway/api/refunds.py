@@ -90,19 +90,16 @@ class RefundRecord(Said):
     provider_payment_id: str
     amount: Amount
     currency: Currency
-    left: Amount = Field(
-        description="What of the payment is neither given back nor disputed now: look at it before"
-        " you pay out by hand."
-    )
+    left: Amount = Field(description="What of the payment is neither given back nor disputed now.")
     way: RefundWay = Field(
         description="`provider`: it is asked to give the money back. `by_hand`: finance pays it out"
         " and says so."
     )
     state: RefundState = Field(
         description="`asked`; `refused`: not approved, or withdrawn; `approved`: being carried out,"
-        " and not known yet; `dropped`: not carried out, since the money was disputed or taken back"
-        " meanwhile; `sent`: the provider has made it; `done`: it is with the payer's bank;"
-        " `failed`: refused by the provider, or come back."
+        " and not known yet, or, by hand, to be paid out; `dropped`: stopped, since the money was"
+        " disputed, given back or taken back meanwhile; `sent`: the provider has made it; `done`:"
+        " it is with the payer's bank; `failed`: refused by the provider, or come back."
     )
     asked_by: str
     because: str
@@ -140,11 +137,16 @@ class RefundDecision(Body):
 class PaidOut(Body):
     """That finance has paid a refund out."""
 
-    model_config = example(bank_reference="VIR-20261118-0042")
+    model_config = example(bank_reference="VIR-20261118-0042", transferred_already=False)
 
     bank_reference: Annotated[
         str, Field(min_length=1, max_length=BANK_REFERENCE_MAX, pattern=LINE_PATTERN)
     ]
+    transferred_already: bool = Field(
+        False,
+        description="That the transfer had left the bank before the refund was `dropped`: only then"
+        " is it booked.",
+    )
 
 
 class RefundFilters(Paged):
@@ -266,6 +268,7 @@ def paid_out(
             int(refund_id),
             who=_named(asked),
             bank_reference=body.bank_reference,
+            transferred_already=body.transferred_already,
             key=signing_key(),
             now=asked.now,
         ),

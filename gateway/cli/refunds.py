@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,6 +24,24 @@ _ID = click.argument("refund_id", metavar="ID", type=click.IntRange(1, 2**62))
 _BY = click.option("--by", required=True, help="Who decides: a name of `wasl staff add`.")
 _WHY = click.option("--why", required=True, help="The reason, without names: it is kept.")
 _SENTENCE = "Refund {id} of {amount} MAD ({provider}/{provider_payment_id}): {state}."
+_OPEN = (
+    "refund.ended_at IS NULL OR EXISTS (SELECT FROM coded_exception WHERE code = 'refund_failed'"
+    " AND subject = 'refund:' || refund.id AND resolved_at IS NULL)"
+)
+"""Under way, or stopped or failed and still to be decided about."""
+_NEXT: Final[dict[tuple[str, str | None], str]] = {
+    ("asked", None): "another person says yes or no: wasl refunds approve {id} --why TEXT --by"
+    " NAME, or refuse {id}.",
+    ("approved", "provider"): "the worker has {provider} make it (wasl up runs one); wasl refunds"
+    " list says what became of it.",
+    ("approved", "by_hand"): "transfer {amount} MAD, then: wasl refunds paid-out {id} --reference"
+    " TEXT --by NAME.",
+    ("sent", None): "{provider} says when it has arrived: that takes days.",
+    ("dropped", None): "do not transfer it. Ask anew for what may still be given back, then resolve"
+    " the exception refund_failed of refund:{id} (POST /v1/exceptions/ID/resolve).",
+    ("failed", None): "the payer did not get it. Ask anew if it is still owed, then resolve the"
+    " exception refund_failed of refund:{id} (POST /v1/exceptions/ID/resolve).",
+}
 
 
 @click.group()
@@ -102,9 +120,16 @@ def refunds_refuse(refund_id: int, why: str, by: str, as_json: bool) -> None:
 @refunds.command("paid-out")
 @_ID
 @click.option("--reference", required=True, help="What the bank calls the transfer.")
+@click.option(
+    "--transferred-already",
+    is_flag=True,
+    help="The transfer had left the bank before the refund was stopped.",
+)
 @_BY
 @json_flag
-def refunds_paid_out(refund_id: int, reference: str, by: str, as_json: bool) -> None:
+def refunds_paid_out(
+    refund_id: int, reference: str, transferred_already: bool, by: str, as_json: bool
+) -> None:
     """Say that an approved refund by hand was paid out."""
 
     def act(session: Session) -> Shown:
@@ -113,7 +138,13 @@ def refunds_paid_out(refund_id: int, reference: str, by: str, as_json: bool) -> 
 
         who = _person(session, by, "finance")
         return paid_out(
-            session, refund_id, who=who, bank_reference=reference, key=signing_key(), now=now()
+            session,
+            refund_id,
+            who=who,
+            bank_reference=reference,
+            transferred_already=transferred_already,
+            key=signing_key(),
+            now=now(),
         )
 
     _do(act, as_json)
@@ -139,16 +170,16 @@ def refunds_bounced(refund_id: int, why: str, by: str, as_json: bool) -> None:
 
 @refunds.command("list")
 @click.option("--payment", default=None, metavar="PROVIDER/PAYMENT", help="Only of this one.")
-@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option("--all", "everything", is_flag=True, help="All that were ever asked for.")
 @json_flag
 def refunds_list(payment: str | None, everything: bool, as_json: bool) -> None:
-    """List refunds that are under way, with who asked and who approved."""
+    """List refunds that are under way or that a person must decide about, and what comes next."""
     with database():
         from gateway.collection.refunds import read_shown
         from gateway.db import snapshot
 
         with snapshot() as session:
-            wanted = "TRUE" if everything or payment else "refund.ended_at IS NULL"
+            wanted = "TRUE" if everything or payment else _OPEN
             asked: dict[str, Any] = {}
             if payment:
                 wanted, asked = "refund.payment_id = :id", {"id": _payment(session, payment)}
@@ -161,6 +192,7 @@ def refunds_list(payment: str | None, everything: bool, as_json: bool) -> None:
         report(each, as_json, _SENTENCE + " {left} MAD are left. Asked by {asked_by}: {because}")
         for step in each["steps"][1:]:
             report(step, as_json, "  {taken_at}  {state} by {taken_by}: {because}")
+        _say_next(each)
     if not said:
         click.echo("There is no refund.")
 
@@ -171,7 +203,17 @@ def _do(act: Callable[[Session], Shown], as_json: bool) -> None:
 
         with transaction() as session:
             shown = act(session)
-    report(shown.as_json(), as_json, _SENTENCE)
+    said = shown.as_json()
+    report(said, as_json, _SENTENCE)
+    if not as_json:
+        _say_next(said)
+
+
+def _say_next(said: dict[str, Any]) -> None:
+    """Say what comes next of a refund, and by which command."""
+    todo = _NEXT.get((said["state"], said["way"])) or _NEXT.get((said["state"], None))
+    if todo:
+        click.echo(f"  Next: {todo.format(**said)}")
 
 
 def _person(session: Session, name: str, *roles: str) -> str:

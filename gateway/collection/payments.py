@@ -6,7 +6,7 @@ is the same code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -35,6 +35,7 @@ from gateway.collection.moves import (
 from gateway.collection.payment_batch import Batch, lock_providers, read, read_once, write
 from gateway.collection.placements import InvoiceState, Key, Moved, PaymentState, Quoted
 from gateway.collection.refund_rows import Heard, hear_refunds
+from gateway.collection.refund_stops import stop_not_covered
 from gateway.collection.reports import (
     AttemptLapsed,
     NotAboutMoney,
@@ -90,7 +91,7 @@ def record_reports(
     batch = read(session, reports)
     outcomes = [_apply(batch, report, now=now) for report in reports]
     ids = write(session, batch, now=now)
-    refunds = _hear_refunds(session, batch, now=now)
+    refunds = _bring_refunds(session, batch, ids, now=now)
     findings = [_about(f, at, ids) for at, f in batch.findings]
     opened = open_exceptions(session, [*findings, *refunds.findings], now=now)
     closed = [
@@ -112,15 +113,23 @@ def record_reports(
     return outcomes
 
 
-def _hear_refunds(session: Session, batch: Batch, *, now: datetime) -> Heard:
-    """Bring refunds of ours to what their providers say of them."""
-    if not batch.refunds:
-        return Heard()
-    said = [
-        (each, batch.returns[each.key][each.provider, each.kind, each.return_id].state)
-        for each in batch.refunds
-    ]
-    return hear_refunds(session, said, now=now)
+def _bring_refunds(
+    session: Session, batch: Batch, ids: Mapping[Key, int], *, now: datetime
+) -> Heard:
+    """Bring refunds of ours to what their providers say, and stop what is not covered any more."""
+    heard = Heard()
+    if batch.refunds:
+        said = [
+            (each, batch.returns[each.key][each.provider, each.kind, each.return_id].state)
+            for each in batch.refunds
+        ]
+        heard.add(hear_refunds(session, said, now=now))
+    less = {report.key for report in batch.heard.values()}
+    less |= {at for at, p in batch.changed.items() if p.status is PaymentStatus.REVERSED}
+    less &= ids.keys()
+    if less:
+        heard.add(stop_not_covered(session, [ids[at] for at in less], now=now))
+    return heard
 
 
 def _apply(batch: Batch, report: Report, *, now: datetime) -> str:

@@ -39,6 +39,8 @@ ENDED: Final = frozenset(
 PROVIDER: Final = "provider"
 """Who took a step that the provider's word decided."""
 WORKER: Final = "worker"
+GONE: Final = "The payment was disputed, given back or reversed since the approval"
+"""Why a refund that was approved is stopped before anything is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +153,17 @@ def room_minor(session: Session, payment_id: int, *, but: int | None = None) -> 
 
 @dataclass(slots=True)
 class Heard:
-    """What follows from providers' words about refunds of ours, for exceptions and the feed."""
+    """What becomes of refunds of ours by what was heard, for exceptions and the feed."""
 
     findings: list[Finding] = field(default_factory=list)
     resolved: list[tuple[ExceptionCode, str, str]] = field(default_factory=list)
     told: list[Happening] = field(default_factory=list)
+
+    def add(self, other: Heard) -> None:
+        """Take in what follows besides."""
+        self.findings += other.findings
+        self.resolved += other.resolved
+        self.told += other.told
 
 
 _WHY: Final = {

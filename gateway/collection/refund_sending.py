@@ -29,6 +29,7 @@ from gateway.clock import Clock
 from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
 from gateway.collection.refund_rows import (
+    GONE,
     WORKER,
     RefundRow,
     Step,
@@ -54,7 +55,6 @@ SENT_AGAIN_SECONDS_MAX: Final = 6 * 3_600
 RUN_SECONDS_MAX: Final = 10
 """When a run takes no further refund: only the calls about the last one may take longer."""
 
-GONE: Final = "The payment was disputed, given back or reversed since the approval"
 NOT_MADE: Final = "The provider has not made it, and the payment has not so much left any more"
 
 log = structlog.get_logger(__name__)

@@ -25,6 +25,7 @@ from gateway.collection.payment_batch import lock_provider
 from gateway.collection.payments import record_reports
 from gateway.collection.refund_rows import (
     CARRY_OUT_TASK,
+    GONE,
     RefundRow,
     Step,
     failed,
@@ -33,12 +34,18 @@ from gateway.collection.refund_rows import (
     room_minor,
     steps_of,
 )
+from gateway.collection.refund_stops import is_covered
 from gateway.collection.reports import ReturnReport
 from gateway.db import execute
 from gateway.errors import Unusable
 from gateway.events import tell
-from gateway.exception_queue import open_exceptions, opened_events
-from gateway.models import EventType, RefundState, RefundWay, ReturnKind, ReturnState
+from gateway.exception_queue import (
+    open_exceptions,
+    opened_events,
+    resolve_exceptions,
+    resolved_events,
+)
+from gateway.models import EventType, ExceptionCode, RefundState, RefundWay, ReturnKind, ReturnState
 from gateway.money import CURRENCY, format_amount
 from gateway.reasons import kept_reason
 
@@ -289,26 +296,29 @@ def paid_out(
     *,
     who: str,
     bank_reference: str,
+    transferred_already: bool = False,
     key: BooksKey,
     now: datetime,
 ) -> Shown:
     """Say that finance has paid a refund out, and book it. The caller owns the transaction.
 
-    It is a fact, and booked even if the payment was disputed meanwhile: what is then given back
-    beyond what came in is `over_returned`. Of a payment that was reversed nothing is left to cover
-    it: it is a claim in suspense then.
+    One that was stopped, since the payment does not cover it any more, is refused: no transfer is
+    to be made. If the transfer had left the bank by then, that is a fact, and booked when it is
+    said to be one: what is then given back beyond what came in is `over_returned`; of a payment
+    that was reversed it is a claim in suspense.
 
     Args:
         session: Whose transaction it is.
         refund_id: Its number.
         who: `key ID` or `staff NAME`.
         bank_reference: What the bank calls the transfer.
+        transferred_already: The transfer had left before the refund was stopped.
         key: Signs the books.
         now: The business clock.
 
     Raises:
         NoSuchRefund: There is none with this number.
-        RefundRefused: It is not one by hand that is approved.
+        RefundRefused: It is not one by hand that is approved, or it was stopped.
         Unusable: The bank's reference cannot be kept.
     """
     reference = bank_reference.strip()
@@ -317,8 +327,15 @@ def paid_out(
     row = _locked(session, refund_id)
     if row.way is not RefundWay.BY_HAND:
         raise RefundRefused("This refund is made by its provider: nobody pays it out by hand.")
-    if row.state is not RefundState.APPROVED:
+    if row.state not in {RefundState.APPROVED, RefundState.DROPPED}:
         raise RefundRefused(f"The refund is {row.state.value}: only approved ones are paid out.")
+    stopped = row.state is RefundState.DROPPED or not is_covered(session, row)
+    if stopped and not transferred_already:
+        raise RefundRefused(
+            f"The refund was stopped, so do not transfer it: {GONE[0].lower()}{GONE[1:]}. If the"
+            " transfer had left the bank by then, say so (--transferred-already, or"
+            " `transferred_already` over /v1): it is booked then."
+        )
     execute(
         session,
         "UPDATE refund SET state = 'done', return_id = token, bank_reference = :reference,"
@@ -363,7 +380,13 @@ def _by_hand(
     given = returned is ReturnState.GIVEN
     state = RefundState.DONE if given else RefundState.FAILED
     keep_steps(session, [Step(row.id, state, who, because)], now=now)
-    opened = [] if given else open_exceptions(session, [failed(row, because)], now=now)
+    opened, closed = [], []
+    if given:
+        subjects, why = [row.subject], "it was paid out before it was stopped"
+        code = ExceptionCode.REFUND_FAILED
+        closed = resolve_exceptions(session, code, subjects, because=why, now=now)
+    else:
+        opened = open_exceptions(session, [failed(row, because)], now=now)
     report = ReturnReport(
         provider=row.provider,
         provider_payment_id=row.provider_payment_id,
@@ -378,7 +401,8 @@ def _by_hand(
         source=f"refund:{row.id}",
     )
     record_reports(session, [report], key=key, now=now)
-    tell(session, [*opened_events(opened), row.told(EventType.REFUND_ENDED, state)], now=now)
+    asked = [*opened_events(opened), *resolved_events(closed)]
+    tell(session, [*asked, row.told(EventType.REFUND_ENDED, state)], now=now)
     return show(session, row.id)
 
 

@@ -128,11 +128,17 @@ def approve(shown: Shown, who: str = APPROVER) -> Shown:
         return refunds.approve(session, shown.row.id, who=who, why="Seen", now=NOON)
 
 
-def pay_out(shown: Shown) -> Shown:
+def pay_out(shown: Shown, *, already: bool = False) -> Shown:
     key = process.signing_key()
     with transaction() as session:
         return refunds.paid_out(
-            session, shown.row.id, who=ASKER, bank_reference="VIR 1", key=key, now=NOON
+            session,
+            shown.row.id,
+            who=ASKER,
+            bank_reference="VIR 1",
+            transferred_already=already,
+            key=key,
+            now=NOON,
         )
 
 
@@ -430,6 +436,57 @@ def test_by_hand_the_institution_pays_and_its_account_says_so(database: str) -> 
     all_holds()
 
 
+def a_dispute(minor: int, of: str = "P1", **values: object) -> ReturnReport:
+    return a_return(of, minor, **{"return_id": f"dp_{of}", "kind": ReturnKind.DISPUTE, **values})
+
+
+@pytest.mark.parametrize("state", [ReturnState.ANNOUNCED, ReturnState.GIVEN])
+def test_by_hand_a_dispute_stops_what_is_not_paid_out_yet(
+    database: str, state: ReturnState
+) -> None:
+    """The newest first, and only as many as do not fit any more."""
+    _, payment = paid()
+    kept, stopped = (approve(ask(payment, 5_000, Way.BY_HAND)) for _ in range(2))
+    waiting = ask(payment, 6_000, Way.BY_HAND)
+    record(a_dispute(9_000, state=state))
+    assert [state_of(each) for each in (kept, stopped, waiting)] == ["approved", "dropped", "asked"]
+    with snapshot() as session:
+        last = refunds.show(session, stopped.row.id).steps[-1]
+    assert (last["taken_by"], "disputed" in last["because"]) == ("worker", True)
+    subject = ("refund_failed", f"refund:{stopped.row.id}")
+    assert subject in the_books().exceptions
+    with pytest.raises(RefundRefused, match=r"stopped.*disputed"):
+        pay_out(stopped)
+    assert state_of(pay_out(kept)) == "done"
+    # The transfer had left the bank by then: the books say so, and a person sees what is lost.
+    pay_out(stopped, already=True)
+    assert subject not in the_books().exceptions
+    if state is ReturnState.GIVEN:
+        assert ("over_returned", "payment:cashplus/P1") in the_books().exceptions
+    assert balances()["paid_out:institution"] == -10_000
+    all_holds()
+
+
+def test_of_a_transfer_and_a_dispute_at_once_either_comes_first(database: str) -> None:
+    of = [f"P{n}" for n in range(1, 5)]
+    asked = {each: approve(ask(paid(each)[1], 10_000, Way.BY_HAND)) for each in of}
+
+    def pay(named: str) -> str:
+        try:
+            return pay_out(asked[named]).row.state.value
+        except RefundRefused:
+            return "refused"
+
+    at_once(*(partial(pay, n) for n in of), *(partial(record, a_dispute(DUE, n)) for n in of))
+    opened = the_books().exceptions
+    for named, shown in asked.items():
+        done = state_of(shown) == "done"
+        assert state_of(shown) in {"done", "dropped"}
+        assert (("over_returned", f"payment:cashplus/{named}") in opened) is done
+        assert (("refund_failed", f"refund:{shown.row.id}") in opened) is not done
+    all_holds()
+
+
 def test_money_that_nobody_knows_is_given_back_and_asked_about_no_more(database: str) -> None:
     record(a_report("999999999999", provider_payment_id="P1"))
     assert the_books().exceptions == [("unknown_reference", "payment:cashplus/P1")]
@@ -477,7 +534,10 @@ def test_what_was_paid_by_hand_stays_gone_when_the_payment_is_reversed(
         ask(payment, 1)
     assert record(gone) == ["repeated"]
     all_holds()
-    pay_out(after)
+    # One that was still to be paid out is stopped, unless its transfer had left by then.
+    with pytest.raises(RefundRefused, match="stopped"):
+        pay_out(after)
+    pay_out(after, already=True)
     assert claimed() == (-8_000, 8_000)
     all_holds()
     key = process.signing_key()
@@ -581,15 +641,19 @@ class Story:
             record(a_report(self.reference, provider_payment_id=self.of, **said))
 
     def holds(self) -> None:
-        ((given, under_way, status),) = rows_of(
+        ((given, under_way, payable, status),) = rows_of(
             self.database,
-            "SELECT returned_minor, (SELECT coalesce(sum(amount_minor), 0) FROM refund r"
-            " WHERE r.payment_id = p.id AND state IN ('asked', 'approved') AND tries = 0), status"
-            " FROM payment p WHERE id = %s",
+            "SELECT returned_minor, coalesce(sum(r.amount_minor), 0), coalesce(sum(r.amount_minor)"
+            " FILTER (WHERE way = 'by_hand' AND state = 'approved'), 0), status FROM payment p"
+            " LEFT JOIN refund r ON r.payment_id = p.id AND state IN ('asked', 'approved')"
+            " AND tries = 0 WHERE p.id = %s GROUP BY p.id",
             (self.payment,),
         )
         assert 0 <= given <= DUE
         assert given + under_way <= DUE or self.disputes or status == "reversed"
+        # What finance is asked to transfer is there, whatever has happened.
+        assert given + payable <= DUE
+        assert status != "reversed" or payable == 0
 
 
 NOT_DEEDS = {"ours", "hear_disputes", "holds"}

@@ -93,8 +93,9 @@ _JUDGING: Final = (
     "0009_matches",
     "0011_refunds",
     "0015_posting",
+    "0016_sending_hold",
 )
-"""The migrations that made triggers; the newest knows what is in force after it."""
+"""The migrations that made triggers, and the newest, which knows what is in force after it."""
 
 
 def judges() -> Judges:

@@ -19,6 +19,7 @@ from gateway.messages.sending import send_due
 from gateway.papers.printing import print_next
 from gateway.providers.refunding import refunding
 from gateway.relief import plans, remissions
+from gateway.sending import may_send
 from gateway.settings import settings
 from gateway.worker import (
     ASK_PROVIDERS,
@@ -113,6 +114,8 @@ def issue_chunks() -> None:
 def ask_providers() -> None:
     """Ask what became of payers who were sent to pay, where no delivery has told."""
     process.connect_database()
+    if not may_send(ASK_PROVIDERS):
+        return
     inquiries.ask_due(
         process.providers(),
         key=process.signing_key(),
@@ -125,6 +128,8 @@ def ask_providers() -> None:
 def carry_out_refunds() -> None:
     """Ask providers for approved refunds, and about those on their way. Any number of times."""
     process.connect_database()
+    if not may_send(CARRY_OUT_REFUNDS):
+        return
     refund_sending.carry_out(
         refunding(process.providers()),
         key=process.signing_key(),
@@ -140,6 +145,8 @@ def tell_people() -> None:
     if sender is None:
         return
     process.connect_database()
+    if not may_send(TELL_PEOPLE):
+        return
     clock = process.business_clock()
     until = time.monotonic() + MAKE_SECONDS
     with alone(TELL_PEOPLE) as ours:

@@ -10,6 +10,7 @@ from celery.signals import worker_process_shutdown
 from gateway import process
 from gateway.db import transaction
 from gateway.retention import retention
+from gateway.sending import may_send
 from gateway.settings import settings
 from gateway.tasks import drain_outbox
 from gateway.worker import (
@@ -67,7 +68,8 @@ def mask_bodies() -> None:
 def send_callbacks() -> None:
     """Send what we owe senders who did not wait. Any number of times: one run at a time sends."""
     process.connect_database()
-    send_due(clock=process.business_clock(), sandbox=settings().mode == "sandbox")
+    if may_send(SEND_CALLBACKS):
+        send_due(clock=process.business_clock(), sandbox=settings().mode == "sandbox")
 
 
 sender: Final = Sender()
@@ -77,7 +79,8 @@ sender: Final = Sender()
 def send_events() -> None:
     """Begin to send what happened to those who follow, in threads that outlive this call."""
     process.connect_database()
-    sender.serve_due(means())
+    if may_send(SEND_EVENTS):
+        sender.serve_due(means())
 
 
 @worker_process_shutdown.connect

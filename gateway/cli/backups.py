@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.shared import FILE, counting, database, json_flag, now, report
+from gateway.cli.shared import FILE, counting, database, json_flag, now, report, say_if_held
 
 
 def our_tables() -> frozenset[str]:
@@ -63,7 +63,8 @@ def restore(file: Path, sha256: str | None, replace_books: bool, as_json: bool) 
     """Put a backup back into an empty home and database. Stop Wasl first.
 
     The file is read from end to end before anything is touched. The providers file goes into the
-    home; a file that WASL_PROVIDERS names is left as it is. Afterwards, `wasl verify`.
+    home; a file that WASL_PROVIDERS names is left as it is. Afterwards, `wasl verify`. Nothing is
+    sent from here before `wasl sending release`: it may be a rehearsal.
     """
     from gateway.backup.format import open_archive
     from gateway.backup.restoring import home_alone, refuse_unfit
@@ -81,6 +82,7 @@ def restore(file: Path, sha256: str | None, replace_books: bool, as_json: bool) 
                 now=now(),
                 progress=progress,
             )
+            say_if_held()
     if done.asides:
         places = " and ".join(map(str, done.asides))
         click.echo(f"wasl: what was in the home before lies in {places}.", err=True)

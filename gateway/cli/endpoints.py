@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli.shared import Refused, account, counted, counting, database, json_flag, now, report
+from gateway.cli.shared import (
+    Refused,
+    account,
+    counted,
+    counting,
+    database,
+    json_flag,
+    now,
+    report,
+    say_if_held,
+)
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
@@ -102,6 +112,7 @@ def endpoints_list(as_json: bool) -> None:
 
         with snapshot() as session:
             listed = [_plain(row) for row in service.list_endpoints(session)]
+        say_if_held()
     if as_json:
         click.echo(json.dumps({"endpoints": listed}))
         return

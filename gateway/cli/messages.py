@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.cli.shared import account, database, json_flag, now, report
+from gateway.cli.shared import account, database, json_flag, now, report, say_if_held
 
 
 @click.group()
@@ -26,6 +26,7 @@ def messages_list(state: str | None, limit: int, as_json: bool) -> None:
 
         with snapshot() as session:
             found = list_messages(session, state=state, limit=limit)
+        say_if_held()
     if as_json:
         report(found, True, "")
         return

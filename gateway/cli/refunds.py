@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli.shared import database, json_flag, now, report
+from gateway.cli.shared import database, json_flag, now, report, say_if_held
 from gateway.errors import Unusable
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def refunds_list(payment: str | None, everything: bool, as_json: bool) -> None:
             if payment:
                 wanted, asked = "refund.payment_id = :id", {"id": _payment(session, payment)}
             found = read_shown(session, f"{wanted} ORDER BY refund.id", asked)
+        say_if_held()
     said = [each.as_json() for each in found]
     if as_json:
         click.echo(json.dumps({"refunds": said}))

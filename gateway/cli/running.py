@@ -15,6 +15,7 @@ from gateway.cli.shared import (
     json_flag,
     report,
     report_measured,
+    say_if_held,
     working,
 )
 
@@ -131,6 +132,7 @@ def verify(as_json: bool) -> None:
         ]
         with snapshot() as session:
             broken = run_checks(session, checks, says)
+        say_if_held()
     answer = {
         "ok": not broken,
         "checks": len(checks),

@@ -72,6 +72,17 @@ def now() -> datetime:
     return business_clock()()
 
 
+def say_if_held() -> None:
+    """Say on standard error that nothing is sent, where that is so; for use within `database()`."""
+    from gateway.db import snapshot
+    from gateway.sending import held
+
+    with snapshot() as session:
+        found = held(session)
+    if found is not None:
+        click.echo(f"wasl: {found.sentence}", err=True)
+
+
 def account() -> str:
     """Return the account that runs this, as it stands beside what was decided."""
     try:

@@ -349,6 +349,8 @@ def _of_standing(standing: Standing) -> Iterator[Metric]:
         [],
         {(): standing.posted_batch},
     )
+    what = "Whether nothing is sent until an operator says so, as after a restore."
+    yield _gauge("wasl_sending_held", what, [], {(): int(standing.sending_held)})
 
 
 def _of_balances(minor: Mapping[str, int], known: Collection[str]) -> Iterator[Metric]:

@@ -20,6 +20,7 @@ from sqlmodel import Session
 from gateway.books.accounts import SUSPENSE, account
 from gateway.db import execute, snapshot
 from gateway.models import AccountKind, ExceptionCode
+from gateway.sending import held
 
 COUNT_MAX: Final = 20_000
 """Where counting what waits or is open stops."""
@@ -49,6 +50,7 @@ class Standing:
     """Since the last run began; None: there was none."""
     posted_batch: int
     """The last one in the books; 0: none."""
+    sending_held: bool
 
 
 @dataclass(slots=True)
@@ -154,6 +156,7 @@ def read_standing(session: Session, known: Collection[str], *, now: datetime) ->
         exceptions=exceptions,
         reconciled_seconds_ago=None if reconciled_at is None else age_of(reconciled_at, now),
         posted_batch=int(posted),
+        sending_held=held(session) is not None,
     )
 
 

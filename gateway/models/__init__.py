@@ -43,6 +43,7 @@ from gateway.models.register import Category as Category
 from gateway.models.register import Contributor as Contributor
 from gateway.models.register import Erasure as Erasure
 from gateway.models.register import ReassessmentDue as ReassessmentDue
+from gateway.models.sending import SendingHold as SendingHold
 from gateway.models.service import ApiKey as ApiKey
 from gateway.models.service import CodedException as CodedException
 from gateway.models.service import Event as Event

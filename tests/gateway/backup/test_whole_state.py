@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from gateway import db, migrate, process
+from gateway import db, migrate, process, sending
 from gateway.backup import restoring
 from gateway.backup.format import open_archive
 from gateway.backup.homefiles import heads_so_far
-from gateway.backup.restoring import LEAP, LEAP_SHARE
+from gateway.backup.restoring import BESIDE, LEAP, LEAP_SHARE
 from gateway.books import ledger
 from gateway.books.seals import read_head
 from gateway.codes.receipts import as_text
@@ -94,9 +94,11 @@ def a_busy_day() -> list[str]:
 
 
 def every_row(database: str) -> dict[str, list[Any]]:
+    """Return all that a backup keeps, save whether sending is held: a restore holds it."""
     return {
         table: rows_of(database, f'SELECT t.*::text FROM "{table}" t ORDER BY 1')
         for (table,) in rows_of(database, ALL_TABLES)
+        if table not in BESIDE
     }
 
 
@@ -153,6 +155,15 @@ def test_what_comes_back_is_what_was_there(
         assert path.stat().st_mode & 0o777 == 0o600
     assert broken_promises(deliveries=True) == verified
     assert broken_promises() == []
+    # Here may be a rehearsal: nothing goes out before an operator says so, and that is no news.
+    with transaction() as session:
+        found = sending.held(session)
+        assert found is not None
+        assert found.because == sending.RESTORED
+        sending.release(session, who="a test", now=NOON)
+    assert not restored(tmp_path / "file").loaded
+    with snapshot() as session:
+        assert sending.held(session) is None
     with snapshot() as session:
         verdict = look_into(session, as_text(receipt.signed), process.receipt_keys().published())
     assert verdict.stands
@@ -195,6 +206,8 @@ def test_no_number_that_was_given_after_the_backup_is_given_again(
     for kept in done.manifest.sequences:
         with transaction() as session:
             drawn = execute(session, "SELECT nextval(:name)", {"name": kept.name}).scalar_one()
+        # The restore itself has drawn one: it holds sending.
+        drawn -= kept.name == "sending_hold_id_seq"
         assert drawn - kept.last_value - kept.is_called in (LEAP, 999_999_999 // LEAP_SHARE)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.collection.refunds import Shown
 
 _ID = click.argument("refund_id", metavar="ID", type=click.IntRange(1, 2**62))
-_BY = click.option("--by", required=True, help="Who decides: a name of `wasl staff add`.")
+_BY = click.option("--by", required=True, help="Who says so: a name of `wasl staff add`.")
 _WHY = click.option("--why", required=True, help="The reason, without names: it is kept.")
 _SENTENCE = "Refund {id} of {amount} MAD ({provider}/{provider_payment_id}): {state}."
 _OPEN = (
@@ -31,7 +31,7 @@ _OPEN = (
 """Under way, or stopped or failed and still to be decided about."""
 _NEXT: Final[dict[tuple[str, str | None], str]] = {
     ("asked", None): "another person says yes or no: wasl refunds approve {id} --why TEXT --by"
-    " NAME, or refuse {id}.",
+    " NAME, or wasl refunds refuse {id} --why TEXT --by NAME.",
     ("approved", "provider"): "the worker has {provider} make it (wasl up runs one); wasl refunds"
     " list says what became of it.",
     ("approved", "by_hand"): "transfer {amount} MAD, then: wasl refunds paid-out {id} --reference"
@@ -51,7 +51,9 @@ def refunds() -> None:
 
 @refunds.command("ask")
 @click.argument("payment", metavar="PROVIDER/PAYMENT")
-@click.option("--amount", default=None, help="Dirhams; all that is left if not given.")
+@click.option(
+    "--amount", default=None, help="Dirhams; if not given all that is left, also what pays debts."
+)
 @click.option("--by-hand", is_flag=True, help="Finance pays it out, even if the provider could.")
 @_WHY
 @_BY
@@ -59,7 +61,10 @@ def refunds() -> None:
 def refunds_ask(
     payment: str, amount: str | None, by_hand: bool, why: str, by: str, as_json: bool
 ) -> None:
-    """Ask that a payment, or a part of it, be given back."""
+    """Ask that a payment, or a part of it, be given back.
+
+    PROVIDER/PAYMENT is its name as exceptions and the provider say it: stripe/pi_3Q.
+    """
     from gateway.models import RefundWay
 
     minor = None if amount is None else _centimes(amount)
@@ -192,10 +197,11 @@ def refunds_list(payment: str | None, everything: bool, as_json: bool) -> None:
     for each in said:
         report(each, as_json, _SENTENCE + " {left} MAD are left. Asked by {asked_by}: {because}")
         for step in each["steps"][1:]:
-            report(step, as_json, "  {taken_at}  {state} by {taken_by}: {because}")
+            report(step, as_json, "  {taken_at:.19}Z  {state} by {taken_by}: {because}")
         _say_next(each)
     if not said:
-        click.echo("There is no refund.")
+        ended = "" if everything or payment else " wasl refunds list --all shows those that ended."
+        click.echo(f"There is no refund{' under way.' if ended else '.'}{ended}")
 
 
 def _do(act: Callable[[Session], Shown], as_json: bool) -> None:
@@ -238,14 +244,17 @@ def _person(session: Session, name: str, *roles: str) -> str:
 def _payment(session: Session, given: str) -> int:
     from gateway.db import execute
 
-    provider, _, named = given.partition("/")
+    # An exception's subject says what it is about.
+    provider, _, named = given.removeprefix("payment:").partition("/")
     found = execute(
         session,
         "SELECT id FROM payment WHERE (provider, provider_payment_id) = (:provider, :named)",
         {"provider": provider, "named": named},
     ).scalar_one_or_none()
     if found is None:
-        raise Unusable(f"There is no payment {given}: write it as provider/its id.")
+        raise Unusable(
+            f"There is no payment {given}: write it as provider/payment, as exceptions name it."
+        )
     return int(found)
 
 

@@ -117,7 +117,9 @@ def show(session: Session, refund_id: int) -> Shown:
     """
     found = read_shown(session, "refund.id = :id", {"id": refund_id})
     if not found:
-        raise NoSuchRefund("There is no refund with this number: wasl refunds list shows them.")
+        raise NoSuchRefund(
+            "There is no refund with this number: wasl refunds list --all shows them."
+        )
     return found[0]
 
 
@@ -170,8 +172,8 @@ def ask(
     wanted = room if amount_minor is None else amount_minor
     if not 0 < wanted <= room:
         raise RefundRefused(
-            f"Of this payment {format_amount(room)} may still be given back: the rest was not"
-            " booked, is given back, asked for, or disputed."
+            f"Of this payment {format_amount(room)} MAD may still be given back: what was not"
+            " booked, or is given back, asked for or disputed already, is taken off."
         )
     made: int = execute(
         session,
@@ -210,7 +212,7 @@ def approve(session: Session, refund_id: int, *, who: str, why: str, now: dateti
     because = kept_reason(why)
     row = _locked(session, refund_id)
     if row.state is not RefundState.ASKED:
-        raise RefundRefused(f"The refund is {row.state.value} already.")
+        raise RefundRefused(f"The refund was decided already: its state is {row.state.value}.")
     if row.asked_by == who:
         raise RefundRefused(SAME_PERSON)
     if _person(session, row.asked_by) == _person(session, who):
@@ -267,7 +269,7 @@ def refuse(session: Session, refund_id: int, *, who: str, why: str, now: datetim
     because = kept_reason(why)
     row = _locked(session, refund_id)
     if row.state not in {RefundState.ASKED, RefundState.APPROVED}:
-        raise RefundRefused(f"The refund is {row.state.value} already.")
+        raise RefundRefused(f"The refund has ended or is made: its state is {row.state.value}.")
     if row.tries:
         raise RefundRefused("Its provider was asked for it already: it may be made.")
     execute(
@@ -358,7 +360,11 @@ def bounced(
     because = kept_reason(why)
     row = _locked(session, refund_id)
     if row.way is not RefundWay.BY_HAND or row.state is not RefundState.DONE:
-        raise RefundRefused("Only what was paid out by hand can come back so.")
+        raise RefundRefused(
+            "Only a refund that was paid out by hand can bounce; this one is"
+            f" {'by hand' if row.way is RefundWay.BY_HAND else 'by its provider'}, and"
+            f" {row.state.value}."
+        )
     execute(
         session,
         "UPDATE refund SET state = 'failed', ended_at = :now WHERE id = :id",

@@ -93,7 +93,12 @@ def endpoints_add(
         except service.Full as error:
             raise Unusable(str(error)) from None
     answer = {"endpoint": str(endpoint), "secret": secret}
-    report(answer, as_json, "Endpoint {endpoint} is told from now on. Its secret: {secret}")
+    report(
+        answer,
+        as_json,
+        "Endpoint {endpoint} is told from now on. Its secret, shown only now: {secret}\nTry it:"
+        " wasl endpoints test {endpoint}",
+    )
 
 
 def _line(text: str) -> str:
@@ -125,15 +130,17 @@ def endpoints_list(as_json: bool) -> None:
 
 
 def _standing(each: dict[str, Any]) -> str:
+    behind = f"{counted(each['behind'], 'event')} behind"
     if each["disabled_at"] is not None:
-        return "disabled on {disabled_at}: {disabled_because}; {behind} events behind".format(
-            **each
-        )
-    if each["attempts"]:
         return (
-            "failing: {last_error}, {attempts} times; again at {retry_at}; {behind} events behind"
+            f"disabled on {{disabled_at:.19}}Z: {{disabled_because}}; {behind}."
+            " Once that is mended: wasl endpoints enable {id}"
         ).format(**each)
-    return "{taken} taken; {behind} events behind".format(**each)
+    if each["attempts"]:
+        times = counted(each["attempts"], "time")
+        said = f"failing: {{last_error}}, {times}; again at {{retry_at:.19}}Z; {behind}"
+        return said.format(**each)
+    return f"{{taken}} taken; {behind}".format(**each)
 
 
 @endpoints.command("roll")
@@ -263,7 +270,7 @@ def endpoints_attempts(
         return
     for each in listed:
         said = each["error"] or f"answered {each['status']}"
-        click.echo("{attempted_at}  {message_id}  {ms} ms  ".format(**each) + said)
+        click.echo("{attempted_at:.19}Z  {message_id}  {ms} ms  ".format(**each) + said)
     if not listed:
         click.echo("There is no such attempt.")
     if following is not None:

@@ -213,6 +213,8 @@ class _Line:
             status, failed = answered.status, judge(answered, block.clock())
         except NotAllowed as error:
             failed = Failed(str(error))
+        except TimeoutError:
+            failed = Failed(f"no answer within {ANSWER_SECONDS_MAX:g} s")
         except Exception as error:  # noqa: BLE001 - all that a name, a network and a server can do
             failed = Failed(f"no answer: {type(error).__name__}")
         ms = round((time.monotonic() - began) * 1000)

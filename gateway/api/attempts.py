@@ -19,7 +19,8 @@ from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.bundles import refuse_after_misses
 from gateway.api.idempotency import Answer, IdempotencyKey, once_beside
 from gateway.api.limits import seconds_after_miss, seconds_until_look_up
-from gateway.api.problems import FIELD_CODES, FieldError, Problem
+from gateway.api.problem_kinds import FIELD_CODES
+from gateway.api.problems import FieldError, Problem
 from gateway.api.route import PREFIX, new_router, operation
 from gateway.api.schemas import Amount, Body, Currency, Reference, Said, example, found
 from gateway.billing.bundle_presentment import present_bundle

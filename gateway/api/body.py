@@ -12,7 +12,8 @@ from typing import Any, Final
 from fastapi import Request
 from starlette.types import Message as Piece
 
-from gateway.api.problems import ERRORS_MAX, FIELD_CODES, FieldError, Problem, path_of
+from gateway.api.problem_kinds import FIELD_CODES
+from gateway.api.problems import ERRORS_MAX, FieldError, Problem, path_of
 from gateway.bodies import BodyCutOff, BodyTooLarge, BodyTooSlow, take_body
 from gateway.wirejson import UnreadableJson, read_json
 

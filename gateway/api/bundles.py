@@ -13,7 +13,8 @@ from sqlmodel import Session
 from gateway.api.access import Asked, Right, ThisRequest
 from gateway.api.idempotency import Answer, IdempotencyKey, once
 from gateway.api.limits import seconds_after_miss, seconds_until_look_up
-from gateway.api.problems import KINDS, FieldError, Problem
+from gateway.api.problem_kinds import KINDS
+from gateway.api.problems import FieldError, Problem
 from gateway.api.route import PREFIX, new_router, operation
 from gateway.api.schemas import (
     Amount,

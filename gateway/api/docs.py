@@ -9,7 +9,8 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from gateway.api.problems import FIELD_CODES, KINDS, PROBLEMS_PATH
+from gateway.api.problem_kinds import FIELD_CODES, KINDS
+from gateway.api.problems import PROBLEMS_PATH
 
 router: Final = APIRouter(include_in_schema=False)
 

@@ -25,7 +25,8 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gateway.api.access import Asked
-from gateway.api.problems import FIELD_CODES, OUT_OF_RANGE, FieldError, Problem
+from gateway.api.problem_kinds import FIELD_CODES
+from gateway.api.problems import OUT_OF_RANGE, FieldError, Problem
 from gateway.secretfiles import read_or_make
 from gateway.settings import settings
 

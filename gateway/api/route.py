@@ -27,7 +27,8 @@ from gateway.api import problems
 from gateway.api.access import Asked, Caller, Right, now, recognise, refuse_without, roles_with
 from gateway.api.body import has_wrong_characters, read_body, replayed
 from gateway.api.limits import Rate, count_request
-from gateway.api.problems import FIELD_CODES, FieldError, Problem
+from gateway.api.problem_kinds import FIELD_CODES
+from gateway.api.problems import FieldError, Problem
 
 PREFIX: Final = "/v1"
 REQUEST_ID: Final = "X-Request-Id"

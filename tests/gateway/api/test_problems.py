@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from gateway import db
 from gateway.api import body as bodies
 from gateway.api.access import MAY
-from gateway.api.problems import ERRORS_MAX, FIELD_CODES, KINDS, path_of
+from gateway.api.problem_kinds import FIELD_CODES, KINDS
+from gateway.api.problems import ERRORS_MAX, path_of
 from gateway.db import execute, transaction
 from gateway.models import Role
 from gateway.services import Services

@@ -26,7 +26,7 @@ KINDS: Final[Mapping[str, str]] = {
     "cmi": "gateway.providers.cmi",
     "gsma": "gateway.providers.gsma",
     "bills": "gateway.providers.bills",
-    "chari": "gateway.providers.chari",
+    "chari": "gateway.providers.chari_pages",
     "youcan": "gateway.providers.youcan",
 }
 """The module of each kind: its `make(name, values, live=…)` returns a provider of these settings,

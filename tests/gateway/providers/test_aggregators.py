@@ -31,8 +31,9 @@ from gateway.errors import BadSignature, ProviderAway, ProviderRefused, Unusable
 from gateway.models import Channel, ExceptionCode, Manner, ReturnKind, ReturnState
 from gateway.providers import MadePage, PageProvider, PageState, Provider, WantedPage
 from gateway.providers.asking import post_json
-from gateway.providers.chari import Chari, ChariPages
-from gateway.providers.chari import make as make_chari
+from gateway.providers.chari import Chari
+from gateway.providers.chari_pages import ChariPages
+from gateway.providers.chari_pages import make as make_chari
 from gateway.providers.registry import read_providers, unsafe_in_production
 from gateway.providers.youcan import YouCan, YouCanPages
 from gateway.providers.youcan import make as make_youcan

@@ -34,16 +34,8 @@ from gateway.providers import (
 )
 from gateway.providers.asking import is_trusted_address
 from gateway.providers.refunding import WantedRefund
-from gateway.providers.stripe import (
-    API_BASE,
-    PAGES_ORIGIN,
-    REFUND_TOKEN,
-    Stripe,
-    StripeSettings,
-    Told,
-    stated,
-    text,
-)
+from gateway.providers.stripe import API_BASE, PAGES_ORIGIN, Stripe, StripeSettings
+from gateway.providers.stripe_events import REFUND_TOKEN, Told, stated, text
 from gateway.references import format_reference
 from gateway.wirejson import UnreadableJson, read_json
 

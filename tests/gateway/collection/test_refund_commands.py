@@ -33,7 +33,9 @@ def test_two_people_give_money_back_by_hand(database: str, monkeypatch: pytest.M
             add_staff(session, name, role, sealing=sealing, now=NOON)
     reference, _ = paid()
     why = ("--why", "Paid by mistake")
-    asked = json.loads(run("ask", "payment:cashplus/P1", "--amount", "50", *why, "--by", "Amina", "--json"))
+    asked = json.loads(
+        run("ask", "payment:cashplus/P1", "--amount", "50", *why, "--by", "Amina", "--json")
+    )
     assert (asked["state"], asked["way"], asked["asked_by"]) == ("asked", "by_hand", "staff Amina")
     for words, match in (
         (("approve", "1", *why, "--by", "Amina"), "role finance"),

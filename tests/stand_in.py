@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from gateway.providers.stripe import StripeSettings
 from gateway.providers.stripe_pages import StripePages
-from gateway.simulators import aggregatorpage, walletpush, walletquery
+from gateway.simulators import aggregatorpage, cardpage, walletpush, walletquery
 from gateway.simulators.aggregator import Aggregator, YouCanDialect
+from gateway.simulators.cardbank import Bank
 from gateway.simulators.stripe import Server, World
 from gateway.simulators.walletoperator import Operator
 from tests.factories import NOON
@@ -20,6 +21,8 @@ from tests.factories import NOON
 SECRET: Final = "whsec_sandbox_0123456789"
 WALLET_KEY: Final = "sandbox-of-a-wallet"
 PUSH_KEY: Final = "sandbox-of-another-wallet"
+STORE_KEY: Final = "sandbox-of-a-bank"
+CLIENT_ID: Final = "600001234"
 CODES_KEY: Final = "pri_sandbox_0123456789abcdef"
 NOWHERE: Final = "http://127.0.0.1:9/webhooks/stripe"
 
@@ -48,6 +51,14 @@ def a_push_standing_in(*, clock: Any = lambda: NOON) -> Iterator[walletpush.Serv
     operator = walletpush.Operator(clock=clock)
     operator.lose_callbacks = True
     server = walletpush.Server(0, PUSH_KEY, operator)
+    with _serving(server):
+        yield server
+
+
+@contextmanager
+def a_bank_standing_in(*, clock: Any = lambda: NOON) -> Iterator[cardpage.Server]:
+    """Run the stand-in for a bank's card page, to which a form leads."""
+    server = cardpage.Server(0, Bank(STORE_KEY, CLIENT_ID, clock=clock))
     with _serving(server):
         yield server
 
@@ -101,6 +112,14 @@ def push_entry(address: str) -> str:
         f'[[provider]]\nname = "momo"\nkind = "status-query"\nstyle = "push"\n'
         f'api_key = "{PUSH_KEY}"\nrequest_url = "{address}/requesttopay"\n'
         f'status_url = "{address}/requesttopay"\n'
+    )
+
+
+def bank_entry(address: str) -> str:
+    """Return the entry of a providers file whose card page is a bank's, by a stand-in."""
+    return (
+        f'[[provider]]\nname = "cmi"\nkind = "cmi"\nclient_id = "{CLIENT_ID}"\n'
+        f'store_key = "{STORE_KEY}"\napi_base = "{address}"\n'
     )
 
 

@@ -16,7 +16,9 @@ from sqlmodel import Session
 from gateway.collection.attempt_rows import (
     LEFT_OPEN,
     NOT_KNOWN,
+    PAYABLE_CLOSED,
     REVIVED,
+    UNDECIDED_MAX,
     Attempt,
     ask_at_once,
     close,
@@ -130,6 +132,31 @@ def came_back(session: Session, attempt: Attempt) -> None:
             "revived": REVIVED,
         },
     )
+
+
+def doubt(session: Session, attempt: Attempt, now: datetime) -> bool:
+    """Put in doubt that nothing comes by a closed attempt: its payer says that he paid by it.
+
+    Who refused in his wallet goes back there and pays after all, and of that we are told once or
+    never. The caller owns the transaction; it is asked about soon, by the worker.
+
+    Returns:
+        Whether it is asked about: not where a closed page is known to take nothing any more.
+    """
+    changed = execute(
+        session,
+        "UPDATE payment_attempt SET closed_because = :revived, tries = tries + 1,"
+        " ask_at = clock_timestamp() + make_interval(secs => :soon)"
+        f" WHERE id = :id AND {PAYABLE_CLOSED} AND tries < :most",
+        {
+            "id": attempt.id,
+            "soon": ASK_BACK_SECONDS,
+            "most": TRIES_HURRIED_MAX,
+            "revived": REVIVED,
+            "ended": now - UNDECIDED_MAX,
+        },
+    )
+    return changed.rowcount == 1
 
 
 def hindering(

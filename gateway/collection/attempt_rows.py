@@ -143,9 +143,7 @@ def closed_and_payable(session: Session, reference: str, *, now: datetime) -> li
     """
     return _read(
         session,
-        f"{_KIN} AND state = 'closed' AND session_id IS NOT NULL"
-        " AND token_sha256 IS NOT NULL AND expires_at > :ended"
-        " ORDER BY a.made_at DESC, a.id LIMIT :most",
+        f"{_KIN} AND {PAYABLE_CLOSED} ORDER BY a.made_at DESC, a.id LIMIT :most",
         {**_kin(session, reference), "ended": now - UNDECIDED_MAX, "most": ATTEMPTS_MAX},
     )
 
@@ -195,6 +193,11 @@ OWN: Final = (
     "(a.invoice_id = (SELECT id FROM invoice WHERE reference = :reference)"
     " OR a.bundle_id = (SELECT id FROM bundle WHERE reference = :reference))"
 )
+PAYABLE_CLOSED: Final = (
+    "(state = 'closed' AND session_id IS NOT NULL AND token_sha256 IS NOT NULL"
+    " AND expires_at > :ended)"
+)
+"""Closed, and maybe paid by all the same (see `closed_and_payable`)."""
 _MINE: Final = "coalesce(own.reference, together.reference) = :reference"
 _KIN: Final = "(a.invoice_id = ANY(:invoices) OR a.bundle_id = ANY(:bundles))"
 _AWAITED: Final = "(closed_because IS NOT DISTINCT FROM :revived AND ask_at IS NOT NULL)"

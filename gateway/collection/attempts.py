@@ -28,6 +28,7 @@ from sqlmodel import Session
 
 from gateway.clock import Clock
 from gateway.collection.attempt_ends import hindering, settle
+from gateway.collection.attempt_forms import REUSED_WITHIN, wanted_page
 from gateway.collection.attempt_rows import (
     ASK_FIRST_UNSIGNED_SECONDS,
     ATTEMPTS_MAX,
@@ -57,8 +58,6 @@ from gateway.providers import (
     WantedPage,
 )
 
-REUSED_WITHIN: Final = timedelta(minutes=2)
-"""A page that ends sooner is no good to send a payer to."""
 FAILED_COUNTS: Final = timedelta(minutes=5)
 """For how long one counts that failed at the provider, which is no fault of the payer's."""
 
@@ -189,7 +188,7 @@ def _go_on(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> B
         return begun
     if attempt.manner is Manner.PUSH and not phone:
         return Begun(Step.PHONE)
-    wanted = _wanted(provider, attempt, link, phone)
+    wanted = wanted_page(provider, attempt, link, phone)
     if foretold:
         return _ask_on_phone(provider, attempt, wanted)
     # A form is never stored: of an attempt that has one, the same wish makes it again.
@@ -378,20 +377,6 @@ def _make(
             "most": ATTEMPTS_MAX,
             "reference": reference,
         },
-    )
-
-
-def _wanted(provider: PageProvider, attempt: Attempt, link: str, phone: str) -> WantedPage:
-    return WantedPage(
-        attempt_id=attempt.id,
-        reference=attempt.reference,
-        amount_minor=attempt.amount_minor,
-        language=attempt.language,
-        back=f"{link}?card=back&lang={attempt.language}",
-        left=f"{link}?card=left&lang={attempt.language}",
-        expires_at=attempt.expires_at,
-        notify_url=f"{link.rpartition('/')[0]}/webhooks/{provider.name}",
-        phone=phone if attempt.manner is Manner.PUSH else "",
     )
 
 

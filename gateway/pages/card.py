@@ -14,7 +14,7 @@ from typing import Final, Literal
 from fastapi import Request, Response
 
 from gateway import process
-from gateway.collection.attempt_ends import came_back
+from gateway.collection.attempt_ends import came_back, doubt
 from gateway.collection.attempt_rows import (
     LEFT_OPEN,
     NOT_KNOWN,
@@ -101,9 +101,9 @@ def card_of(request: Request, reference: str) -> Card | None:
     """Return where the payer of a reference stands; None: nobody makes anything to pay by."""
     if page_provider(process.providers()) is None:
         return None
-    with snapshot() as session:
-        attempt = latest_attempt(session, reference)
-    said = request.query_params.get("card")
+    attempt, said = _attempt(reference), request.query_params.get("card")
+    if said == "back" and "try" not in request.query_params and _in_doubt(attempt):
+        attempt = _attempt(reference)
     if attempt is None or attempt.state in {AttemptState.MADE, AttemptState.PAID}:
         return Card(CardState.NONE, attempt)
     if not attempt.is_open and not attempt.awaited:
@@ -118,6 +118,19 @@ def card_of(request: Request, reference: str) -> Card | None:
         came_back(session, attempt)
     word = {CardState.OPEN: "open", CardState.ASKED: "asked"}.get(state, "back")
     return Card(state, attempt, elsewhere, _refresh(request, reference, word))
+
+
+def _attempt(reference: str) -> Attempt | None:
+    with snapshot() as session:
+        return latest_attempt(session, reference)
+
+
+def _in_doubt(attempt: Attempt | None) -> bool:
+    """Say whether an attempt is closed, and its payer may have paid by it before he came back."""
+    if attempt is None or attempt.state is not AttemptState.CLOSED or attempt.awaited:
+        return False
+    with transaction() as session:
+        return doubt(session, attempt, process.business_clock()())
 
 
 def _state(attempt: Attempt, said: str | None) -> CardState:

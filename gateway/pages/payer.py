@@ -253,6 +253,12 @@ def pay_all_due(request: Request, reference: str, posted: Posted) -> Response:
 
 
 @router.api_route("/{reference}/card", methods=site.READ)
+def lead_on(request: Request, reference: str) -> Response:
+    """The page between a reference's and what was chosen there."""
+    found = canonical_presented(request, reference, "/card")
+    return found if isinstance(found, Response) else paying.lead(request, found)
+
+
 @router.api_route("/{reference}/card/stop", methods=site.READ)
 @router.api_route("/{reference}/all", methods=site.READ)
 def nothing_to_read(request: Request, reference: str) -> Response:

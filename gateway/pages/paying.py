@@ -18,13 +18,15 @@ from sqlmodel import Session
 from gateway import process
 from gateway.billing.bundle_presentment import BundlePresentment
 from gateway.billing.presentment import Presentment
+from gateway.collection.attempt_forms import form_again
 from gateway.collection.attempt_rows import latest_attempt, live_codes
 from gateway.collection.attempts import Begun, Step, begin, end_open, page_provider
 from gateway.db import snapshot
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.institution import institution
+from gateway.models import AttemptState
 from gateway.pages import site
-from gateway.pages.card import Kind, kind_of, kind_of_way, let_forms
+from gateway.pages.card import Kind, kind_of, kind_of_way, let_forms, on_phones
 from gateway.pages.forms import Body, read_form
 from gateway.pages.lookup import presented, together
 from gateway.pages.turnstile import Full, Turnstile
@@ -77,13 +79,39 @@ def pay(request: Request, found: Found, posted: Body) -> Response:
     return _asked(request, found.reference, act, kind)
 
 
+def lead(request: Request, found: Found) -> Response:
+    """Return the page between here and what was chosen: a bank's form, or the question which phone.
+
+    Both are pages to read, so that the back button and loading again find them. Where there is
+    nothing to lead to, the reader is led to the reference's page.
+    """
+    reference, providers = found.reference, process.providers()
+    due_minor = found.due_minor if found.standing in PAYABLE else 0
+    with snapshot() as session:
+        attempt = latest_attempt(session, reference)
+    is_open = attempt is not None and attempt.state is AttemptState.SENT
+    way = request.query_params.get("way", "")
+    if due_minor > 0 and not is_open and way in on_phones():
+        return _phone_page(request, found, way)
+    if attempt is None or attempt.reference != reference:
+        return site.redirect(request, f"/{reference}")
+    link, now = settings().payer_link(reference), process.business_clock()()
+    made = form_again(providers, attempt, due_minor, link=link, now=now)
+    if made is None:
+        return site.redirect(request, f"/{reference}")
+    # A bank takes its payers by a form that only their own browser can post.
+    form = site.page(request, "lead.html", reference=reference, due_minor=due_minor, made=made)
+    let_forms(form, origin_of(made.url))
+    return form
+
+
 def _phone_page(request: Request, found: Found, way: str, typed: str | None = None) -> Response:
     """Return the page that asks on which phone the payer is to be asked."""
     return site.page(
         request,
         "phone.html",
         status=200 if typed is None else 422,
-        at=site.address_of(request, f"/{found.reference}", ()),
+        at=site.address_of(request, f"/{found.reference}/card", [("way", way)]),
         p=found,
         way=way,
         text=(typed or "")[:PHONE_CHARS_MAX],
@@ -141,23 +169,14 @@ def _led(request: Request, found: Found, begun: Begun, way: str) -> Response:
         case Step.UNKNOWN:
             return _not_closed(request, reference, left=begun.left_to_payer)
         case Step.PHONE:
-            return _phone_page(request, found, way)
+            return site.redirect(request, f"/{reference}/card", way=way)
         case Step.ASKED:
             return site.redirect(request, f"/{reference}", card="asked")
         case Step.CODE:
             return site.redirect(request, f"/{reference}/code")
     if begun.fields:
-        # A bank takes its payers by a form that only their own browser can post.
-        form = site.page(
-            request,
-            "lead.html",
-            at=site.address_of(request, f"/{reference}", ()),
-            reference=reference,
-            url=begun.url,
-            fields=begun.fields,
-        )
-        let_forms(form, origin_of(begun.url))
-        return form
+        # By an address that is read: the way back from the bank leads over it.
+        return site.redirect(request, f"/{reference}/card")
     made = site.answer(request, b"", "text/plain", 303)
     made.headers["Location"] = begun.url
     made.headers["Cache-Control"] = site.NEVER_KEPT

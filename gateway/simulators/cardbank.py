@@ -153,6 +153,8 @@ class Bank:
         self.faults = faults or Faults()
         self.captured: dict[str, int] = {}
         """Net centimes by payment."""
+        self.away = False
+        """Whether the merchant cannot be reached: nobody waits for his answer, see `resume`."""
         self._clock = clock
         self._journal = journal
         self._orders: defaultdict[str, _Order] = defaultdict(_Order)
@@ -180,7 +182,7 @@ class Bank:
             return self._tell(steps)
 
     def resume(self) -> None:
-        """Send what the journal announces and what was not answered."""
+        """Send what was announced, here or in the journal, and has no answer yet."""
         left, self._left = self._left, []
         for steps in left:
             with self._orders[steps[0].oid].lock:
@@ -261,6 +263,7 @@ class Bank:
                 word = self._deliver(step, self._words.get(main.step))
                 if word is None:
                     # What follows assumes that this was answered.
+                    self._left.append(steps)
                     return self._result(main, None, 0)
                 self._words[step.step] = word
         word = self._words[main.step]
@@ -291,9 +294,9 @@ class Bank:
 
     def _deliver(self, step: Step, first: str | None) -> str | None:
         """Send until the answer fits, for RETRY_SECONDS_MAX; return it, or None."""
-        until = time.monotonic() + RETRY_SECONDS_MAX
+        until = time.monotonic() + (0 if self.away else RETRY_SECONDS_MAX)
         pause = PAUSE_SECONDS_MIN
-        lost = step.lost
+        lost = step.lost or self.away
         while True:
             word = None if lost else _posted(step)
             lost = False

@@ -39,6 +39,7 @@ _WORDS: Final = {
         "back": "Retourner au site",
         "taken": "Le paiement est accepté.",
         "refused": "Le paiement n'a pas été accepté.",
+        "awaited": "Le montant est réservé ; le marchand n'a pas encore répondu.",
     },
     "ar": {
         "title": "صفحة الأداء (محاكاة)",
@@ -49,6 +50,7 @@ _WORDS: Final = {
         "back": "الرجوع إلى الموقع",
         "taken": "تم قبول الأداء.",
         "refused": "لم يُقبل الأداء.",
+        "awaited": "تم حجز المبلغ؛ لم يجب التاجر بعد.",
     },
 }
 
@@ -149,11 +151,14 @@ class Handler(BaseHTTPRequestHandler):
     def _paid(self, form: dict[str, str]) -> str:
         deed = form.pop("_deed", "")
         result = self.server.bank.pay(self._checked(form), accepted=deed == "pay")
-        taken = result.captured_minor > 0
-        words, to = _words(form), form["okUrl" if taken else "failUrl"]
+        said = "taken" if result.captured_minor else "refused"
+        if result.word is None and deed == "pay":
+            # Reserved, and not refused: who comes back early finds out at the merchant's.
+            said = "awaited"
+        words, to = _words(form), form["failUrl" if said == "refused" else "okUrl"]
         return _sheet(
             form,
-            f"<p>{words['taken' if taken else 'refused']}</p>"
+            f"<p>{words[said]}</p>"
             f'<form method="post" action="{html.escape(to)}">{_hidden(result.fields)}'
             f"<button>{words['back']}</button></form>"
             "<script>document.forms[0].submit()</script>",

@@ -41,15 +41,17 @@ from gateway.references import with_check_digits
 from gateway.relief.plans import make_plan
 from gateway.services import Services
 from gateway.settings import settings
-from gateway.simulators import walletpush
+from gateway.simulators import cardbank, walletoperator, walletpush
 from gateway.simulators.aggregator import Aggregator
 from gateway.simulators.stripe import World
 from tests.conftest import TEMPLATE, address_of
 from tests.factories import PATIENCE_SECONDS, a_contributor, a_report, record
 from tests.gateway.pages import states
 from tests.stand_in import (
+    a_bank_standing_in,
     a_push_standing_in,
     a_wallet_standing_in,
+    bank_entry,
     codes_entry,
     codes_standing_in,
     providers_file,
@@ -112,7 +114,12 @@ _INVOICES: Final = {
     "card, ar": "2026-11",
     "card in two tabs": "2026-11",
     "card left": "2026-11",
+    "bank, fr": "2026-11",
+    "bank, ar": "2026-11",
+    "bank left": "2026-11",
     "wallet begun": "2026-11",
+    "wallet, fr": "2026-11",
+    "wallet, ar": "2026-11",
     "phone asked": "2026-11",
     "code made": "2026-11",
     "code left": "2026-11",
@@ -138,6 +145,10 @@ class Site:
     """Signed receipts as their text, genuine and not."""
     card_world: World = field(repr=False)
     """The stand-in for who takes cards."""
+    bank: cardbank.Bank = field(repr=False)
+    """The bank behind the stand-in's card page, to which a form leads."""
+    wallet: walletoperator.Operator = field(repr=False)
+    """The stand-in for a wallet with a page."""
     phones: walletpush.Operator = field(repr=False)
     """The stand-in for a wallet that asks on phones."""
     agencies: Aggregator = field(repr=False)
@@ -162,9 +173,13 @@ class Site:
         drain(desk, batches_max=5)
 
     def ask_about_cards(self) -> None:
-        """Ask what became of those who were sent to pay by card, as a worker would."""
+        """Ask what became of those who were sent to pay, as a worker would."""
         with transaction() as session:
-            execute(session, "UPDATE payment_attempt SET ask_at = '-infinity' WHERE state = 'sent'")
+            execute(
+                session,
+                "UPDATE payment_attempt SET ask_at = '-infinity'"
+                " WHERE state = 'sent' OR ask_at IS NOT NULL",
+            )
         ask_due(
             process.providers(),
             key=process.signing_key(),
@@ -229,6 +244,7 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
         a_wallet_standing_in(clock=lambda: NOW) as wallet,
         a_push_standing_in(clock=lambda: NOW) as push,
         codes_standing_in(clock=lambda: NOW) as codes,
+        a_bank_standing_in(clock=lambda: NOW) as bank,
     ):
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -247,6 +263,7 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
             + wallet_entry(wallet.address)
             + push_entry(push.address)
             + codes_entry(codes.address)
+            + bank_entry(bank.address)
         )
         patch.setenv("WASL_PROVIDERS", str(providers))
         # So that each payer of a journey comes from an address of his own.
@@ -268,6 +285,8 @@ def running_site(services: Services, home: Path) -> Iterator[Site]:
                         references,
                         signed,
                         stand_in.world,
+                        bank.bank,
+                        wallet.operator,
                         push.operator,
                         codes.aggregator,
                     )

@@ -63,6 +63,13 @@ def press(client: TestClient, reference: str, way: str = "", deed: str = "") -> 
     return client.post(f"/{reference}/card{deed}", data={"way": way})
 
 
+def lead(client: TestClient, reference: str, way: str = "") -> Any:
+    """Press, and be led to the page with the bank's form."""
+    sent = press(client, reference, way)
+    assert (sent.status_code, sent.headers["location"]) == (303, f"/{reference}/card")
+    return client.get(sent.headers["location"])
+
+
 def hidden(text: str) -> list[tuple[str, str]]:
     found = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', text)
     return [(name, html.unescape(value)) for name, value in found]
@@ -93,7 +100,8 @@ def test_a_bank_is_entered_by_a_form_that_leads_there_and_nowhere_else(
     payer: TestClient, database: str
 ) -> None:
     reference = states.an_invoice()
-    shown = press(payer, reference, "other")
+    assert payer.get(f"/{reference}/card").headers["location"] == f"/{reference}"
+    shown = lead(payer, reference, "other")
     assert shown.status_code == 200
     assert re.findall(r'<form[^>]* action="([^"]+)"', shown.text) == [f"{BANK}/fim/est3Dgate"]
     policy = shown.headers["content-security-policy"]
@@ -104,8 +112,12 @@ def test_a_bank_is_entered_by_a_form_that_leads_there_and_nowhere_else(
     fields = hidden(shown.text)
     assert dict(fields)["amount"] == "163.52"
     assert dict(fields)["callbackUrl"].endswith("/webhooks/other")
-    # The same form again, made anew: nothing of it is kept.
-    assert hidden(press(payer, reference, "other").text) == fields
+    assert "163,52" in text_of(shown)
+    # The same form again, made anew, in whichever language: nothing of it is kept.
+    assert hidden(lead(payer, reference, "other").text) == fields
+    arabic = payer.get(f"/{reference}/card?lang=ar")
+    assert hidden(arabic.text) == fields
+    assert "المتابعة إلى صفحة البنك" in text_of(arabic)
     kept = rows_of(database, "SELECT page_url, session_id FROM payment_attempt")
     assert kept == [(None, dict(fields)["oid"])]
     begun = payer.get(f"/{reference}")
@@ -113,7 +125,7 @@ def test_a_bank_is_entered_by_a_form_that_leads_there_and_nowhere_else(
     assert not any(part in shown.text for part in states.SECRETS)
     # Nothing is taken by it unless we say so: it can be left, at once for the wallet.
     assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=stopped")
-    assert press(payer, reference, "cmi").status_code == 200
+    assert lead(payer, reference, "cmi").status_code == 200
     assert press(payer, reference, "orange").status_code == 303
     states_of = "SELECT provider, state FROM payment_attempt ORDER BY provider"
     assert rows_of(database, states_of) == [
@@ -162,7 +174,7 @@ def test_who_takes_the_risk_may_take_another_way_and_is_told_of_what_is_paid_twi
     assert again.headers["location"].endswith("?card=left")
     shown = text_of(payer.get(f"/{reference}?card=left"))
     assert "rien n’y a été pris" not in shown, "nobody knows that"
-    assert press(payer, reference, "cmi").status_code == 200
+    assert lead(payer, reference, "cmi").status_code == 200
     # The page that was left open is asked about as long as it lives, and its money is booked.
     order = operator.operator.find(reference)
     for _ in range(2):
@@ -198,7 +210,7 @@ def test_who_refuses_in_the_wallet_may_take_another_way(
         ("ar", "أغلق الأداء"),
     ):
         assert ended in text_of(payer.get(f"/{reference}?card=stopped&lang={language}"))
-    assert press(payer, reference, "cmi").status_code == 200
+    assert lead(payer, reference, "cmi").status_code == 200
 
 
 def test_who_refuses_in_the_wallet_and_pays_after_all_is_told_not_to_pay_again(
@@ -223,10 +235,48 @@ def test_who_refuses_in_the_wallet_and_pays_after_all_is_told_not_to_pay_again(
     assert balances() == {"clearing:orange": 16352, "payable:institution": -16352}
 
 
+def test_who_comes_back_from_a_page_that_was_closed_is_not_told_that_nothing_was_taken(
+    payer: TestClient, operator: Server, database: str
+) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    order = operator.operator.find(reference)
+    operator.operator.settle(order, paid=False)
+    ask()
+    back = f"/{reference}?card=back"
+    assert "rien n’a été pris" in text_of(payer.get(f"/{reference}?card=left"))
+    # By the wallet's own back button he pays after all, and nobody tells us of it.
+    for _ in range(2):
+        shown = payer.get(back)
+        assert "ne payez pas une deuxième fois" in text_of(shown)
+        assert shown.headers["refresh"].startswith(f"3; url={back}&try=1")
+    # He had not: it is asked about once for each time that he comes back, and not while he waits.
+    assert ask() == 1
+    waited = payer.get(f"{back}&try=1")
+    assert "refresh" not in waited.headers
+    assert "ne payez pas une deuxième fois" not in text_of(waited)
+    assert "rien n’a été pris" not in text_of(waited)
+    assert "ne payez pas une deuxième fois" in text_of(payer.get(back))
+    operator.operator.settle(order, paid=True)
+    assert ask() == 1
+    assert "Cette cotisation est payée" in text_of(payer.get(f"{back}&try=1"))
+    # Who loads the page again and again has us ask only so often, and of an old page not at all.
+    second = states.an_invoice("2026-10")
+    press(payer, second, "orange")
+    operator.operator.settle(operator.operator.find(second), paid=False)
+    ask()
+    with transaction() as session:
+        execute(session, "UPDATE payment_attempt SET tries = 60 WHERE state = 'closed'")
+    assert "ne payez pas une deuxième fois" not in text_of(payer.get(f"/{second}?card=back"))
+    with transaction() as session:
+        execute(session, "UPDATE payment_attempt SET tries = 1, expires_at = '2026-01-01'")
+    assert "ne payez pas une deuxième fois" not in text_of(payer.get(f"/{second}?card=back"))
+
+
 def test_a_way_that_is_none_leads_to_the_first(payer: TestClient) -> None:
     assert [each.name for each in page_providers(process.providers())] == ["cmi", "other", "orange"]
     for way in ("", "nobody", "x" * 1_000, "\x00"):
-        shown = press(payer, states.an_invoice(), way)
+        shown = lead(payer, states.an_invoice(), way)
         assert dict(hidden(shown.text))["callbackUrl"].endswith("/webhooks/cmi")
 
 

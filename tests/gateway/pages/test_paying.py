@@ -85,8 +85,12 @@ def test_a_mobile_number_is_read_as_people_write_it() -> None:
 
 def test_a_payer_types_his_number_and_waits(payer: TestClient, push: Push, database: str) -> None:
     reference = states.an_invoice()
-    shown = press(payer, reference, "momo")
+    # The question is a page to read: the back button and loading again find it.
+    led = press(payer, reference, "momo").headers["location"]
+    assert led == f"/{reference}/card?way=momo"
+    shown = payer.get(led)
     assert shown.status_code == 200
+    assert f'hreflang="ar" href="{led}&amp;lang=ar"' in shown.text
     assert "votre numéro de mobile" in said(shown)
     wrong = press(payer, reference, "momo", phone="05 12")
     assert (wrong.status_code, 'value="05 12"' in wrong.text) == (422, True)
@@ -94,6 +98,7 @@ def test_a_payer_types_his_number_and_waits(payer: TestClient, push: Push, datab
     assert rows_of(database, "SELECT count(*) FROM payment_attempt") == [(0,)]
     sent = press(payer, reference, "momo", phone=PHONE)
     assert sent.headers["location"] == f"/{reference}?card=asked"
+    assert payer.get(led).headers["location"] == f"/{reference}", "he is asked already"
     for language, words in (
         ("fr", "Confirmez sur votre téléphone : 163,52 DH"),
         ("ar", "أكدوا في هاتفكم: 163,52 درهم"),

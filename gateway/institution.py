@@ -35,6 +35,14 @@ class Way(Sourced):
     ceilings_source: str = ""
     ceilings_verified: bool = False
 
+    def exceeded_by(self, due_minor: int) -> int | None:
+        """Return the highest ceiling if an amount in centimes, with its fee, is above it for
+        certain; None: some account may hold it, as far as is confirmed."""
+        if not self.ceilings or not self.ceilings_verified:
+            return None
+        highest = self.ceilings[-1]
+        return highest if due_minor + (self.fee or 0) > highest else None
+
 
 class Code(Strict):
     """What the EMVCo code says of the one who is paid (gateway.codes.emv)."""
@@ -68,6 +76,11 @@ class Institution(Strict):
     validity: Validity
     code: Code
     way: tuple[Way, ...]
+
+    def exceeded(self, channel: Channel, due_minor: int) -> int | None:
+        """Return the ceiling of a channel that an amount in centimes is above (see Way)."""
+        above = (way.exceeded_by(due_minor) for way in self.way if way.channel is channel)
+        return next((ceiling for ceiling in above if ceiling is not None), None)
 
 
 @cache

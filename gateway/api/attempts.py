@@ -162,6 +162,7 @@ AttemptId = Annotated[
         "reference_not_found",
         "way_not_found",
         "nothing_due",
+        "amount_above_ceiling",
         "attempt_undecided",
         "too_many_attempts",
         "provider_refused",
@@ -182,11 +183,13 @@ def begin_attempt(asked: ThisRequest, body: NewAttempt, key: IdempotencyKey = No
     provider = _way(body)
     phone = _phone(body, provider)
     with snapshot() as session:
-        if _due(session, body.reference, asked.now) is None:
-            refuse_after_misses(seconds_after_miss(asked.caller.key_id))
-            raise Problem("reference_not_found")
+        due_minor = _due(session, body.reference, asked.now)
+    if due_minor is None:
+        refuse_after_misses(seconds_after_miss(asked.caller.key_id))
+        raise Problem("reference_not_found")
 
     def act() -> Answer:
+        _refuse_above_ceiling(provider, due_minor)
         begun = _begun(asked, body, provider, phone)
         return _answer(begun.attempt_id, begun)
 
@@ -293,6 +296,14 @@ def _phone(body: NewAttempt, provider: PageProvider) -> str:
         sentence = FIELD_CODES["missing"] if body.phone is None else "It is no Moroccan mobile."
         raise Problem("invalid_body", "Mend phone.", errors=[FieldError("phone", code, sentence)])
     return phone
+
+
+def _refuse_above_ceiling(provider: PageProvider, due_minor: int) -> None:
+    """Raise a Problem where no account that a provider takes may hold what is due."""
+    ceiling = institution().exceeded(provider.channel, due_minor)
+    if ceiling is not None:
+        due, most = format_amount(due_minor), format_amount(ceiling)
+        raise Problem("amount_above_ceiling", f"{due} {CURRENCY} is due, and {most} the most.")
 
 
 def _begun(asked: Asked, body: NewAttempt, provider: PageProvider, phone: str) -> Begun:

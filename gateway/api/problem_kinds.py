@@ -127,6 +127,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Nothing is to be paid by this reference now",
         "It is paid, cleared, cancelled or expired: look the reference up.",
     ),
+    "amount_above_ceiling": Kind(
+        409,
+        "No wallet may hold this amount",
+        "Take another way to pay, or pay several contributions one by one.",
+    ),
     "attempt_undecided": Kind(
         409,
         "Money may still come by an earlier attempt",

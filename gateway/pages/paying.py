@@ -24,7 +24,7 @@ from gateway.collection.attempts import Begun, Step, begin, end_open, page_provi
 from gateway.db import snapshot
 from gateway.errors import ProviderAway, ProviderRefused
 from gateway.institution import institution
-from gateway.models import AttemptState
+from gateway.models import AttemptState, BundleKind
 from gateway.pages import site
 from gateway.pages.card import Kind, kind_of, kind_of_way, let_forms, on_phones
 from gateway.pages.forms import Body, read_form
@@ -59,6 +59,8 @@ def pay(request: Request, found: Found, posted: Body) -> Response:
     if page_provider(process.providers()) is None:
         return site.missing(request)
     kind = kind_of_way(way)
+    if (above := _above_ceiling(request, found, way)) is not None:
+        return above
     phone = read_mobile(typed or "")
     if kind == "phone" and typed is not None and phone is None:
         return _phone_page(request, found, way, typed)
@@ -92,7 +94,7 @@ def lead(request: Request, found: Found) -> Response:
     is_open = attempt is not None and attempt.state is AttemptState.SENT
     way = request.query_params.get("way", "")
     if due_minor > 0 and not is_open and way in on_phones():
-        return _phone_page(request, found, way)
+        return _above_ceiling(request, found, way) or _phone_page(request, found, way)
     if attempt is None or attempt.reference != reference:
         return site.redirect(request, f"/{reference}")
     link, now = settings().payer_link(reference), process.business_clock()()
@@ -103,6 +105,31 @@ def lead(request: Request, found: Found) -> Response:
     form = site.page(request, "lead.html", reference=reference, due_minor=due_minor, made=made)
     let_forms(form, origin_of(made.url))
     return form
+
+
+def _above_ceiling(request: Request, found: Found, way: str) -> Response | None:
+    """Return the page that says that no wallet may hold what is due; None: one may, or another way
+    was chosen.
+
+    Above the highest level only: how far a payer has identified himself his wallet knows.
+    """
+    provider = page_provider(process.providers(), way)
+    if provider is None or found.standing not in PAYABLE:
+        return None
+    ceiling = institution().exceeded(provider.channel, found.due_minor)
+    if ceiling is None:
+        return None
+    return site.page(
+        request,
+        "problem.html",
+        status=409,
+        at=site.address_of(request, f"/{found.reference}", ()),
+        what="above_ceiling",
+        reference=found.reference,
+        due_minor=found.due_minor,
+        ceiling_minor=ceiling,
+        several=isinstance(found, BundlePresentment) and found.kind is not BundleKind.PLAN,
+    )
 
 
 def _phone_page(request: Request, found: Found, way: str, typed: str | None = None) -> Response:

@@ -37,8 +37,12 @@ class ShownWay:
 
     @property
     def fits(self) -> bool:
-        """Whether the amount can be paid so at all: no wallet takes what is above every ceiling."""
-        return self.ceiling is None or self.ceiling.level is not None
+        """Whether the amount can be paid so at all: no wallet takes what is above every ceiling.
+
+        A ceiling that nobody has confirmed hinders nobody: the provider decides.
+        """
+        c = self.ceiling
+        return c is None or c.level is not None or not c.verified
 
 
 _NO_PAGES: Final[Mapping[Channel, Sequence[str]]] = {}

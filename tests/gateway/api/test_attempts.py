@@ -77,6 +77,20 @@ def test_a_card_page_is_led_to_by_a_form_that_is_never_kept(
     assert (read["status"], read["step"], read["fields"]) == ("open", "wait", [])
 
 
+def test_no_wallet_is_asked_for_more_than_any_may_hold(
+    agent: ProgramOf, push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, reference = agent(Role.AGENT), states.an_invoice()
+    wish = {"reference": reference, "channel": "wallet", "phone": "0612345678"}
+    states.wallets_hold(monkeypatch, tmp_path, "50.00", "100.00", verified=True)
+    said = refused(caller.post("/attempts", wish, once="k"), "amount_above_ceiling")
+    assert said["status"] == 409
+    assert "100.00" in said["detail"]
+    assert push.operator.requests == {}
+    states.wallets_hold(monkeypatch, tmp_path, "50.00", "100.00", verified=False)
+    assert caller.post("/attempts", wish, once="k").status_code == 201, "it is not confirmed"
+
+
 def test_a_phone_is_asked_once_under_a_key_and_its_number_is_kept_nowhere(
     agent: ProgramOf, push: Push, database: str
 ) -> None:

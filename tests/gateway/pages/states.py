@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from datetime import date, datetime, timedelta
+from importlib import resources
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from httpx2 import Response
 from PIL import Image
 
@@ -20,10 +24,12 @@ from gateway.collection.placing import settle_invoices
 from gateway.collection.reports import Statement
 from gateway.db import execute, snapshot, transaction
 from gateway.dues.principal import DueLine
+from gateway.institution import institution
 from gateway.models import Channel, LineKind, ReturnKind, ReturnState
 from gateway.receipts import ReceiptRecord, issue_all, of_invoice
 from gateway.references import nth_reference
 from gateway.relief.plans import make_plan
+from gateway.settings import settings
 from tests.factories import NOON, a_contributor, a_report, a_return, issue, record
 
 FULL_NAME: Final = {
@@ -48,6 +54,22 @@ def an_invoice(period: str = "2026-11", **person: Any) -> str:
             {"who": who, "period": period},
         )
         return str(found.scalar_one())
+
+
+def wallets_hold(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *ceilings: str, verified: bool
+) -> None:
+    """Have the institution's file say what a wallet may hold, by level."""
+    text = resources.files("gateway").joinpath("institution.toml").read_text("utf-8")
+    told = f"ceilings = {json.dumps(ceilings)}"
+    text = text.replace('ceilings = ["200.00", "5000.00", "20000.00"]', told)
+    text = text.replace("ceilings_verified = true", f"ceilings_verified = {str(verified).lower()}")
+    assert told in text
+    file = folder / "institution.toml"
+    file.write_text(text, "utf-8")
+    monkeypatch.setenv("WASL_INSTITUTION", str(file))
+    settings.cache_clear()
+    institution.cache_clear()
 
 
 def noted(

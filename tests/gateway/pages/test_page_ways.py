@@ -273,6 +273,45 @@ def test_who_comes_back_from_a_page_that_was_closed_is_not_told_that_nothing_was
     assert "ne payez pas une deuxième fois" not in text_of(payer.get(f"/{second}?card=back"))
 
 
+def test_no_wallet_is_asked_for_more_than_any_may_hold(
+    payer: TestClient,
+    operator: Server,
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = states.an_invoice()
+    states.wallets_hold(monkeypatch, tmp_path, "50.00", "163.51", verified=True)
+    shown = payer.get(f"/{reference}")
+    assert [name for _, name in hidden(shown.text)] == ["cmi", "other"]
+    for language, words in (
+        ("fr", ("dépasse ce qu’un portefeuille peut contenir", "163,51 DH", "Rien n’a été pris")),
+        ("ar", ("يتجاوز ما يمكن أن تتضمنه أي محفظة", "163,51 درهم", "لم يقتطع أي مبلغ")),
+    ):
+        answer = payer.post(f"/{reference}/card?lang={language}", data={"way": "orange"})
+        assert answer.status_code == 409
+        said = text_of(answer).replace("\u00a0", " ").replace("\u2068", "")
+        assert all(each in said for each in words), said
+        assert f'href="/{reference}' in answer.text
+    assert operator.operator.orders == {}
+    assert rows_of(database, "SELECT count(*) FROM payment_attempt") == [(0,)]
+    # Card and cash have no ceiling of ours.
+    assert lead(payer, reference, "cmi").status_code == 200
+    # The very highest suffices: how far a payer has identified himself we cannot know.
+    press(payer, reference, deed="/stop")
+    states.wallets_hold(monkeypatch, tmp_path, "50.00", "163.52", verified=True)
+    assert press(payer, reference, "orange").status_code == 303
+    # A ceiling that nobody has confirmed is told as such, and hinders nobody.
+    other = states.an_invoice("2026-10")
+    states.wallets_hold(monkeypatch, tmp_path, "100.00", verified=False)
+    shown = payer.get(f"/{other}")
+    assert "À notre connaissance, aucun portefeuille ne dépasse" in text_of(shown)
+    assert "Chiffre non confirmé" in text_of(shown)
+    assert "orange" in [name for _, name in hidden(shown.text)]
+    sent = press(payer, other, "orange")
+    assert sent.headers["location"].startswith(operator.address)
+
+
 def test_a_way_that_is_none_leads_to_the_first(payer: TestClient) -> None:
     assert [each.name for each in page_providers(process.providers())] == ["cmi", "other", "orange"]
     for way in ("", "nobody", "x" * 1_000, "\x00"):

@@ -119,6 +119,22 @@ def test_a_payer_types_his_number_and_waits(payer: TestClient, push: Push, datab
     assert "12345678" not in str(rows_of(database, everything))
 
 
+def test_nobody_types_his_number_for_more_than_a_wallet_holds(
+    payer: TestClient, push: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = states.an_invoice()
+    states.wallets_hold(monkeypatch, tmp_path, "100.00", verified=True)
+    for answer in (
+        payer.get(f"/{reference}/card?way=momo"),
+        press(payer, reference, "momo"),
+        press(payer, reference, "momo", phone=PHONE),
+    ):
+        assert answer.status_code == 409
+        assert "dépasse ce qu’un portefeuille peut contenir" in said(answer)
+    assert push.operator.requests == {}
+    assert press(payer, reference, "cashplus").status_code == 303
+
+
 def test_a_code_has_a_page_that_stays(
     payer: TestClient, codes: Codes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

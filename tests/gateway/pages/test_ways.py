@@ -41,6 +41,13 @@ def test_a_known_fee_needs_room_too() -> None:
     assert ceiling_for(a_wallet(150), 20_000) == Ceiling(2, 500_000, 20_000, verified=True)
 
 
+def test_only_what_is_above_every_ceiling_and_confirmed_cannot_be_paid_so() -> None:
+    doubted = a_wallet().model_copy(update={"ceilings_verified": False})
+    for due, confirmed in ((2_000_000, True), (2_000_001, False)):
+        [sure], [unsure] = (ways_to_pay([way], due) for way in (a_wallet(), doubted))
+        assert (sure.fits, unsure.fits) == (confirmed, True)
+
+
 def test_where_nothing_limits_nothing_is_said() -> None:
     assert ceiling_for(a_wallet(ceilings=()), 10**9) is None
 

@@ -75,7 +75,13 @@ class Institution(Strict):
     phone: str = ""
     validity: Validity
     code: Code
+    provider_names: dict[str, str] = Field(default_factory=dict)
+    """What people call a provider, by its name in the providers file."""
     way: tuple[Way, ...]
+
+    def called(self, provider: str) -> str:
+        """Return what people call a provider."""
+        return self.provider_names.get(provider, provider)
 
     def exceeded(self, channel: Channel, due_minor: int) -> int | None:
         """Return the ceiling of a channel that an amount in centimes is above (see Way)."""

@@ -90,7 +90,7 @@ def test_each_way_has_a_button_of_its_own(payer: TestClient, operator: Server) -
         shown = payer.get(f"/{reference}?lang={language}")
         said = text_of(shown).replace("\u00a0", " ")
         assert [name for _, name in hidden(shown.text)] == ["cmi", "other", "orange"]
-        for label in (f"{card}: cmi", f"{card}: other", wallet):
+        for label in (f"{card}: CMI", f"{card}: other", wallet):
             assert label in said.replace(" :", ":")
     origins = f"form-action 'self' {BANK} {operator.address};"
     assert origins in shown.headers["content-security-policy"]
@@ -152,7 +152,7 @@ def test_a_wallet_is_entered_by_its_address_and_pays(payer: TestClient, operator
     # Nobody but the payer can close it: until then another page would be a second payment.
     assert press(payer, reference, deed="/stop").headers["location"].endswith("?card=open")
     assert press(payer, reference, "cmi").headers["location"].endswith("?card=open")
-    for language, still in (("fr", "peut encore être payé"), ("ar", "ما زال أداؤه ممكنا")):
+    for language, still in (("fr", "peut encore aboutir"), ("ar", "ما زال أداؤه ممكنا")):
         shown = text_of(payer.get(f"/{reference}?lang={language}&card=open"))
         assert still in shown
         assert "14:00" in shown, "an hour after it was begun, in Casablanca"

@@ -145,8 +145,8 @@ def test_a_code_has_a_page_that_stays(
         assert sent.headers["location"] == f"/{reference}/code"
     [order] = codes.aggregator.orders.values()
     for language, words in (
-        ("fr", ("Payer en espèces avec ce code", "163,52 DH", "Allez dans une agence cashplus")),
-        ("ar", ("الأداء نقدا بهذا الرمز", "163,52 درهم", "توجهوا إلى وكالة cashplus")),
+        ("fr", ("Payer en espèces avec ce code", "163,52 DH", "Allez dans une agence Cash Plus")),
+        ("ar", ("الأداء نقدا بهذا الرمز", "163,52 درهم", "توجهوا إلى وكالة Cash Plus")),
     ):
         for path in (f"/{reference}/code", f"/{reference}"):
             assert order.code in said(payer.get(f"{path}?lang={language}"))

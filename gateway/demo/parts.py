@@ -85,6 +85,13 @@ def _page(_entry: Entry, base_url: str) -> list[str]:
     return ["--product", base_url]
 
 
+def _wallet(entry: Entry, base_url: str) -> list[str]:
+    if entry.get("style") != "push":
+        return _page(entry, base_url)
+    control = f"{str(entry['request_url']).rpartition('/')[0]}/_control"
+    return [*_page(entry, base_url), "--phones", control]
+
+
 def _no_secret(_entry: Entry) -> str:
     return ""
 
@@ -93,7 +100,7 @@ _PROGRAMS: Final[Mapping[str, tuple[str, _Own, Callable[[Entry], str]]]] = {
     "standard-webhooks": ("payers", _signed, lambda entry: str(entry["secrets"][0])),
     "gsma": ("mobilemoney", _mobile_money, lambda entry: str(entry["api_keys"][0])),
     "cmi": ("browsing", _card_page, _no_secret),
-    "status-query": ("browsing", _page, _no_secret),
+    "status-query": ("browsing", _wallet, _no_secret),
     "stripe": ("browsing", _page, _no_secret),
     "chari": ("browsing", _aggregator, _no_secret),
     "youcan": ("browsing", _aggregator, _no_secret),

@@ -140,6 +140,9 @@ def _stand_in(entry: Mapping[str, Any], journals: Path) -> StandIn | None:
         case "cmi":
             name, program, address = "card-page", "cardpage", entry.get("api_base", "")
             own = ["--store-key", entry["store_key"], "--client-id", entry["client_id"]]
+        case "status-query" if entry.get("style") == "push":
+            name, program, address = "wallet-phone", "walletpush", entry.get("request_url", "")
+            own = ["--api-key", entry["api_key"]]
         case "status-query":
             name, program, address = "wallet-page", "walletquery", entry.get("request_url", "")
             own = ["--api-key", entry["api_key"]]

@@ -36,6 +36,8 @@ BY_PAGE: Final = 4
 CHANGED_MIND: Final = 6
 """One payer in so many presses the other button first."""
 
+_PHONE: Final = "0612345678"
+"""Everybody's."""
 _REFUSALS: Final = frozenset({"decline", "refuse"})
 
 
@@ -182,7 +184,13 @@ class Payer:
     """Pays one invoice after the other (see gateway.simulators.rounds.Sender)."""
 
     def __init__(
-        self, provider: str, product: str, control: str | None, *, at_counter: bool = False
+        self,
+        provider: str,
+        product: str,
+        control: str | None,
+        *,
+        at_counter: bool = False,
+        phones: str | None = None,
     ) -> None:
         """Take the addresses.
 
@@ -191,7 +199,10 @@ class Payer:
             product: Where the invoices' pages are.
             control: Where the provider's page can be paid at without the product's.
             at_counter: Whether everybody pays there.
+            phones: Where who is asked on his phone confirms and refuses, instead of on a page.
         """
+        self._phones = phones
+        self._refused: set[str] = set()
         self._at_counter = at_counter
         self._provider = provider
         self._product = product.rstrip("/")
@@ -216,14 +227,45 @@ class Payer:
 
     def _pay(self, step: Step) -> Outcome:
         how = json.loads(step.body)
+        if self._phones is not None:
+            return self._pay_on_phone(step, changed_mind=how["changed_mind"])
         if self._control is not None and (self._at_counter or not how["by_page"]):
             return self._pay_there(step, how["amount"], changed_mind=how["changed_mind"])
         return self._pay_by_page(step, changed_mind=how["changed_mind"])
 
+    def _pay_on_phone(self, step: Step, *, changed_mind: bool) -> Outcome:
+        """Be asked on the phone, and say so there; who refuses is asked anew."""
+        at = f"{self._product}/{step.reference}"
+        page = self._browser.load("GET", f"{at}?lang=fr")
+        while (form := self._way(page)) is not None and page.status < 400:
+            form.fields = [(n, _PHONE if n == "phone" else v) for n, v in form.fields]
+            page = self._browser.submit(page, form, None)
+        if page.status >= 400:
+            return Outcome(page.status, f"HTTP {page.status}")
+        refuses = changed_mind and step.key not in self._refused
+        status, said = self._say_on_phone(step.reference, "refuse" if refuses else "confirm")
+        if status == 404:
+            # What was to ask him was lost on its way, unless nothing is due.
+            wish = [("way", self._provider), ("phone", _PHONE)]
+            page = self._browser.load("POST", f"{at}/card?lang=fr", wish)
+            if "card=" not in page.url:
+                return self._nothing_to_pay(page)
+        elif status == 200 and refuses:
+            self._refused.add(step.key)
+        elif status == 200 or "SUCCESSFUL" in said:
+            self._browser.load("GET", f"{at}?card=asked&lang=fr")
+            return Outcome(200, None, "confirmed")
+        raise Again("he is to be asked, or asked anew")
+
+    def _say_on_phone(self, reference: str, deed: str) -> tuple[int, str]:
+        status, said = _posted(f"{self._phones}/{deed}", {"named": reference})
+        if status >= 500:
+            raise Again(f"HTTP {status}")
+        return status, said
+
     def _pay_there(self, step: Step, amount: str, *, changed_mind: bool) -> Outcome:
         """Pay at the provider's page without having come from ours."""
         assert self._control is not None
-        parts = urlsplit(self._control)
         asked = {
             "oid": step.reference,
             "amount": amount,
@@ -231,19 +273,9 @@ class Payer:
         }
         said = None
         for deed in ("decline", "pay") if changed_mind else ("pay",):
-            connection = http.client.HTTPConnection(
-                parts.hostname or "", parts.port, timeout=RETRY_SECONDS_MAX
-            )
-            try:
-                connection.request("POST", parts.path, json.dumps({**asked, "deed": deed}))
-                answer = connection.getresponse()
-                read = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                raise Again(type(error).__name__) from None
-            finally:
-                connection.close()
-            if answer.status != 200:
-                raise Again(f"HTTP {answer.status}")
+            status, read = _posted(self._control, {**asked, "deed": deed})
+            if status != 200:
+                raise Again(f"HTTP {status}")
             said = json.loads(read)["answer"]
             if said is None:
                 raise Again("the bank had no answer")
@@ -295,6 +327,22 @@ class Payer:
         return Outcome(page.status, None, "nothing to pay")
 
 
+def _posted(url: str, said: dict[str, str]) -> tuple[int, str]:
+    """Tell a stand-in what a payer does there; return the status of its answer, and its text."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=RETRY_SECONDS_MAX
+    )
+    try:
+        connection.request("POST", parts.path, json.dumps(said))
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise Again(type(error).__name__) from None
+    finally:
+        connection.close()
+
+
 def _is_away(page: Page, form: Form, product: str) -> bool:
     return not urljoin(page.url, form.action).startswith(f"{product}/")
 
@@ -318,6 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("--product", required=True, help="where the invoices' pages are: http://…")
     parser.add_argument("--control", help="where the provider's page is paid at directly")
+    parser.add_argument("--phones", help="where who is asked on his phone says yes or no")
     parser.add_argument(
         "--counter", action="store_true", help="who has a --control comes by no page of ours"
     )
@@ -326,7 +375,11 @@ def main(arguments: list[str] | None = None) -> int:
         options,
         plan=plan,
         make_sender=lambda: Payer(
-            options.provider, options.product, options.control, at_counter=options.counter
+            options.provider,
+            options.product,
+            options.control,
+            at_counter=options.counter,
+            phones=options.phones,
         ),
     )
 

@@ -25,6 +25,7 @@ CHANNELS: Final[Mapping[str, str]] = {
     "cmi": "card",
     "mobile-money": "wallet",
     "wallet-query": "wallet",
+    "wallet-push": "wallet",
     "stripe": "card",
     "bill-hub": "kiosk",
     "chari": "card",
@@ -52,7 +53,7 @@ _INSTEAD: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 _PLAIN_SHARES: Final[Mapping[str, int]] = {
-    "cashplus": 20,
+    "cashplus": 16,
     "kiosk": 10,
     "wallet": 10,
     "bank": 10,
@@ -62,6 +63,7 @@ _PLAIN_SHARES: Final[Mapping[str, int]] = {
     "cmi": 12,
     "mobile-money": 12,
     "wallet-query": 4,
+    "wallet-push": 4,
     "stripe": 4,
 }
 

@@ -1,7 +1,8 @@
 """What the journals of those who run providers' pages say: who paid what there, and who was told.
 
 A payer with a browser (gateway.simulators.browsing) does not know what was taken in the end. The
-stand-ins for the page know: the bank (cardbank), the wallet's operator (walletquery), Stripe.
+stand-ins for the page know: the bank (cardbank), the wallets' operators (walletquery, walletpush),
+Stripe.
 """
 
 from __future__ import annotations
@@ -198,6 +199,7 @@ def _aggregator(lines: list[Line]) -> PageTally:
 _DIALECTS: Final[Mapping[str, Callable[[list[Line]], PageTally]]] = {
     "cmi": _bank,
     "wallet-query": _operator,
+    "wallet-push": _operator,
     "stripe": _stripe,
     "chari": _aggregator,
     "youcan": _aggregator,

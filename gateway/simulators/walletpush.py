@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gateway.simulators import faults as faulty
 from gateway.simulators.clock import Clock, business_clock
+from gateway.simulators.faults import Faults
 from gateway.simulators.journal import Journal, Line, read_journal
 from gateway.simulators.notices import centimes, dirhams
 
@@ -58,6 +60,11 @@ class Request:
     transaction_id: str = ""
 
     @property
+    def reference(self) -> str:
+        """What is paid: the order's number begins with it."""
+        return self.external_id.partition("-")[0]
+
+    @property
     def told(self) -> Said:
         """What the operator says of it."""
         said: Said = {
@@ -76,7 +83,9 @@ class Request:
 class Operator:
     """All that the operator knows. Any number of threads may call at once."""
 
-    def __init__(self, *, clock: Clock, journal: Journal | None = None) -> None:
+    def __init__(
+        self, *, clock: Clock, journal: Journal | None = None, faults: Faults | None = None
+    ) -> None:
         self.requests: dict[str, Request] = {}
         self.phones: dict[str, str] = {}
         """Who is asked, by the request's id; in memory only."""
@@ -85,6 +94,8 @@ class Operator:
         self.lost_answers = 0
         """How many requests are still to be taken without the caller hearing of it."""
         self.lose_callbacks = False
+        self.faults = faults or Faults()
+        """What goes wrong with callbacks, by the order's number: some are lost, some put twice."""
         self._clock = clock
         self._journal = journal
         self._lock = threading.RLock()
@@ -133,7 +144,7 @@ class Operator:
             found = [
                 r
                 for r in self.requests.values()
-                if named in {r.reference_id, r.external_id, r.external_id.partition("-")[0]}
+                if named in {r.reference_id, r.external_id, r.reference}
             ]
             if not found:
                 raise Wrong(404, "RESOURCE_NOT_FOUND")
@@ -154,9 +165,27 @@ class Operator:
             if request.status != "PENDING":
                 raise Wrong(409, f"it is {request.status} already")
             self._end(request, *outcome)
-            said = request.told
-        self._write({"line": "send", "reference_id": request.reference_id, "body": said})
-        return None if self.lose_callbacks else _put(request.callback_url, said)
+            body = json.dumps(request.told)
+            fate = self.faults.of(f"{request.reference}.{len(self._asked(request.reference))}")
+        lost = self.lose_callbacks or fate.lose
+        for number in range(2 if fate.double else 1):
+            answered = self._tell(request, body, number, lost=lost)
+        return answered
+
+    def _tell(self, request: Request, body: str, number: int, *, lost: bool) -> int | None:
+        """Put a callback, once: nobody puts it again. Return the status of its answer."""
+        step = f"{request.external_id}.{request.status}.{number}"
+        send = {"line": "send", "step": step, "payment_id": request.external_id, "body": body}
+        self._write({**send, "lost": lost})
+        if lost:
+            return None
+        answered = _put(request.callback_url, body)
+        fits = 200 <= (answered or 0) < 300
+        self._write({"line": "answer", "step": step, "status": answered, "as_expected": fits})
+        return answered
+
+    def _asked(self, reference: str) -> list[Request]:
+        return [r for r in self.requests.values() if r.reference == reference]
 
     def _end(self, request: Request, status: str, reason: str) -> None:
         number = str(len(self.requests)).zfill(9) if status == "SUCCESSFUL" else ""
@@ -165,6 +194,8 @@ class Operator:
                 "line": "outcome",
                 "reference_id": request.reference_id,
                 "payment_id": request.external_id,
+                "reference": request.reference,
+                "paid_at": self._clock().isoformat(),
                 "status": status,
                 "reason": reason,
                 "transaction_id": number,
@@ -178,14 +209,15 @@ class Operator:
             self._journal.append(line, durable=True)
 
 
-def _put(url: str, said: Said) -> int | None:
+def _put(url: str, body: str) -> int | None:
     """Put a callback once; return the status of the answer, or None."""
     to = urlsplit(url)
     make = http.client.HTTPSConnection if to.scheme == "https" else http.client.HTTPConnection
     connection = make(to.hostname or "", to.port, timeout=CALLBACK_SECONDS_MAX)
     try:
-        body = json.dumps(said).encode()
-        connection.request("PUT", to.path or "/", body, {"Content-Type": "application/json"})
+        connection.request(
+            "PUT", to.path or "/", body.encode(), {"Content-Type": "application/json"}
+        )
         with connection.getresponse() as answer:
             return answer.status
     except (OSError, http.client.HTTPException):
@@ -278,10 +310,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8431, help="of this machine (8431)")
     parser.add_argument("--api-key", required=True, help="what the gateway shows as a bearer")
     parser.add_argument("--journal", type=Path, help="a file of all that is done")
+    faulty.add_options(parser)
     options = parser.parse_args()
     past = read_journal(options.journal) if options.journal else []
     with Journal(options.journal) if options.journal else nullcontext() as journal:
-        operator = Operator(clock=business_clock(), journal=journal)
+        operator = Operator(
+            clock=business_clock(), journal=journal, faults=faulty.from_options(options)
+        )
         operator.restore(past)
         server = Server(options.port, options.api_key, operator)
         sys.stdout.write(

@@ -29,6 +29,7 @@ def make_providers(file: Path) -> dict[str, str]:
     """Write the providers file, and return what of the signing keys is not in it, by provider."""
     seed = secrets.token_bytes(32)
     public = {"kind": "standard-webhooks", "public_keys": [PrivateKey(seed).public]}
+    phones = f"http://127.0.0.1:{free_port()}/requesttopay"
     entries: list[Entry] = [
         *map(signed_entry, SIGNED_BY_SECRET),
         {"name": SIGNED_BY_KEY, **public},
@@ -39,6 +40,14 @@ def make_providers(file: Path) -> dict[str, str]:
             "secrets": [f"whsec_sandbox_{secrets.token_hex(16)}"],
             "api_key": f"sk_test_{secrets.token_hex(16)}",
             "api_base": f"http://127.0.0.1:{free_port()}",
+        },
+        {
+            "name": "wallet-push",
+            "kind": "status-query",
+            "style": "push",
+            "api_key": f"sandbox-{secrets.token_hex(24)}",
+            "request_url": phones,
+            "status_url": phones,
         },
     ]
     for entry in entries:
@@ -73,6 +82,7 @@ def all_stand_ins(
     spared = {
         "cmi": {"--wrong-currency"},
         "wallet-query": {"--wrong-currency", "--wrong-amount"},
+        "wallet-push": {"--wrong-currency", "--wrong-amount"},
         "chari": {"--wrong-currency"},
         "youcan": {"--wrong-currency"},
     }

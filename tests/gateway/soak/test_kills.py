@@ -78,11 +78,13 @@ def test_the_soak_has_every_kind_and_its_stand_ins(tmp_path: Path) -> None:
     made = all_stand_ins(
         file, tmp_path / "pages", base_url="http://127.0.0.1:1", seed=3, shares=SHARES
     )
-    assert set(made) == {"cmi", "wallet-query", "stripe", "chari", "youcan"} < set(providers)
-    assert len({each.port for each in made.values()}) == 5
+    pages = {"cmi", "wallet-query", "wallet-push", "stripe", "chari", "youcan"}
+    assert set(made) == pages < set(providers)
+    assert len({each.port for each in made.values()}) == len(pages)
     for each in made.values():
         words = list(each.argv)
         assert words[words.index("--port") + 1] == str(each.port)
         assert words[words.index("--seed") + 1] == "3"
         assert words[words.index("--lose") + 1] == SHARES["--lose"]
+    assert "gateway.simulators.walletpush" in made["wallet-push"].argv
     assert "--wrong-amount" not in made["wallet-query"].argv

@@ -96,9 +96,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "POST" and deed in {"pay", "refuse"}:
             try:
                 self.server.operator.settle(order, paid=deed == "pay")
+                done = True
             except Wrong:
-                pass  # the page says how it stands
-            else:
+                # Who pressed twice has paid. Of all else the page says how it stands.
+                done = deed == "pay" and order.status == "SUCCESS"
+            if done:
                 back = order.return_url if deed == "pay" else order.cancel_url
                 self._send(303, b"", "text/plain", Location=back)
                 return
@@ -152,6 +154,7 @@ def _sheet(order: Order) -> bytes:
     language = order.lang if order.lang in _WORDS else "fr"
     words = _WORDS[language]
     amount = f'<bdi dir="ltr">{dirhams(order.amount_minor)} {html.escape(order.currency)}</bdi>'
+    left = order.return_url if order.status == "SUCCESS" else order.cancel_url
     said = f"<p>{words[order.status]}</p>" if order.status in words else ""
     form = (
         f'<form method="post"><button name="do" value="pay">{words["pay"]}</button> '
@@ -164,7 +167,7 @@ def _sheet(order: Order) -> bytes:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{words['title']}</title><h1>{words['title']}</h1><p>{words['note']}</p>"
         f'<p><bdi dir="ltr">{html.escape(order.reference)}</bdi>: <b>{amount}</b></p>{said}{form}'
-        f'<p><a href="{html.escape(order.cancel_url)}">{words["leave"]}</a></p></html>'
+        f'<p><a href="{html.escape(left)}">{words["leave"]}</a></p></html>'
     ).encode()
 
 

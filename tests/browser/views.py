@@ -166,6 +166,7 @@ def _by_card(site: Site) -> list[View]:
     named = {name: f"/{site.references[name]}" for name in site.references}
     return [
         View("card: begun", named["card begun"]),
+        View("card: on to the bank", f"{named['bank begun']}/card"),
         # Tried so often that it does not load itself again while it is looked at.
         View("card: not known yet", f"{named['card awaited']}?card=back&try=8"),
         View("card: given up", f"{named['card given up']}?card=stopped"),

@@ -50,7 +50,8 @@ def test_nothing_is_lost_and_nothing_is_booked_twice(tmp_path: Path) -> None:
     assert said["given_back"] > 0
     assert set(said["providers"]) == {
         *("bank", "cashplus", "cmi", "kiosk"),
-        *("mobile-money", "stripe", "wallet", "wallet-query", "bill-hub", "chari", "youcan"),
+        *("mobile-money", "stripe", "wallet", "wallet-query", "wallet-push"),
+        *("bill-hub", "chari", "youcan"),
     }
     assert set(said["struck"]) >= {"double", "reorder", "lose", "late"}
     assert sum(said["kills"].values()) == KILLS

@@ -7,7 +7,7 @@ posting transaction is a batch, linked to the one before by SHA-256 and signed (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quoted
@@ -41,11 +41,26 @@ class Balance:
         return self.debit_minor - self.credit_minor
 
 
-def post(session: Session, postings: Sequence[Posting], *, key: BooksKey, now: datetime) -> int:
+def post(
+    session: Session,
+    postings: Sequence[Posting],
+    *,
+    key: BooksKey,
+    now: datetime,
+    unheard: Collection[int] = (),
+) -> int:
     """Append transfers to the books as one batch; return how many were new.
 
     The caller owns the transaction; from here to its end no other can post, since a chain has one
     end. Post as late in the transaction as can be.
+
+    Args:
+        session: Whose transaction it is.
+        postings: What is posted.
+        key: Signs the books.
+        now: The business clock.
+        unheard: Payments that this transaction wrote first. Their transfers' names are of their
+            own, so the books cannot hold them yet and are not asked; the names' key is the judge.
 
     Raises:
         TransferMismatch: The books hold another transfer under one of the names: a bug.
@@ -54,7 +69,7 @@ def post(session: Session, postings: Sequence[Posting], *, key: BooksKey, now: d
     if not postings:
         return 0
     _take_the_end_of_the_chain(session)
-    fresh = _not_yet_posted(session, postings)
+    fresh = _not_yet_posted(session, postings, unheard)
     if not fresh:
         return 0
     accounts = _accounts(session, {code for p in fresh for code in (p.debit, p.credit)})
@@ -207,9 +222,13 @@ def _take_the_end_of_the_chain(session: Session) -> None:
     execute(session, "SELECT pg_advisory_xact_lock(hashtext('wasl books'))")
 
 
-def _not_yet_posted(session: Session, postings: Sequence[Posting]) -> list[Posting]:
-    names = [p.name for p in postings]
-    assert len(set(names)) == len(names), "two postings of one batch have one name"
+def _not_yet_posted(
+    session: Session, postings: Sequence[Posting], unheard: Collection[int]
+) -> list[Posting]:
+    assert len({p.name for p in postings}) == len(postings), "two postings have one name"
+    names = [p.name for p in postings if p.payment_id not in unheard]
+    if not names:
+        return list(postings)
     rows = execute(
         session,
         "SELECT t.name, d.code, c.code, t.amount_minor, t.payment_id FROM ledger_transfer t"

@@ -107,7 +107,8 @@ def record_reports(
         Posting(name, debit, credit, minor, ids[at], invoice_id, reverses)
         for at, (name, debit, credit, minor, _, invoice_id, reverses) in batch.postings
     ]
-    ledger.post(session, postings, key=key, now=now)
+    unheard = {ids[at] for at, payment in batch.changed.items() if payment.id is None}
+    ledger.post(session, postings, key=key, now=now, unheard=unheard)
     told = [Happening(h.type, h.data, h.invoice_id, ids[at]) for at, h in batch.told] + refunds.told
     tell(session, [*told, *opened_events(opened), *resolved_events(closed)], now=now)
     return outcomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Final
 
 CURRENCY: Final = "MAD"
@@ -19,6 +20,8 @@ class UnreadableAmount(ValueError):
     """The text is not an amount. Its message says why, and never becomes a zero."""
 
 
+# Contributions are flat: thousands of payments of a day are of a few dozen amounts.
+@lru_cache(maxsize=1_024)
 def parse_amount(text: str) -> int:
     """Return the centimes that a decimal string of dirhams means: `"163.52"` is 16352.
 

@@ -105,7 +105,7 @@ class Batch:
         return None if payment.invoice_id is None else self.debts.invoices[payment.invoice_id]
 
 
-read_once: Final = lru_cache(maxsize=4_096)(read_reference)
+read_once: Final = lru_cache(maxsize=8_192)(read_reference)
 """`read_reference`, of what a batch asks for more than once."""
 
 

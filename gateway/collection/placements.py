@@ -531,7 +531,7 @@ def _enter_one(
         invoice.held[at] = {part_of: taken}
         invoice.policies[at] = policy
         name = f"{payment.name}/{part}"
-        posting = Posting(name, source, PAYABLE, taken, invoice_id=invoice.id)
+        posting = Posting(name, source, PAYABLE, taken, None, invoice.id)
         payment.postings.append(posting)
         allocated = Allocated(at, invoice.id, part_of, taken, policy)
         return [Moved(payment, invoice, 0, taken, [allocated], [posting], taken)]

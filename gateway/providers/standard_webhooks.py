@@ -294,7 +294,7 @@ def _instant(text: str | None) -> datetime | None:
         return None
     if instant.tzinfo is None or not 2000 <= instant.year < 2100:
         return None
-    return instant.astimezone(UTC)
+    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
 def _signature(mac: hmac.HMAC, signed: bytes) -> bytes:

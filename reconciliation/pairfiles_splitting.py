@@ -8,11 +8,11 @@ it instead, so that every sentence about a bad line has one origin. What the fie
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -39,10 +39,13 @@ TEXTS: Final = (
 )
 
 _CHUNK: Final = 1 << 21
+_WIDTH_MAX: Final = 100
+"""Our files have ten columns; an expression of a thousand terms is more than DuckDB takes."""
+_PRINTABLE: Final = "[!-~]([ -~]*[!-~])?"
+"""An id that has no space around it, and nothing that cannot be seen."""
 _SPACE_AT_A_QUOTE: Final = re.compile(rb'[,;\n] +"|" +[,;\r\n]')
 _LONE_RETURN: Final = re.compile(rb"\r[^\n]")
 _EARLY_TRAILER: Final = re.compile(rb"\n[^,;\n]*" + TRAILER.encode() + rb"[^\n]*\n.")
-_NO_CONTROLS: Final = bytes({*range(0x20, 0x100), *b"\r\n"} - {0x7F})
 _WHOLE: Final = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
@@ -96,8 +99,6 @@ class Splitter:
     unit: str = "line"
     n: str = "rowid + 2"
     """SQL for the number of a line among the rows of the table."""
-    is_printable: str = "regexp_full_match(id, '[!-~]+')"
-    """SQL that is true only where an id has no space around it and nothing that cannot be seen."""
     trailer: tuple[int, Sequence[str]] | None = None
     bad: list[BadLine] = field(default_factory=list)
     """Lines of which the fields cannot be told apart."""
@@ -125,56 +126,98 @@ class Splitter:
             self._split_carefully()
 
     def _split_fast(self) -> bool:
-        """Let DuckDB split a CSV file; False, with nothing done, where it may not do it rightly."""
+        """Let DuckDB split a CSV file; False, with nothing done, where it may not do it rightly.
+
+        First as if quotes meant nothing but that a field is empty, as some programs write it; then,
+        where they do, by quotes.
+        """
         with self.path.open("rb") as file:
             first = file.readline(LINE_BYTES_MAX)
+            some = file.read(LINE_BYTES_MAX)
         delimiter, header = read_header(first, self.path.name, required=self.format.required)
-        scan = _scan(self.path, delimiter.encode(), may_end=self.format.trailer is not None)
-        if not scan.is_clean:
+        if len(header) > _WIDTH_MAX:
             return False
-        if not {*header} <= {*self.format.columns} and not _is_utf8(self.path):
-            return False  # DuckDB looks at no byte of a column that nobody asks for.
-        if not scan.has_controls:
-            self.is_printable = "strlen(id) = length(id) AND id[1] <> ' ' AND id[-1] <> ' '"
-        path, lines, trailer = self.path, scan.lines, None
+        path, last, trailer = self.path, b"", None
         if self.format.trailer:
-            fields = fields_of(scan.last, delimiter)
+            last = _last_line(self.path)
+            fields = fields_of(last, delimiter)
             if not isinstance(fields, str) and fields[:1] == [self.format.trailer]:
-                path, trailer, lines = self._without_last(scan.last), (lines, fields), lines - 1
-        source = self._source(path, delimiter, len(header))
+                path, trailer = self._without_last(last), fields
+        ends = (first, b"" if trailer is None else last)
+        plain, quoted = (self._source(path, delimiter, len(header), q) for q in ("", '"'))
+        # DuckDB reads without Python's lock, and the bytes are looked at meanwhile.
+        with ThreadPoolExecutor(1) as beside:
+            may_end = self.format.trailer is not None
+            scanning = beside.submit(_scan, self.path, delimiter.encode(), ends, may_end=may_end)
+            is_read = not _quotes_text(some[: some.rfind(b"\n")]) and self._read(plain, header)
+            scan = scanning.result()
+        is_split = scan.is_clean and (
+            (is_read and self._is_whole(scan, header) and self._has_quotes(scan.quotes))
+            or (scan.quotes > 0 and self._read_by_quotes(quoted, delimiter, header, scan))
+        )
+        if not is_split:
+            self.con.execute(f"DROP TABLE IF EXISTS {self.table}")
+        elif trailer is not None:
+            self.trailer = (scan.lines + 2, trailer)
+        return is_split
+
+    def _read_by_quotes(
+        self, source: str, delimiter: str, header: Sequence[str], scan: _Scan
+    ) -> bool:
+        if any(_has_space_at_a_quote(some) for both in _chunks(self.path) for some in both):
+            return False
+        if not self._read(source, header):
+            return False
+        inside = self._inside_fields(source, delimiter, len(header))
+        return self._is_whole(scan, header, inside) and not self._holds_quotes()
+
+    def _is_whole(self, scan: _Scan, header: Sequence[str], inside: int = 0) -> bool:
+        """Say whether the table has every line, and every delimiter that is not inside a field.
+
+        DuckDB takes a line with one more field than the header, if that is empty.
+        """
+        return (
+            self.count(f"SELECT count(*) FROM {self.table}") == scan.lines
+            and scan.lines * (len(header) - 1) + inside == scan.delimiters
+        )
+
+    def _has_quotes(self, quotes: int) -> bool:
+        """Say whether there are no quotes but those of empty fields."""
+        return self.count(f"SELECT sum(quotes) FROM {self.table}") == quotes
+
+    def _read(self, source: str, header: Sequence[str]) -> bool:
+        """Make the table of a CSV file; say whether DuckDB could read it all."""
         at = {column: f"c{header.index(column)}" for column in header}
+        # Every column is asked for, or of some no byte would be looked at. NULL stands for `""`.
+        quotes = " + ".join(f"(c{at} IS NULL)::INTEGER" for at in range(len(header)))
+        self.con.execute(f"DROP TABLE IF EXISTS {self.table}")
         try:
-            self._keep({column: at.get(column, "''") for column in self.format.columns}, source)
+            self._keep(
+                {column: at.get(column, "''") for column in self.format.columns},
+                source,
+                also=f"2 * ({quotes}) AS quotes",
+            )
         except (duckdb.InvalidInputException, duckdb.ConversionException):
             return False
-        delimiters = scan.delimiters - first.count(delimiter.encode())
-        if trailer is not None:
-            delimiters -= scan.last.count(delimiter.encode())
-        if scan.has_quotes:
-            delimiters -= self._inside_fields(source, delimiter, len(header))
-        if (
-            self.count(f"SELECT count(*) FROM {self.table}") != lines - 1
-            or delimiters != (lines - 1) * (len(header) - 1)
-            or (scan.has_quotes and self._holds_quotes())
-        ):
-            self.con.execute(f"DROP TABLE {self.table}")
-            return False
-        self.trailer = trailer
         return True
 
-    def _source(self, path: Path, delimiter: str, width: int) -> str:
-        """Return SQL that reads a CSV file as the columns c0, c1 and so on; NULL where empty."""
+    def _source(self, path: Path, delimiter: str, width: int, quote: str) -> str:
+        """Return SQL that reads a CSV file as the columns c0, c1 and so on.
+
+        Without a quote, what is NULL is two quotes; else it is empty.
+        """
         columns = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(width))
+        empty = "" if quote else '""'
         return (
             f"read_csv({_quoted(self._linked(path))}, auto_detect = false, header = false,"
-            f" skip = 1, delim = '{delimiter}', quote = '\"', escape = '\"', comment = '',"
+            f" skip = 1, delim = '{delimiter}', quote = '{quote}', escape = '{quote}',"
+            f" nullstr = '{empty}', comment = '',"
             f" columns = {{{columns}}}, strict_mode = true, compression = 'none',"
             f" hive_partitioning = false, max_line_size = {LINE_BYTES_MAX})"
         )
 
     def _inside_fields(self, source: str, delimiter: str, width: int) -> int:
-        """Return how many delimiters are letters of a field. DuckDB takes a line with one more
-        field than the header, if that is empty; only the count of all delimiters tells."""
+        """Return how many delimiters are letters of a field."""
         inside = " + ".join(
             f"coalesce(strlen(c{at}) - strlen(replace(c{at}, '{delimiter}', '')), 0)"
             for at in range(width)
@@ -211,11 +254,11 @@ class Splitter:
         )
         empty = ", ".join(f"'' AS {column}" for column in columns)
         same = {column: column for column in columns}
-        self._keep(same, f"(SELECT 0::BIGINT AS line, {empty} LIMIT 0)", with_line=True)
+        self._keep(same, f"(SELECT 0::BIGINT AS line, {empty} LIMIT 0)", also="line")
         for some in some_of(self._good_lines()):
             texts = [list(of_one) for of_one in zip(*some, strict=True)]
             given = f"(SELECT unnest($1::BIGINT[]) AS line, {source})"
-            kept = self._kept(same, given, with_line=True)
+            kept = self._kept(same, given, also="line")
             self.con.execute(f"INSERT INTO {self.table} {kept}", texts)
 
     def _good_lines(self) -> Iterator[tuple[object, ...]]:
@@ -278,25 +321,26 @@ class Splitter:
             f" {wanted.get(column, 'text')}.{money}"
         )
 
-    def _keep(self, columns: Mapping[str, str], source: str, *, with_line: bool = False) -> None:
-        kept = self._kept(columns, source, with_line=with_line)
+    def _keep(self, columns: Mapping[str, str], source: str, *, also: str = "") -> None:
+        kept = self._kept(columns, source, also=also)
         self.con.execute(f"CREATE TABLE {self.table} AS {kept}")
 
-    def _kept(self, columns: Mapping[str, str], source: str, *, with_line: bool) -> str:
+    def _kept(self, columns: Mapping[str, str], source: str, *, also: str = "") -> str:
         """Return what is kept of a line: its texts, and centimes and day where they are certain.
 
-        Where they are not, `a` is NULL, and the texts of both are kept for `_judge`.
+        Where they are not, `a` is NULL, and the texts of both are kept for `_judge`. `also` is
+        another column, of the source.
         """
         id_, amount, day = (columns[column] for column in self.format.columns[:3])
         texts = ", ".join(f"coalesce({columns[column]}, '') AS {column}" for column in TEXTS)
-        line = "line, " if with_line else ""
+        more = f"{also}, " if also else ""
         # As they are mostly written both are the text of what they mean, the quickest test of all.
         plain = "-?[0-9]{1,10}([.][0-9]{1,2})?"
         good = (
             f"(m::VARCHAR = amount OR regexp_full_match(amount, '{plain}'))"
             f" AND m {'<>' if self.format.side == 'record' else '>'} 0"
             " AND strlen(day) = 10 AND t::VARCHAR = day AND id <> ''"
-            f" AND {self.is_printable}"
+            f" AND regexp_full_match(id, '{_PRINTABLE}')"
         )
         return f"""
             SELECT * EXCLUDE (amount, day, m, t), CASE WHEN a IS NOT NULL THEN t END AS d,
@@ -307,7 +351,7 @@ class Splitter:
                 FROM (
                     SELECT *, TRY_CAST(amount AS DECIMAL(12, 2)) AS m, TRY_CAST(day AS DATE) AS t
                     FROM (
-                        SELECT {line}coalesce({id_}, '') AS id, {texts},
+                        SELECT {more}coalesce({id_}, '') AS id, {texts},
                             coalesce({amount}, '') AS amount, coalesce({day}, '') AS day
                         FROM {source}
                     )
@@ -318,71 +362,68 @@ class Splitter:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
+    """What a file's lines hold, but for the header and the trailer."""
+
     is_clean: bool
-    has_quotes: bool = False
-    has_controls: bool = False
     lines: int = 0
     delimiters: int = 0
-    last: bytes = b""
-    """The last line, with its end."""
+    quotes: int = 0
 
 
-def _scan(path: Path, delimiter: bytes, *, may_end: bool) -> _Scan:
+def _scan(path: Path, delimiter: bytes, ends: tuple[bytes, bytes], *, may_end: bool) -> _Scan:
     """Look at a file's bytes for what DuckDB splits in another way than we do.
 
-    `may_end`: whether a trailer ends such a file, and nothing may follow it.
+    Args:
+        path: Of the file.
+        delimiter: Of its fields.
+        ends: The header, and the trailer or nothing.
+        may_end: Whether a trailer ends such a file, and nothing may follow it.
     """
-    lines, delimiters, has_quotes, has_controls = 0, 0, False, False
+    lines = -sum(1 for end in ends if end)
+    delimiters, quotes = (-sum(end.count(byte) for end in ends) for byte in (delimiter, b'"'))
+    chunk = b"\n"
+    for chunk, joint in _chunks(path):
+        lines += chunk.count(b"\n")
+        delimiters += chunk.count(delimiter)
+        quotes += chunk.count(b'"')
+        if b"\x00" in chunk or any(
+            _has_lone_return(text) or (may_end and _has_early_trailer(text))
+            for text in (chunk, joint)
+        ):
+            return _Scan(is_clean=False)
+    return _Scan(True, lines + (not chunk.endswith(b"\n")), delimiters, quotes)
+
+
+def _chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the bytes of a file, some at a time, and again those around where they begin."""
     end = b"\n"
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            lines += chunk.count(b"\n")
-            delimiters += chunk.count(delimiter)
-            has_quotes = has_quotes or _quotes_text(chunk)
-            has_controls = has_controls or bool(chunk.translate(None, _NO_CONTROLS))
-            joint = end + chunk[:LINE_BYTES_MAX]
-            if (
-                b"\x00" in chunk
-                or any(_is_odd(text) for text in (chunk, joint))
-                or (may_end and any(_has_early_trailer(text) for text in (chunk, joint)))
-            ):
-                return _Scan(is_clean=False)
+            yield chunk, end + chunk[:LINE_BYTES_MAX]
             end = (chunk if len(chunk) >= LINE_BYTES_MAX else end + chunk)[-LINE_BYTES_MAX:]
-    if not end.endswith(b"\n"):
-        lines += 1
-    last = end[end.rfind(b"\n", 0, len(end) - 1) + 1 :]
-    return _Scan(True, has_quotes, has_controls, lines, delimiters, last)
 
 
-def _is_utf8(path: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _last_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LINE_BYTES_MAX))
+        end = file.read(LINE_BYTES_MAX)
+    return end[end.rfind(b"\n", 0, len(end) - 1) + 1 :]
 
 
-def _quotes_text(chunk: bytes) -> bool:
+def _quotes_text(some: bytes) -> bool:
     """Say whether quotes do more than stand for empty fields, as some programs write these."""
-    if b'"' not in chunk:
-        return False
-    return chunk.count(b'"') != 2 * chunk.count(b'""') or b'"""' in chunk
+    return some.count(b'"') != 2 * some.count(b'""') or b'"""' in some
 
 
-def _is_odd(text: bytes) -> bool:
-    """Say whether a return or a quote stands where DuckDB takes it for something else.
+# One byte is quickly looked for, and most files have none of these.
 
-    One byte is quickly looked for, and most files have neither.
-    """
-    if b"\r" in text and _LONE_RETURN.search(text):
-        return True
-    if b'"' not in text or not (b' "' in text or b'" ' in text):
-        return False
-    return _SPACE_AT_A_QUOTE.search(text) is not None
+
+def _has_lone_return(text: bytes) -> bool:
+    return b"\r" in text and _LONE_RETURN.search(text) is not None
+
+
+def _has_space_at_a_quote(text: bytes) -> bool:
+    return b'"' in text and _SPACE_AT_A_QUOTE.search(text) is not None
 
 
 def _has_early_trailer(text: bytes) -> bool:

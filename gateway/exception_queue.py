@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from pydantic_core import to_json
 from sqlmodel import Session
 
 from gateway.db import execute
 from gateway.events import Happening
 from gateway.models import EventType, ExceptionCode
+from gateway.packing import texts
 
 MORE_MAX: Final = 20
 
@@ -54,26 +54,25 @@ def open_exceptions(
         return []
     merged = _merged(findings)
     # In one order, so that two who find the same of several payments do not wait in a ring.
-    statement = sa.text(
+    touched = execute(
+        session,
         f"""
         INSERT INTO coded_exception AS known (code, subject, detail, payment_id, opened_at)
-        SELECT f.code, f.subject, f.detail, f.payment_id, :now
-        FROM unnest(CAST(:codes AS text[]), CAST(:subjects AS text[]), CAST(:details AS jsonb[]),
+        SELECT f.code, f.subject, CAST(f.detail AS jsonb), f.payment_id, :now
+        FROM unnest(CAST(:codes AS text[]), CAST(:subjects AS text[]), CAST(:details AS text[]),
             CAST(:payment_ids AS bigint[]))
             AS f (code, subject, detail, payment_id)
         ORDER BY f.subject, f.code
         ON CONFLICT (code, subject) WHERE resolved_at IS NULL DO UPDATE SET detail = {_TOGETHER}
         WHERE known.detail <> {_TOGETHER}
         RETURNING xmax = 0, id, code, subject, payment_id
-        """
-    ).bindparams(sa.bindparam("details", type_=sa.ARRAY(JSONB)))
-    touched = session.connection().execute(
-        statement,
+        """,
         {
             "now": now,
-            "codes": [f.code.value for f in merged],
-            "subjects": [f.subject for f in merged],
-            "details": [f.detail for f in merged],
+            "codes": texts(f.code.value for f in merged),
+            "subjects": texts(f.subject for f in merged),
+            # A run opens thousands, and a driver takes the quotes of each apart.
+            "details": texts(to_json(f.detail).decode() for f in merged),
             "payment_ids": [f.payment_id for f in merged],
             "more_max": MORE_MAX,
         },

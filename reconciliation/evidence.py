@@ -19,7 +19,15 @@ from sqlmodel import Session
 
 from gateway.clock import day_of
 from gateway.db import execute, snapshot, transaction
-from reconciliation.duckfiles import count, pull_rows, read_file, send_file, with_memory, without
+from reconciliation.duckfiles import (
+    count,
+    pull_rows,
+    read_file,
+    send_file,
+    with_memory,
+    without,
+    write_file,
+)
 from reconciliation.engines.duck_relations import SLIPS_OF_RECORDS
 from reconciliation.loading import RAW
 from reconciliation.reading import read_text
@@ -66,10 +74,7 @@ def name_free(con: duckdb.DuckDBPyConnection, folder: Path) -> Free:
     """Write files of what `free_payment` and `free_record` name."""
     files = {side: folder.joinpath(f"free_{side}.csv") for side in ("payment", "record")}
     for side, path in files.items():
-        con.execute(
-            f"COPY (SELECT n, k FROM free_{side} JOIN {side}_key USING (n) ORDER BY n)"
-            f" TO '{path}' (FORMAT csv, HEADER false)"
-        )
+        write_file(con, f"SELECT n, k FROM free_{side} JOIN {side}_key USING (n) ORDER BY n", path)
     free, of = (
         count(con, f"SELECT count(*) FROM {side}") for side in ("free_payment", "payment_key")
     )

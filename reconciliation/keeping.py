@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from gateway.db import execute
-from reconciliation.duckfiles import count, send_file
+from reconciliation.duckfiles import count, send_file, write_file
 from reconciliation.matching import OpenCode, Rule
 
 PAIRS: Final = "payment_id, record_id, group_id, run_id, amount_minor, score, rule"
@@ -45,10 +45,7 @@ def write_lines_of_one(con: duckdb.DuckDBPyConnection, run: int, path: Path) -> 
         " JOIN payment_key ON n = pn"
     )
     order = "" if count(con, "SELECT count(*) FROM line") >= MANY else "ORDER BY pn"
-    con.execute(
-        f"COPY (SELECT pn, rn, pn, {run}, a, score, rule FROM line {order})"
-        f" TO '{path}' (FORMAT csv, HEADER false)"
-    )
+    write_file(con, f"SELECT pn, rn, pn, {run}, a, score, rule FROM line {order}", path)
 
 
 def added_up(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -83,9 +80,10 @@ def lines_of_others(
         JOIN payment_key p ON p.n = pn JOIN record_key r ON r.n = rn
         """
     )
-    con.execute(
-        f"COPY (SELECT pn, rn, g, {run}, pa, score, rule, pl, rl, why FROM line ORDER BY pn, pl)"
-        f" TO '{path}' (FORMAT csv, HEADER false)"
+    write_file(
+        con,
+        f"SELECT pn, rn, g, {run}, pa, score, rule, pl, rl, why FROM line ORDER BY pn, pl",
+        path,
     )
     by_rule = _by_rule(
         con,

@@ -237,6 +237,8 @@ def test_both_ways_of_splitting_say_the_same(pair: Pair, monkeypatch: pytest.Mon
         b'P7, "x",,,,1.00,2026-11-18,,\n',
         b'P7,"x\ny",,,,1.00,2026-11-18,,\n',
         b'P7,"x"y,,,,1.00,2026-11-18,,\n',
+        b'P7,x,"","y",,1.00,2026-11-18,"",\n',
+        b'P7,x,"",y"z,"",1.00,2026-11-18,,\n',
         b"P7,x\ry,,,,1.00,2026-11-18,,\n",
         b"P7,x,,,\xff,1.00,2026-11-18,,\n",
         b"P7,x,,,\x00,1.00,2026-11-18,,\n",
@@ -251,7 +253,7 @@ def test_what_duckdb_would_split_otherwise_is_split_carefully(pair: Pair, bad: b
     pair.payments.write_bytes(PAID.encode() + b"\n" + bad + good)
     matched = pair.match()
     assert [row[1] for row in pair.rows(MATCHES)] == ["P8"]
-    expected = {b"\n": 0, b'P7, "x",': 0, b'P7,"x\ny': 2}
+    expected = {b"\n": 0, b'P7, "x",': 0, b'P7,"x\ny': 2, b'P7,x,"",': 0}
     findings = next((n for start, n in expected.items() if bad.startswith(start)), 1)
     assert matched.set_aside == findings
 

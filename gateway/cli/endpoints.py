@@ -17,6 +17,7 @@ from gateway.cli.shared import (
     database,
     json_flag,
     now,
+    refuse_if_held,
     report,
     say_if_held,
 )
@@ -337,6 +338,7 @@ def endpoints_test(endpoint: int, as_json: bool) -> None:
         return {"order": str(order)}
 
     with database(), counting("Waiting for the answer"):
+        refuse_if_held()
         answer = _done(endpoint, act)
         answer |= _sent(endpoint, int(answer["order"]))
     sentence = "It was taken, in {ms} ms." if answer["taken"] else "It was not taken: {error}."

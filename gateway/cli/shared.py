@@ -83,6 +83,21 @@ def say_if_held() -> None:
         click.echo(f"wasl: {found.sentence}", err=True)
 
 
+def refuse_if_held() -> None:
+    """Stop a command that would send, where sending is held; for use within `database()`.
+
+    Raises:
+        Unusable: Nothing is sent now.
+    """
+    from gateway.db import snapshot
+    from gateway.sending import held
+
+    with snapshot() as session:
+        found = held(session)
+    if found is not None:
+        raise Unusable(found.sentence)
+
+
 def account() -> str:
     """Return the account that runs this, as it stands beside what was decided."""
     try:

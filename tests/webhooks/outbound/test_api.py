@@ -194,3 +194,20 @@ def test_the_commands(database: str) -> None:
         assert ran("resend", endpoint, "--event", "1", "--dry-run", exit_code=1)["events"] == 0
         ran("remove", endpoint)
         assert ran("list")["endpoints"] == []
+
+
+def test_by_a_command_nothing_is_sent_while_sending_is_held(database: str) -> None:
+    from gateway.cli import wasl
+    from gateway.db import connect
+    from gateway.sending import hold
+
+    with receiving() as receiver:
+        endpoint, _ = an_endpoint(receiver.url)
+        told(3)
+        with transaction() as session:
+            hold(session, because="restored from a backup", who="wasl restore", now=NOON)
+        words = ["endpoints", "test", str(endpoint)]
+        result = CliRunner().invoke(wasl, words, standalone_mode=False)
+        connect(database)
+        assert receiver.got == []
+        assert "Sending is held" in str(result.exception)

@@ -467,6 +467,19 @@ def test_by_hand_a_dispute_stops_what_is_not_paid_out_yet(
     all_holds()
 
 
+def test_a_sum_that_holds_what_its_provider_was_asked_for_stops_nothing(database: str) -> None:
+    """Stripe's `charge.refunded` may come before the answer to the call that made the refund."""
+    _, payment = paid()
+    by_hand = approve(ask(payment, 10_000, Way.BY_HAND))
+    asked = approve(ask(payment, DUE - 10_000))
+    total = a_return("P1", DUE - 10_000, return_id="P1", kind=ReturnKind.REFUND_TOTAL)
+    assert go_on(Bank(before=[total])) == 1
+    assert [state_of(each) for each in (by_hand, asked)] == ["approved", "done"]
+    assert the_books().exceptions == []
+    assert state_of(pay_out(by_hand)) == "done"
+    all_holds()
+
+
 def test_of_a_transfer_and_a_dispute_at_once_either_comes_first(database: str) -> None:
     of = [f"P{n}" for n in range(1, 5)]
     asked = {each: approve(ask(paid(each)[1], 10_000, Way.BY_HAND)) for each in of}

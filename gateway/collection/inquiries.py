@@ -195,6 +195,8 @@ def _after(claimed: Claim, answer: Answer, now: datetime) -> None:
         state = PageState.USED
     if not attempt.is_open:
         if _is_watched(attempt) and state is PageState.OPEN and left > _NONE:
+            if attempt.manner is not Manner.PUSH:
+                _doubt_no_more(attempt)
             _wait(claimed, left, told=answer.tells)
         elif state is PageState.USED and not answer.tells and left > _NONE:
             _wait(claimed, left, told=False, at_least=0)
@@ -212,6 +214,17 @@ def _after(claimed: Claim, answer: Answer, now: datetime) -> None:
         elif not answer.tells and left > _NONE:
             # A payment on its way: the back-off begins with seconds, and does not come to more.
             _wait(claimed, left, told=False, at_least=0)
+
+
+def _doubt_no_more(attempt: Attempt) -> None:
+    """Note that nothing was paid by a closed page that its payer came back from, and may be yet."""
+    with transaction() as session:
+        execute(
+            session,
+            "UPDATE payment_attempt SET closed_because = :left"
+            " WHERE id = :id AND state = 'closed' AND closed_because = :revived",
+            {"id": attempt.id, "left": LEFT_OPEN, "revived": REVIVED},
+        )
 
 
 def _is_watched(attempt: Attempt) -> bool:

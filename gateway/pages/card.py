@@ -129,6 +129,9 @@ def _in_doubt(attempt: Attempt | None) -> bool:
     """Say whether an attempt is closed, and its payer may have paid by it before he came back."""
     if attempt is None or attempt.state is not AttemptState.CLOSED or attempt.awaited:
         return False
+    if attempt.provider not in {p.name for p in page_providers(process.providers())}:
+        # It was switched off: nobody is asked, and the payer would wait for ever.
+        return False
     with transaction() as session:
         return doubt(session, attempt, process.business_clock()())
 

@@ -273,6 +273,38 @@ def test_who_comes_back_from_a_page_that_was_closed_is_not_told_that_nothing_was
     assert "ne payez pas une deuxième fois" not in text_of(payer.get(f"/{second}?card=back"))
 
 
+def test_what_nobody_can_be_asked_about_is_not_put_in_doubt(
+    payer: TestClient, operator: Server, tmp_path: Path
+) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    operator.operator.settle(operator.operator.find(reference), paid=False)
+    ask()
+    path = tmp_path / "providers.toml"
+    path.write_text(path.read_text().partition('[[provider]]\nname = "orange"')[0])
+    process.providers.cache_clear()
+    for at in ("?card=back", ""):
+        shown = payer.get(f"/{reference}{at}")
+        assert ask() == 0
+        assert "ne payez pas une deuxième fois" not in text_of(shown)
+        assert ("way", "cmi") in hidden(shown.text)
+
+
+def test_who_has_left_a_wallet_open_is_not_locked_out_by_the_back_button(
+    payer: TestClient, operator: Server, database: str
+) -> None:
+    reference = states.an_invoice()
+    press(payer, reference, "orange")
+    left = payer.post(f"/{reference}/card/stop", data={"anyway": "1"})
+    assert left.headers["location"].endswith("?card=left")
+    shown = payer.get(f"/{reference}?card=back")
+    assert ask() == 1
+    for at in ("?card=back&try=1", ""):
+        shown = payer.get(f"/{reference}{at}")
+        assert "ne payez pas une deuxième fois" not in text_of(shown)
+        assert ("way", "cmi") in hidden(shown.text)
+
+
 def test_no_wallet_is_asked_for_more_than_any_may_hold(
     payer: TestClient,
     operator: Server,

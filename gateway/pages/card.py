@@ -21,6 +21,7 @@ from gateway.collection.attempt_rows import (
     REVIVED,
     UNDECIDED,
     Attempt,
+    closed_and_payable,
     latest_attempt,
     live_codes,
 )
@@ -102,7 +103,7 @@ def card_of(request: Request, reference: str) -> Card | None:
     if page_provider(process.providers()) is None:
         return None
     attempt, said = _attempt(reference), request.query_params.get("card")
-    if said == "back" and "try" not in request.query_params and _in_doubt(attempt):
+    if said == "back" and "try" not in request.query_params and _in_doubt(reference, attempt):
         attempt = _attempt(reference)
     if attempt is None or attempt.state in {AttemptState.MADE, AttemptState.PAID}:
         return Card(CardState.NONE, attempt)
@@ -125,15 +126,24 @@ def _attempt(reference: str) -> Attempt | None:
         return latest_attempt(session, reference)
 
 
-def _in_doubt(attempt: Attempt | None) -> bool:
-    """Say whether an attempt is closed, and its payer may have paid by it before he came back."""
+def _in_doubt(reference: str, attempt: Attempt | None) -> bool:
+    """Say whether all is closed, and its payer may have paid by any of it before he came back.
+
+    From which page he comes nobody says: it need not be the one that was begun last. What is of a
+    provider that was switched off is not asked about, and he would wait for ever.
+    """
     if attempt is None or attempt.state is not AttemptState.CLOSED or attempt.awaited:
         return False
-    if attempt.provider not in {p.name for p in page_providers(process.providers())}:
-        # It was switched off: nobody is asked, and the payer would wait for ever.
-        return False
+    asked = {p.name for p in page_providers(process.providers())}
+    now = process.business_clock()()
     with transaction() as session:
-        return doubt(session, attempt, process.business_clock()())
+        found = [
+            doubt(session, each, now)
+            for each in closed_and_payable(session, reference, now=now)
+            if each.reference == reference and each.provider in asked
+            if each.manner is Manner.PAGE and not each.awaited
+        ]
+    return any(found)
 
 
 def _state(attempt: Attempt, said: str | None) -> CardState:

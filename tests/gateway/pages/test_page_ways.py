@@ -6,6 +6,7 @@ import html
 import re
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from gateway.simulators.walletoperator import Operator
 from gateway.simulators.walletquery import Server
 from tests.factories import NOON, balances, rows_of
 from tests.gateway.pages import states
-from tests.gateway.pages.conftest import a_client
+from tests.gateway.pages.conftest import a_client, set_clock
 from tests.gateway.pages.states import text_of
 
 BANK: Final = "http://127.0.0.1:8425"
@@ -303,6 +304,27 @@ def test_who_has_left_a_wallet_open_is_not_locked_out_by_the_back_button(
         shown = payer.get(f"/{reference}{at}")
         assert "ne payez pas une deuxième fois" not in text_of(shown)
         assert ("way", "cmi") in hidden(shown.text)
+
+
+def test_who_comes_back_need_not_come_from_what_was_begun_last(
+    payer: TestClient, operator: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = states.an_invoice()
+    set_clock(monkeypatch, NOON - timedelta(minutes=5))
+    press(payer, reference, "orange")
+    order = operator.operator.find(reference)
+    operator.operator.settle(order, paid=False)
+    ask()
+    set_clock(monkeypatch, NOON)
+    lead(payer, reference, "cmi")
+    press(payer, reference, deed="/stop")
+    # By the wallet's own back button he pays after all.
+    operator.operator.settle(order, paid=True)
+    shown = text_of(payer.get(f"/{reference}?card=back"))
+    assert "rien n’a été pris" not in shown
+    assert "ne payez pas une deuxième fois" in shown
+    assert ask() == 1
+    assert "Cette cotisation est payée" in text_of(payer.get(f"/{reference}?card=back&try=1"))
 
 
 def test_no_wallet_is_asked_for_more_than_any_may_hold(

@@ -84,9 +84,11 @@ class Institution(Strict):
         return self.provider_names.get(provider, provider)
 
     def exceeded(self, channel: Channel, due_minor: int) -> int | None:
-        """Return the ceiling of a channel that an amount in centimes is above (see Way)."""
-        above = (way.exceeded_by(due_minor) for way in self.way if way.channel is channel)
-        return next((ceiling for ceiling in above if ceiling is not None), None)
+        """Return the highest ceiling of a channel, if an amount in centimes is above that of each
+        of its ways for certain (see Way)."""
+        above = [way.exceeded_by(due_minor) for way in self.way if way.channel is channel]
+        known = [ceiling for ceiling in above if ceiling is not None]
+        return max(known) if known and len(known) == len(above) else None
 
 
 @cache

@@ -43,6 +43,11 @@ _NEXT: Final[dict[tuple[str, str | None], str]] = {
     " exception refund_failed of refund:{id} (POST /v1/exceptions/ID/resolve).",
 }
 
+_SHORT: Final = (
+    "do not transfer it: only {left} MAD are left of the payment. wasl refunds refuse {id} --why"
+    " TEXT --by NAME, and ask anew for what is left."
+)
+
 
 @click.group()
 def refunds() -> None:
@@ -210,6 +215,7 @@ def _do(act: Callable[[Session], Shown], as_json: bool) -> None:
 
         with transaction() as session:
             shown = act(session)
+        say_if_held()
     said = shown.as_json()
     report(said, as_json, _SENTENCE)
     if not as_json:
@@ -219,8 +225,21 @@ def _do(act: Callable[[Session], Shown], as_json: bool) -> None:
 def _say_next(said: dict[str, Any]) -> None:
     """Say what comes next of a refund, and by which command."""
     todo = _NEXT.get((said["state"], said["way"])) or _NEXT.get((said["state"], None))
+    if said["state"] == "approved" and said["way"] == "by_hand" and _is_short(said):
+        todo = _SHORT
     if todo:
         click.echo(f"  Next: {todo.format(**said)}")
+
+
+def _is_short(said: dict[str, Any]) -> bool:
+    """Say whether less is left of a payment than a refund of it is of.
+
+    Such a refund is stopped as soon as that is heard, but not where it was heard by a version of
+    Wasl that did not stop it.
+    """
+    from gateway.money import parse_amount
+
+    return parse_amount(said["left"]) < parse_amount(said["amount"])
 
 
 def _person(session: Session, name: str, *roles: str) -> str:

@@ -54,10 +54,11 @@ def due_now(session: Session, reference: str) -> int:
 def pay(request: Request, found: Found, posted: Body) -> Response:
     """Bring the payer to what takes the money that is due, the same if there is one already."""
     fields = _fields(posted)
-    # What a form names otherwise is none of ours.
-    way, typed = fields.get("way", ""), fields.get("phone")
-    if page_provider(process.providers()) is None:
+    # What a form names otherwise is none of ours; of a way that is gone, the first one is taken.
+    chosen = page_provider(process.providers(), fields.get("way", ""))
+    if chosen is None:
         return site.missing(request)
+    way, typed = chosen.name, fields.get("phone")
     kind = kind_of_way(way)
     if (above := _above_ceiling(request, found, way)) is not None:
         return above
@@ -98,7 +99,11 @@ def lead(request: Request, found: Found) -> Response:
     if attempt is None or attempt.reference != reference:
         return site.redirect(request, f"/{reference}")
     link, now = settings().payer_link(reference), process.business_clock()()
-    made = form_again(providers, attempt, due_minor, link=link, now=now)
+    try:
+        made = form_again(providers, attempt, due_minor, link=link, now=now)
+    except (ProviderAway, ProviderRefused):
+        # The name is another's by now, who has to be asked; his own page says how it stands.
+        made = None
     if made is None:
         return site.redirect(request, f"/{reference}")
     # A bank takes its payers by a form that only their own browser can post.

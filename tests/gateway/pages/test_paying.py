@@ -88,6 +88,8 @@ def test_a_payer_types_his_number_and_waits(payer: TestClient, push: Push, datab
     # The question is a page to read: the back button and loading again find it.
     led = press(payer, reference, "momo").headers["location"]
     assert led == f"/{reference}/card?way=momo"
+    gone = press(payer, reference, "of-last-year").headers["location"]
+    assert gone == led, "of a way that is gone the first one is taken"
     shown = payer.get(led)
     assert shown.status_code == 200
     assert f'hreflang="ar" href="{led}&amp;lang=ar"' in shown.text

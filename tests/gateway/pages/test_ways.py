@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.institution import Way
+from gateway.institution import Way, institution
 from gateway.models import Channel
 from gateway.pages.ways import Ceiling, ceiling_for, ways_to_pay
 
@@ -46,6 +46,17 @@ def test_only_what_is_above_every_ceiling_and_confirmed_cannot_be_paid_so() -> N
     for due, confirmed in ((2_000_000, True), (2_000_001, False)):
         [sure], [unsure] = (ways_to_pay([way], due) for way in (a_wallet(), doubted))
         assert (sure.fits, unsure.fits) == (confirmed, True)
+
+
+def test_who_may_hold_it_in_one_of_two_ways_is_not_refused() -> None:
+    small, large = a_wallet(ceilings=(20_000,)), a_wallet()
+    for ways, due, ceiling in (
+        ((small, large), 20_001, None),
+        ((small, large), 2_000_001, 2_000_000),
+        ((), 20_001, None),
+    ):
+        found = institution().model_copy(update={"way": ways})
+        assert found.exceeded(Channel.WALLET, due) == ceiling
 
 
 def test_where_nothing_limits_nothing_is_said() -> None:

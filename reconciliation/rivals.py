@@ -18,7 +18,14 @@ import duckdb
 from sqlmodel import Session
 
 from gateway.db import execute
-from reconciliation.duckfiles import count, pull_rows, read_file, with_memory, workbench
+from reconciliation.duckfiles import (
+    count,
+    pull_rows,
+    read_file,
+    with_memory,
+    workbench,
+    write_file,
+)
 from reconciliation.engines.duck_pairs import (
     MACROS,
     one_slip_of_a_person,
@@ -213,7 +220,7 @@ def _take_in_payments(con: duckdb.DuckDBPyConnection, session: Session, folder: 
     types = {"n": "BIGINT", "k": "BIGINT", "a": "BIGINT"}
     con.execute(f"INSERT INTO payment_key SELECT n, k, 0, a FROM {read_file(keys, types)}")
     con.execute("CREATE TABLE free_payment AS SELECT n FROM payment_key")
-    con.execute(f"COPY (SELECT n, k FROM payment_key) TO '{ids}' (FORMAT csv, HEADER false)")
+    write_file(con, "SELECT n, k FROM payment_key", ids)
     of = execute(session, "SELECT max(id) FROM payment").scalar_one()
     are_few = count(con, "SELECT count(*) FROM payment_key") * LOOKED_UP < of
     take_in_payments(con, pull_payments(Free(ids, ids, are_few), folder))

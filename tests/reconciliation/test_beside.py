@@ -232,7 +232,7 @@ def test_whose_table_it_is_not_leaves_the_keys_alone(
 ) -> None:
     monkeypatch.setattr(keeping, "MANY", 1)
     lines = tmp_path / "lines.csv"
-    lines.write_text("1,1,1,1,100,100,exact\n")
+    lines.write_text("1\t1\t1\t1\t100\t100\texact\n")
     role = f"clerk_{os.getpid()}"
     with transaction() as session:
         execute(session, f"CREATE ROLE {role}")

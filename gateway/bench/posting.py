@@ -194,6 +194,7 @@ class _Stage:
         try:
             with transaction() as session:
                 ledger.seal(session, heads, key)
+            db.renew_figures()
             with snapshot() as session:
                 broken = run_checks(session, [*books_checks(key, heads, judges()), *INBOX_CHECKS])
         finally:

@@ -116,7 +116,7 @@ def verify(as_json: bool) -> None:
         from gateway import process
         from gateway.checks import run_checks
         from gateway.checks.promises import books_checks
-        from gateway.db import snapshot
+        from gateway.db import renew_figures, snapshot
         from gateway.migrate import judges
         from gateway.receipt_checks import receipt_checks
         from reconciliation.checks import CHECKS as RECONCILIATION_CHECKS
@@ -130,6 +130,7 @@ def verify(as_json: bool) -> None:
             *RECONCILIATION_CHECKS,
             *SETTLEMENT_CHECKS,
         ]
+        renew_figures()
         with snapshot() as session:
             broken = run_checks(session, checks, says)
         say_if_held()

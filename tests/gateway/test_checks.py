@@ -18,9 +18,9 @@ from psycopg.rows import dict_row
 from gateway import process
 from gateway.books import ledger
 from gateway.books.seals import BooksKey, Head, HeadsFile, books_key
-from gateway.checks import FINDINGS_MAX, run_checks, sql_check
+from gateway.checks import FINDINGS_MAX
 from gateway.collection.reports import Statement
-from gateway.db import snapshot, transaction
+from gateway.db import transaction
 from gateway.settings import settings
 from tests.factories import (
     NOON,
@@ -495,13 +495,3 @@ def test_a_file_that_was_sealed_with_another_key_is_not_believed(books: str) -> 
     settings().heads_file.write_bytes(b"".join(lines))
     assert hashlib.sha256(honest) != hashlib.sha256(b"".join(lines))
     assert {b.what for b in broken_promises()} == {"a head in the file is not signed by our key"}
-
-
-def test_checks_do_not_read_row_by_row_where_the_planners_figures_are_old(database: str) -> None:
-    # As after a bulk of payments: the figures say that there is next to nothing, and would have
-    # each payment compared with each delivery.
-    row_by_row = "SELECT 'row by row' WHERE current_setting('enable_nestloop') = 'on'"
-    with snapshot() as session:
-        assert run_checks(session, [sql_check("Checks read at once", row_by_row)]) == []
-    with snapshot() as session:
-        assert session.connection().exec_driver_sql("SHOW enable_nestloop").scalar() == "on"

@@ -92,7 +92,7 @@ def an_operator(folder: Path, *, forgetful: bool = False) -> Iterator[tuple[crow
     server = ThreadingHTTPServer(("127.0.0.1", 0), product)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    notices = write_notices(folder / "notices.csv", some_notices(40))
+    notices = write_notices(folder / "notices.csv", some_notices(60))
     words = ["--plain", "--seed", "3"]
     try:
         yield (

@@ -37,6 +37,7 @@ from reconciliation.engines.duck_sharing import sharing
 from reconciliation.evidence import LOOKED_UP, Free, pull_payments, take_in_payments
 from reconciliation.loading import RAW
 from reconciliation.matching import Relation, Rule, Terms
+from reconciliation.reading import read_text
 from reconciliation.reading_tables import read_keys, read_rows
 from reconciliation.scope import RECORD_IN_SCOPE, RECORD_STANDS, Scope, open_payments
 
@@ -85,6 +86,57 @@ def find_rivalled(session: Session, scope: Scope, terms: Terms) -> Sequence[int]
         _take_in_payments(con, session, folder)
         _find_near(con, terms.tolerance_minor)
         return [payment for (payment,) in con.execute(_RIVALLED).fetchall()]
+
+
+def find_shared_anew(session: Session, scope: Scope) -> Sequence[int]:
+    """Return the payments of the lines of a reference of which another payment or record has come.
+
+    Rows of one reference are paired off by amount, day and id, and what is left is added up: who
+    came later may be the other's pair; and who was matched without his own reference may have found
+    it. Came, and who owns the transaction: as for `find_rivalled`.
+    """
+    lines = "SELECT EXISTS (SELECT FROM match_line WHERE decided_by IS NULL)"
+    if not execute(session, lines).scalar_one():
+        return []
+    last = execute(session, _LAST_RUN, scope.parameters).one()
+    named = {
+        **scope.parameters,
+        **Seen(**(last.seen or {})).as_json(),
+        "started_at": last.started_at,
+    }
+    texts = execute(session, _TEXTS_OF_NEW_RECORDS, named).scalars()
+    named["read"] = [str(k) for k in {read_text(text).k for text in texts} if k is not None]
+    return execute(session, _SHARED_ANEW, named).scalars().all()
+
+
+_NEW_FREE_RECORD: Final = f"""
+    (record.id > :record OR record.id IN (SELECT record_id FROM undone_match WHERE id > :undone))
+    AND record.amount_minor > 0 AND {RECORD_STANDS} AND {RECORD_IN_SCOPE}
+    AND NOT EXISTS (SELECT FROM match_line m WHERE m.record_id = record.id)
+"""
+# In which the import saw no reference: one may stand in the text.
+_TEXTS_OF_NEW_RECORDS: Final = f"""
+    SELECT DISTINCT reference_given FROM institution_record record
+    WHERE record.reference IS NULL AND {_NEW_FREE_RECORD}
+"""
+_SHARED_ANEW: Final = f"""
+    WITH came AS MATERIALIZED (
+        SELECT k FROM ({open_payments(some_matched=True)}) AS still
+        JOIN payment ON payment.id = n
+        WHERE n > :payment OR n IN (SELECT payment_id FROM undone_match WHERE id > :undone)
+            OR coalesce(booked_at > CAST(:started_at AS timestamptz), true)
+        UNION SELECT record.reference FROM institution_record record WHERE {_NEW_FREE_RECORD}
+        UNION SELECT unnest(CAST(:read AS text[]))
+    ), line AS (
+        SELECT m.* FROM came JOIN institution_record own ON own.reference = came.k
+        JOIN match_line m ON m.record_id = own.id
+        UNION ALL
+        SELECT m.* FROM came JOIN invoice i ON i.reference = came.k
+        JOIN payment own ON own.invoice_id = i.id JOIN match_line m ON m.payment_id = own.id
+    )
+    SELECT DISTINCT payment_id FROM line
+    WHERE decided_by IS NULL ORDER BY 1
+"""
 
 
 # -- what is new ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from gateway.db import execute
 from reconciliation.keeping import undo
 from reconciliation.matching import Rule, Terms
 from reconciliation.reading import read_text
-from reconciliation.rivals import find_rivalled
+from reconciliation.rivals import find_rivalled, find_shared_anew
 from reconciliation.scope import PAYMENT_IN_SCOPE, RECORD_IN_SCOPE, RECORD_STANDS, Scope
 from reconciliation.taken_back import Record, take_back
 
@@ -39,6 +39,12 @@ def undo_what_changed(session: Session, scope: Scope, terms: Terms, now: datetim
     caller owns the transaction and holds the lock on records.
     """
     undone = _undo_reversed_payments(session, scope, now) + _take_back_records(session, scope, now)
+    undone += undo(
+        session,
+        find_shared_anew(session, scope),
+        "another payment or record of its reference has come since",
+        now,
+    )
     if _find_unsure(session, scope):
         undone += _undo_what_is_surer_now(session, now)
         undone += undo(

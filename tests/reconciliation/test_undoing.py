@@ -99,6 +99,33 @@ def test_payments_that_cannot_be_told_apart_are_a_tie_whenever_each_comes(
 
 
 @pytest.mark.parametrize("told", ["once", "in turn"])
+def test_rows_of_one_reference_are_paired_alike_whenever_each_comes(
+    tmp_path: Path, told: str
+) -> None:
+    with transaction() as session:
+        invoice = an_invoice(session)
+        for name in ("P2", "P1"):
+            a_payment(session, invoice, provider_payment_id=name)
+    plain = a_line(invoice.reference, record_id="R2", cnss_number="", cin="")
+    in_text = a_line(f"cotis {invoice.reference} svp", record_id="R1", cnss_number="", cin="")
+    for lines in [[plain], [in_text]] if told == "in turn" else [[plain, in_text]]:
+        imported(tmp_path, lines)
+        run()
+    assert matched() == [("P1", "R1", "reference_in_text"), ("P2", "R2", "exact")]
+
+
+@pytest.mark.parametrize("told", ["once", "in turn"])
+def test_its_own_reference_in_a_text_is_surer_whenever_it_comes(tmp_path: Path, told: str) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="P")
+    of_another = of_nobody("R1", slipped(number_of(reference)))
+    own = a_line(f"cotis {reference} svp", record_id="R2", cnss_number="", cin="")
+    for lines in [[of_another], [own]] if told == "in turn" else [[of_another, own]]:
+        imported(tmp_path, lines)
+        run()
+    assert matched() == [("P", "R2", "reference_in_text")]
+
+
+@pytest.mark.parametrize("told", ["once", "in turn"])
 def test_a_payment_whose_reference_the_text_nearly_says_is_a_doubt_whenever_it_comes(
     tmp_path: Path, told: str
 ) -> None:

@@ -39,14 +39,16 @@ def undo_what_changed(session: Session, scope: Scope, terms: Terms, now: datetim
     caller owns the transaction and holds the lock on records.
     """
     undone = _undo_reversed_payments(session, scope, now) + _take_back_records(session, scope, now)
+    is_unsure = _find_unsure(session, scope)
+    if is_unsure:
+        undone += _undo_what_is_surer_now(session, now)
     undone += undo(
         session,
         find_shared_anew(session, scope),
         "another payment or record of its reference has come since",
         now,
     )
-    if _find_unsure(session, scope):
-        undone += _undo_what_is_surer_now(session, now)
+    if is_unsure:
         undone += undo(
             session,
             find_rivalled(session, scope, terms),

@@ -85,7 +85,8 @@ class ReconciliationRun(SQLModel, table=True):
         default_factory=dict, sa_type=JSONB, sa_column_kwargs={"server_default": "{}"}
     )
     """By rule: groups, payments and records, and the sums of both sides; and what is open by code:
-    payments and records, and their sums; and the last ids that the run looked at (`seen`)."""
+    payments and records, and their sums; and the last ids that the run looked at, and what was
+    being written meanwhile (`seen`)."""
 
     __table_args__ = (
         sa.CheckConstraint("tolerance_minor >= 0", name="tolerance"),

@@ -48,13 +48,15 @@ _SUMS: Final = (Rule.SEVERAL_DUES, Rule.INSTALMENTS_BY_IDENTITY)
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The last ids that a run looked at. Of records and of what was undone they are all: whoever
-    writes those holds the lock on records, as a run does."""
+    writes those holds the lock on records, as a run does. Payments are booked meanwhile: what is
+    written by transaction `unfinished`, or by a later one, the run may not have seen."""
 
     payment: int = 0
     record: int = 0
     undone: int = 0
+    unfinished: int | None = None
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, int | None]:
         return asdict(self)
 
 
@@ -64,9 +66,10 @@ def read_seen(session: Session) -> Seen:
         session,
         "SELECT coalesce((SELECT max(id) FROM payment), 0) AS payment,"
         " coalesce((SELECT max(id) FROM institution_record), 0) AS record,"
-        " coalesce((SELECT max(id) FROM undone_match), 0) AS undone",
+        " coalesce((SELECT max(id) FROM undone_match), 0) AS undone,"
+        " CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS unfinished",
     ).one()
-    return Seen(row.payment, row.record, row.undone)
+    return Seen(row.payment, row.record, row.undone, row.unfinished)
 
 
 def find_rivalled(session: Session, scope: Scope, terms: Terms) -> Sequence[int]:
@@ -109,6 +112,13 @@ def find_shared_anew(session: Session, scope: Scope) -> Sequence[int]:
     return execute(session, _SHARED_ANEW, named).scalars().all()
 
 
+# Of an open payment `n`: the last run may not have seen it, or saw it pending. Ids and times are
+# given before a transaction is finished, so its number is asked as well: ages are counted from one
+# number, and one that is below zero is of another server (a restored database), which says nothing.
+_CAME_LATE: Final = """
+    (n > :payment OR coalesce(booked_at > CAST(:started_at AS timestamptz), true)
+        OR age(payment.xmin) <= age(CAST(CAST(CAST(:unfinished AS text) AS xid8) AS xid)))
+"""
 _NEW_FREE_RECORD: Final = f"""
     (record.id > :record OR record.id IN (SELECT record_id FROM undone_match WHERE id > :undone))
     AND record.amount_minor > 0 AND {RECORD_STANDS} AND {RECORD_IN_SCOPE}
@@ -123,8 +133,7 @@ _SHARED_ANEW: Final = f"""
     WITH came AS MATERIALIZED (
         SELECT k FROM ({open_payments(some_matched=True)}) AS still
         JOIN payment ON payment.id = n
-        WHERE n > :payment OR n IN (SELECT payment_id FROM undone_match WHERE id > :undone)
-            OR coalesce(booked_at > CAST(:started_at AS timestamptz), true)
+        WHERE n IN (SELECT payment_id FROM undone_match WHERE id > :undone) OR {_CAME_LATE}
         UNION SELECT record.reference FROM institution_record record WHERE {_NEW_FREE_RECORD}
         UNION SELECT unnest(CAST(:read AS text[]))
     ), line AS (
@@ -219,8 +228,7 @@ _PAID_SINCE: Final = f"""
         SELECT DISTINCT payment_id AS id FROM undone_match WHERE id > :undone
     )
     SELECT * FROM (
-        SELECT n, k, a, n > :payment OR n IN (SELECT id FROM freed)
-            OR coalesce(booked_at > CAST(:started_at AS timestamptz), true) AS is_new
+        SELECT n, k, a, n IN (SELECT id FROM freed) OR {_CAME_LATE} AS is_new
         FROM ({open_payments(some_matched=True)}) AS still JOIN payment ON payment.id = n
     ) AS each WHERE is_new OR :all
 """

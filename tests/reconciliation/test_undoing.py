@@ -98,6 +98,26 @@ def test_payments_that_cannot_be_told_apart_are_a_tie_whenever_each_comes(
     assert matched() == []
 
 
+@pytest.mark.parametrize("by", ["the reference", "the number"])
+def test_a_payment_that_was_being_booked_while_a_run_looked_is_new_to_the_next(
+    tmp_path: Path, by: str
+) -> None:
+    with transaction() as session:
+        invoice = an_invoice(session)
+        a_payment(session, invoice, provider_payment_id="P2")
+    line = a_line(invoice.reference, record_id="R1", cnss_number="", cin="")
+    if by == "the number":
+        line = of_nobody("R1", number_of(invoice.reference))
+    imported(tmp_path, [line])
+    with transaction() as booking:
+        a_payment(booking, booking.merge(invoice), provider_payment_id="P1")
+        # One with a later id is committed before the run, which begins after both were booked.
+        an_invoice_paid(provider_payment_id="Q", amount_minor=1)
+        assert run().matched == 1
+    run()
+    assert matched() == ([] if by == "the number" else [("P1", "R1", "exact")])
+
+
 @pytest.mark.parametrize("told", ["once", "in turn"])
 def test_rows_of_one_reference_are_paired_alike_whenever_each_comes(
     tmp_path: Path, told: str

@@ -112,7 +112,9 @@ def connect(database_url: str, *, statement_seconds_max: int | None = None) -> E
     disconnect()
     url = sqlalchemy_url(database_url)
     given = url.query.get("options", "")
-    options = f"{given if isinstance(given, str) else ' '.join(given)} -c timezone=UTC".strip()
+    given = given if isinstance(given, str) else " ".join(given)
+    # Compiling a statement takes a second or two, and ours seldom run as long.
+    options = f"{given} -c timezone=UTC -c jit=off".strip()
     if statement_seconds_max is not None:
         options += f" -c statement_timeout={statement_seconds_max}s"
     _engine = sa.create_engine(

@@ -181,7 +181,6 @@ def with_memory(session: Session) -> None:
         "work_mem = '128MB'",
         "maintenance_work_mem = '256MB'",
         "random_page_cost = 1.1",
-        "jit = off",
         # This process is at work beside: a key is made in less time of all, and in its own.
         "max_parallel_maintenance_workers = 0",
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from json import JSONDecoder
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from pydantic_core import from_json
 
@@ -15,6 +15,23 @@ class UnreadableJson(ValueError):
 
 class Number(str):
     """A JSON number as it was written: never mistaken for a decimal string, never a float."""
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Say whether a value that `read_json` gave is a text, and one that the database can hold."""
+    return isinstance(value, str) and not isinstance(value, Number) and is_storable(value)
+
+
+def is_storable(text: str) -> bool:
+    """Say whether the database can hold a text: a NUL or half a character it cannot."""
+    if "\x00" in text:
+        return False
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            return False
+    return True
 
 
 def read_json(body: bytes, *, keys_once: bool = False) -> Any:

@@ -17,7 +17,7 @@ from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, format_amount, parse_amount
 from gateway.providers.calls import Bill, BillKind, KnownPayment, Reply
 from gateway.references import read_reference
-from gateway.wirejson import Number, UnreadableJson, read_json
+from gateway.wirejson import UnreadableJson, is_text, read_json
 
 TEXT_MAX: Final = 256
 _NAME: Final = re.compile(r"[!-~]{1,64}", re.ASCII)
@@ -79,15 +79,7 @@ def read_body(body: bytes) -> dict[str, Any]:
 def text(said: Mapping[str, Any], name: str) -> str | None:
     """Return a text that the database can hold, or None."""
     value = said.get(name)
-    if not isinstance(value, str) or isinstance(value, Number):
-        return None
-    if not 1 <= len(value) <= TEXT_MAX or "\x00" in value:
-        return None
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return None
-    return value
+    return value if is_text(value) and 1 <= len(value) <= TEXT_MAX else None
 
 
 def named(said: Mapping[str, Any]) -> str | None:

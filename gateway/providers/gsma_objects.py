@@ -16,7 +16,7 @@ from gateway.models import Channel, ExceptionCode, PaymentStatus
 from gateway.money import AMOUNT_MINOR_MAX, CURRENCY
 from gateway.providers.calls import Bill, KnownPayment
 from gateway.providers.gsma_wire import TEXT_MAX, Wrong, instant
-from gateway.wirejson import Number, UnreadableJson, read_json
+from gateway.wirejson import Number, UnreadableJson, is_text, read_json
 
 _CURRENCY_CODE: Final = re.compile(r"[A-Z]{3}", re.ASCII)
 _AMOUNT: Final = re.compile(r"(-?)(0|[1-9][0-9]{0,17})(?:\.([0-9]{1,2}))?", re.ASCII)
@@ -67,17 +67,6 @@ def transaction_named(data: Mapping[str, Any]) -> str | None:
     if len(given) > TEXT_MAX:
         raise Wrong("lengthError", f"{what} has at most {TEXT_MAX} characters.")
     return str(given)
-
-
-def is_text(value: object) -> bool:
-    """Say whether a value is a text that the database can hold."""
-    if not isinstance(value, str) or isinstance(value, Number) or "\x00" in value:
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def amount_minor(given: object) -> int:

@@ -13,7 +13,7 @@ from gateway.collection.reports import Statement, Unbookable
 from gateway.errors import Unusable
 from gateway.models import ExceptionCode
 from gateway.money import AMOUNT_MINOR_MAX, CURRENCY, UnreadableAmount, parse_amount
-from gateway.wirejson import Number, UnreadableJson, read_json
+from gateway.wirejson import Number, UnreadableJson, is_storable, read_json
 
 TEXT_MAX: Final = 256
 SANDBOX_MARK: Final = "sandbox-"
@@ -112,13 +112,9 @@ def text(said: Said, *names: str) -> str | None:
     """Return the first of these that is a text, or a whole number as it was written; or None."""
     for name in names:
         value = said.get(name)
-        if not isinstance(value, str) or not 1 <= len(value) <= TEXT_MAX or "\x00" in value:
+        if not isinstance(value, str) or not 1 <= len(value) <= TEXT_MAX or not is_storable(value):
             continue
         if isinstance(value, Number) and not _WHOLE.fullmatch(value):
-            continue
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
             continue
         return str(value)
     return None

@@ -23,7 +23,7 @@ from gateway.collection.reports import NotAboutMoney, PaymentReport, Report, Sta
 from gateway.errors import BadSignature, Unusable
 from gateway.models import Channel, ExceptionCode
 from gateway.money import CURRENCY, UnreadableAmount, parse_amount
-from gateway.wirejson import Number, UnreadableJson, read_json
+from gateway.wirejson import Number, UnreadableJson, is_storable, read_json
 
 WINDOW: Final = timedelta(seconds=300)
 _LIKE_AN_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[0-9T :.+Z-]{0,25}", re.ASCII)
@@ -243,13 +243,8 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 def _optional(values: Mapping[str, Any], name: str) -> str | None:
     """Return a text the database can hold, or None: a NUL or half a character is no text."""
     value = values.get(name)
-    if not isinstance(value, str) or len(value) > TEXT_MAX or "\x00" in value:
+    if not isinstance(value, str) or len(value) > TEXT_MAX or not is_storable(value):
         return None
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            return None
     return str(value)
 
 

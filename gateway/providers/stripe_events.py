@@ -22,7 +22,7 @@ from gateway.collection.reports import (
 )
 from gateway.models import Channel, ExceptionCode, ReturnKind, ReturnState
 from gateway.money import AMOUNT_MINOR_MAX, CURRENCY
-from gateway.wirejson import Number, UnreadableJson, read_json
+from gateway.wirejson import Number, UnreadableJson, is_text, read_json
 
 WINDOW: Final = timedelta(seconds=300)
 REFUND_TOKEN: Final = "refund_token"  # noqa: S105 - no password
@@ -355,15 +355,7 @@ def object_of(value: object, what: str) -> dict[str, Any]:
 def text(values: Mapping[str, Any], name: str) -> str | None:
     """Return a text that the database can hold and that says something, or None."""
     value = values.get(name)
-    if not isinstance(value, str) or isinstance(value, Number):
-        return None
-    if not 1 <= len(value) <= TEXT_MAX or "\x00" in value:
-        return None
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return None
-    return value
+    return value if is_text(value) and 1 <= len(value) <= TEXT_MAX else None
 
 
 def _word(value: object) -> str | None:

@@ -59,7 +59,8 @@ class Judges:
     functions_md5: str
     """Of the functions' bodies, by name (`FUNCTIONS_QUERY`)."""
     constraints_md5: str
-    """Of the names of constraints and unique indexes in force (`CONSTRAINTS_QUERY`)."""
+    """Of the names of constraints, of columns' types too, and unique indexes in force
+    (`CONSTRAINTS_QUERY`)."""
 
 
 FUNCTIONS_QUERY: Final = (
@@ -74,6 +75,11 @@ CONSTRAINTS_QUERY: Final = """
         SELECT conrelid::regclass || '.' || conname FROM pg_constraint
         WHERE connamespace = current_schema()::regnamespace AND conrelid <> 0
             AND contype <> 'n' AND convalidated
+        UNION
+        SELECT attrelid::regclass || '.' || attname || '.' || conname FROM pg_constraint
+        JOIN pg_attribute ON atttypid = contypid JOIN pg_class ON pg_class.oid = attrelid
+        WHERE contypid <> 0 AND contype <> 'n' AND convalidated AND relkind = 'r'
+            AND relnamespace = current_schema()::regnamespace
         UNION
         SELECT indrelid::regclass || '.' || indexrelid::regclass FROM pg_index
         JOIN pg_class ON pg_class.oid = indexrelid
@@ -94,6 +100,7 @@ _JUDGING: Final = (
     "0011_refunds",
     "0015_posting",
     "0016_sending_hold",
+    "0017_posting_again",
 )
 """The migrations that made triggers, and the newest, which knows what is in force after it."""
 

@@ -139,7 +139,8 @@ def read(session: Session, reports: Sequence[Report]) -> Batch:
         named,
     )
     given = {read_once(r.reference_given) for r in reports if isinstance(r, PaymentReport)}
-    references = [each for each in given if each]
+    # In their order: the server sorts what it is given, by a language's rules, for each look-up.
+    references = sorted(each for each in given if each)
     bundles = _bundles(session, references, payments.values())
     inside = {at for bundle in bundles for at in bundle.invoice_ids}
     debts = lock_debts(

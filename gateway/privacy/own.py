@@ -138,7 +138,7 @@ _ASKED: Final = (
         _TO_BILL,
         ("bundle", "bundle_item"),
         "SELECT CASE WHEN b.id = ANY(:bundles) THEN b.reference END AS reference, b.kind,"
-        " b.made_at, b.withdrawn_at, ARRAY(SELECT i.reference FROM bundle_item o"
+        " b.made_at, b.withdrawn_at, ARRAY(SELECT CAST(i.reference AS text) FROM bundle_item o"
         " JOIN invoice i ON i.id = o.invoice_id WHERE o.bundle_id = b.id"
         " AND i.id = ANY(:invoices) ORDER BY o.position) AS your_invoices"
         " FROM bundle b WHERE b.id = ANY(:bundles) OR b.id IN (SELECT bundle_id FROM bundle_item"
@@ -254,7 +254,7 @@ _ASKED: Final = (
         _TO_BILL,
         ("print_file", "print_run"),
         "SELECT f.run_id AS run, r.folder, f.position, r.ordered_at, f.printed_at,"
-        " ARRAY(SELECT reference FROM invoice WHERE id = ANY(f.invoice_ids)"
+        " ARRAY(SELECT CAST(reference AS text) FROM invoice WHERE id = ANY(f.invoice_ids)"
         " AND id = ANY(:invoices) ORDER BY id) AS your_invoices"
         " FROM print_file f JOIN print_run r ON r.id = f.run_id"
         " WHERE f.invoice_ids && CAST(:invoices AS bigint[]) ORDER BY f.run_id, f.position",

@@ -560,7 +560,7 @@ _PLANS: Final = """
     LEFT JOIN remission ON remission.plan_id = plan.id
     CROSS JOIN LATERAL (
         SELECT array_agg(invoice.id ORDER BY item.position) AS invoice_ids,
-            array_agg(invoice.reference ORDER BY item.position) AS invoices
+            array_agg(CAST(invoice.reference AS text) ORDER BY item.position) AS invoices
         FROM bundle_item item JOIN invoice ON invoice.id = item.invoice_id
         WHERE item.bundle_id = plan.bundle_id
     ) spread

@@ -473,7 +473,7 @@ _REMISSIONS: Final = """
 _VIEWS: Final = f"""
     SELECT remission.id, remission.campaign, remission.granted_on, remission.kept_on,
         remission.broken_on, remission.broken_because, bundle.reference AS plan,
-        ARRAY(SELECT invoice.reference FROM invoice_relief r
+        ARRAY(SELECT CAST(invoice.reference AS text) FROM invoice_relief r
             JOIN invoice ON invoice.id = r.invoice_id WHERE r.remission_id = remission.id
             ORDER BY invoice.due_on, invoice.id) AS invoices,
         ARRAY(SELECT invoice_id FROM invoice_relief WHERE remission_id = remission.id)

@@ -117,3 +117,44 @@ def test_rules_of_the_version_before_can_be_said_in_any_language(services: Servi
     smig = {"coefficient": "0.75", "smig": "17.92", "hours": "191", "rate": "6.37"}
     band = {"form": "band-up-to", "base": "annual principal duty", "edge": "1000.00"}
     assert facts == [{"form": "share-of-smig", **smig}, band, {}]
+
+
+def test_invoices_of_the_version_before_are_judged_by_their_types_and_back(
+    services: Services,
+) -> None:
+    kept = "SELECT to_jsonb(i)::text FROM invoice i ORDER BY id"
+    period = "UPDATE invoice SET period = '2026-13'"
+    name = sql.Identifier("before_types")
+    with psycopg.connect(services.database_url, autocommit=True) as server:
+        server.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        try:
+            address = address_of(services, "before_types")
+            with migrate._engine(address).begin() as connection:
+                migrate.move(connection, "0016")
+                for statement in (
+                    "INSERT INTO category (code, periodicity, needs_base)"
+                    " VALUES ('cpu', 'quarter', true)",
+                    "INSERT INTO contributor (cnss_number, family_name, given_name, category_code,"
+                    " registered_on, changed_at)"
+                    " VALUES ('123456789', 'A', 'B', 'cpu', '2022-01-01', now())",
+                    "INSERT INTO rule (rule, source, verified) VALUES ('r', 's', true)",
+                    "INSERT INTO invoice (reference, contributor_id, category_code, period, due_on,"
+                    " amount_minor, owed_minor, tariff, issued_at) VALUES ('100000000093', 1,"
+                    " 'cpu', '2026-Q4', '2026-12-31', 100, 100, 't', now())",
+                    "INSERT INTO invoice_line (invoice_id, position, kind, amount_minor, rule_id)"
+                    " VALUES (1, 1, 'principal', 100, 1)",
+                ):
+                    connection.execute(sa.text(statement))
+            with psycopg.connect(address) as connection:
+                before = connection.execute(kept).fetchall()
+            for revision in (migrate.newest(), "0016"):
+                with migrate._engine(address).begin() as connection:
+                    migrate.move(connection, revision)
+                with psycopg.connect(address) as connection:
+                    assert connection.execute(kept).fetchall() == before
+                    connection.execute("ALTER TABLE invoice DISABLE TRIGGER facts_stand")
+                    with pytest.raises(psycopg.errors.CheckViolation):
+                        connection.execute(period)
+        finally:
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    assert len(before) == 1

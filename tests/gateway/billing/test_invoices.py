@@ -5,16 +5,18 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg.errors import CheckViolation
 from sqlalchemy.exc import IntegrityError
 
 from gateway import process
 from gateway.billing.invoices import write_notices
+from gateway.collection.payments import record_reports
 from gateway.db import execute, transaction
 from gateway.dues.tariff import tariff
 from gateway.errors import Unusable
 from gateway.references import is_reference
 from gateway.relief.plans import review_plans
-from tests.factories import NOON, a_contributor, issue, some_invoices
+from tests.factories import NOON, a_contributor, a_report, as_owner, issue, some_invoices
 from tests.gateway.pages import states
 
 
@@ -114,6 +116,43 @@ def test_the_database_refuses_what_the_code_must_not_do(database: str) -> None:
     ):
         with pytest.raises(IntegrityError), transaction() as session:
             execute(session, statement)
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        # Check digits that are wrong, or never issued; too short; a nought before it; no digits.
+        "reference = '100000000094'",
+        "reference = '100000003100'",
+        "reference = '10000000049'",
+        "reference = '010000000049'",
+        "reference = ' 10000000049'",
+        "reference = 'RF7410000000'",
+        "period = '2026-13'",
+        "period = '2026-Q5'",
+        "period = '2026'",
+    ],
+)
+def test_a_malformed_reference_or_period_is_refused_even_to_the_owner(
+    database: str, malformed: str
+) -> None:
+    some_invoices()
+    with pytest.raises(CheckViolation):
+        as_owner(database, f"UPDATE invoice SET {malformed}")
+
+
+def test_a_payment_leaves_an_invoice_on_its_page(database: str) -> None:
+    """Where it leaves it, each of the invoice's indexes is told of the new place."""
+    references = some_invoices(200)
+    reports = [a_report(reference) for reference in references[::40]]
+    with transaction() as session:
+        record_reports(session, reports, key=process.signing_key(), now=NOON)
+        written, on_its_page = execute(
+            session,
+            "SELECT pg_stat_get_xact_tuples_updated(c), pg_stat_get_xact_tuples_hot_updated(c)"
+            " FROM CAST('invoice' AS regclass) AS c",
+        ).one()
+    assert (written, on_its_page) == (len(reports), len(reports))
 
 
 def test_what_a_broken_plan_spread_is_in_the_notices_at_all_it_owes(

@@ -349,7 +349,7 @@ def test_a_batch_that_does_not_follow_is_refused(database: str, different: dict[
         ("UPDATE payment SET status = 'failed'", "cannot become"),
         ("UPDATE payment SET provider_payment_id = 'other'", "a fact was to change"),
         ("UPDATE invoice SET amount_minor = amount_minor + 1", "a fact was to change"),
-        ("UPDATE invoice SET reference = '100000000068'", "a fact was to change"),
+        ("UPDATE invoice SET reference = '100000000093'", "a fact was to change"),
         ("UPDATE invoice SET paid_minor = amount_minor + 1", "invoice_paid_check"),
         ("UPDATE invoice SET paid_minor = 0", "invoice_status_check"),
         ("UPDATE invoice SET status = 'open'", "invoice_status_check"),

@@ -125,7 +125,7 @@ def a_plan(months: int = 6) -> tuple[str, list[str]]:
     with transaction() as session:
         found = execute(
             session,
-            "SELECT contributor_id, array_agg(reference ORDER BY period) FROM invoice"
+            "SELECT contributor_id, array_agg(CAST(reference AS text) ORDER BY period) FROM invoice"
             " WHERE contributor_id = (SELECT contributor_id FROM invoice WHERE reference = :first)"
             " GROUP BY 1",
             {"first": first},

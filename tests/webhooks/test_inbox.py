@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -13,10 +14,13 @@ from typing import Any, Final
 import psycopg
 import pytest
 
+from gateway import process
+from gateway.collection.payments import record_reports
 from gateway.collection.reports import NotAboutMoney, Report
 from gateway.db import execute, transaction
 from gateway.money import format_amount
 from gateway.providers import WebhookProvider
+from gateway.worker import COLLECT_AFTER
 from tests.factories import (
     NOON,
     PATIENCE_SECONDS,
@@ -28,13 +32,14 @@ from tests.factories import (
     at_once,
     balances,
     broken_promises,
+    record,
     rows_of,
     seal,
     some_invoices,
     the_books,
 )
 from webhooks import inbox
-from webhooks.inbox import ATTEMPTS_MAX, drain
+from webhooks.inbox import ATTEMPTS_MAX, BATCH_SIZE, drain
 
 DUE: Final = 16352
 WAITING: Final = "SELECT count(*) FROM webhook_delivery WHERE state = 'waiting'"
@@ -473,3 +478,24 @@ def test_deliveries_that_came_late_are_booked_by_the_day_the_provider_says(datab
     assert rows_of(database, "SELECT paid_at, recorded_at FROM payment") == [(NOON, late)]
     assert the_books().exceptions == []
     seal_and_check()
+
+
+def test_a_whole_batch_is_less_than_the_worker_looks_for_garbage_after(database: str) -> None:
+    references = some_invoices(200)
+    record(*map(a_report, references[:100]))
+    reports = [a_report(reference) for reference in references[100:]]
+    held: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        with transaction() as session:
+            record_reports(
+                session,
+                reports,
+                key=process.signing_key(),
+                now=NOON,
+                decided=lambda _: held.append(gc.get_count()[0]),
+            )
+    finally:
+        gc.enable()
+    assert BATCH_SIZE * held[0] / len(reports) < COLLECT_AFTER

@@ -156,6 +156,12 @@ def test_a_code_has_a_page_that_stays(
         assert all(each in page for each in words)
         assert f"{settings().payer_link(reference)}/code" in page
     # Nobody can close it: another way is his choice, and he is told what it means.
+    made = said(payer.get(f"/{reference}"))
+    assert "dirons si l’on peut encore payer ainsi" in made
+    assert "rien ne peut plus être pris" not in made
+    # No way is told of that cannot be begun now.
+    assert "Ou demandez un code" not in made
+    assert "Terminez ou abandonnez d’abord le paiement commencé" in made
     assert press(payer, reference, "momo", phone=PHONE).headers["location"].endswith("?card=open")
     chosen = said(payer.get(f"/{reference}?card=open"))
     assert "vous paieriez deux fois" in chosen

@@ -89,7 +89,7 @@ def test_a_receipt_says_what_was_received_and_what_for() -> None:
         "18 نونبر 2026",
         "Portefeuille mobile",
         "Avis d’échéance, novembre 2026 163,52",
-        "Le reste, porté à votre crédit 36,48",
+        "Le reste, gardé pour vous en avoir 36,48",
         "PAYÉ : il ne reste rien à payer pour cette période.",
         "Fatima Zahra El Idrissi",
         "190314577",
@@ -109,7 +109,7 @@ def test_a_channel_that_nobody_stated_is_not_invented() -> None:
 
 def test_money_that_was_no_longer_needed_is_all_credit() -> None:
     read = words(a_receipt(a_record(CANCELLED, allocated_minor=0), CANCELLED))
-    assert "Le reste, porté à votre crédit 163,52" in read
+    assert "Le reste, gardé pour vous en avoir 163,52" in read
     assert "demandez le remboursement" in read
 
 

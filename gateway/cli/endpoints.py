@@ -316,7 +316,8 @@ def endpoints_resend(
 
     with database():
         answer = _done(endpoint, act)
-    would = "would be" if dry_run else "are" if answer["order"] else "to be"
+    be = "is" if answer["events"] == 1 else "are"
+    would = "would be" if dry_run else be if answer["order"] else "to be"
     report(answer, as_json, f"{counted(answer['events'], 'event')} {would} sent again.")
     if not answer["events"]:
         raise Refused

@@ -167,6 +167,7 @@ def test_metrics_say_how_far_behind_each_is(database: str) -> None:
 
 def test_the_commands(database: str) -> None:
     from gateway.cli import wasl
+    from gateway.db import connect
 
     def ran(*said: str, exit_code: int = 0) -> dict[str, object]:
         result = CliRunner().invoke(wasl, ["endpoints", *said, "--json"], standalone_mode=False)
@@ -192,6 +193,16 @@ def test_the_commands(database: str) -> None:
         assert isinstance(attempts, list)
         assert len(attempts) == 1
         assert ran("resend", endpoint, "--event", "1", "--dry-run", exit_code=1)["events"] == 0
+        connect(database)
+        first, last = map(str, told(2, EventType.PLAN_MADE))
+        receiver.answer = lambda _: Answer()
+        serve(int(endpoint), means())
+        for span, sentence in (
+            (["--event", first], "1 event is sent again."),
+            (["--from", first, "--to", last], "2 events are sent again."),
+        ):
+            words = ["endpoints", "resend", endpoint, *span]
+            assert sentence in CliRunner().invoke(wasl, words).output
         ran("remove", endpoint)
         assert ran("list")["endpoints"] == []
 

@@ -117,7 +117,16 @@ def endpoints_list(as_json: bool) -> None:
         from webhooks.outbound import endpoints as service
 
         with snapshot() as session:
-            listed = [_plain(row) for row in service.list_endpoints(session)]
+            resends = service.list_resends(session)
+            listed = [
+                {
+                    **_plain(row),
+                    "resends": [
+                        _plain(each) for each in resends if each["endpoint_id"] == row["id"]
+                    ],
+                }
+                for row in service.list_endpoints(session)
+            ]
         say_if_held()
     if as_json:
         click.echo(json.dumps({"endpoints": listed}))
@@ -126,6 +135,9 @@ def endpoints_list(as_json: bool) -> None:
         click.echo("{id}  {url}  {description}".format(**each))
         click.echo(f"  {_standing(each)}")
         click.echo(f"  told of: {', '.join(each['types'])}")
+        for resend in each["resends"]:
+            span = "  sent again: what is left after event {at_event}, up to {upto_event}; "
+            click.echo(span.format(**resend) + _faring(resend))
     if not listed:
         click.echo("Nobody is told of anything: wasl endpoints add.")
 
@@ -137,11 +149,15 @@ def _standing(each: dict[str, Any]) -> str:
             f"disabled on {{disabled_at:.19}}Z: {{disabled_because}}; {behind}."
             " Once that is mended: wasl endpoints enable {id}"
         ).format(**each)
-    if each["attempts"]:
-        times = counted(each["attempts"], "time")
-        said = f"failing: {{last_error}}, {times}; again at {{retry_at:.19}}Z; {behind}"
-        return said.format(**each)
-    return f"{{taken}} taken; {behind}".format(**each)
+    return f"{_faring(each)}; {behind}"
+
+
+def _faring(walk: dict[str, Any]) -> str:
+    """Say how it fares with what is in line, or how much was taken."""
+    if not walk["attempts"]:
+        return f"{walk['taken']} taken"
+    times = counted(walk["attempts"], "time")
+    return f"failing: {walk['last_error']}, {times}; again at {walk['retry_at']:.19}Z"
 
 
 @endpoints.command("roll")
@@ -273,7 +289,9 @@ def endpoints_attempts(
         said = each["error"] or f"answered {each['status']}"
         click.echo("{attempted_at:.19}Z  {message_id}  {ms} ms  ".format(**each) + said)
     if not listed:
-        click.echo("There is no such attempt.")
+        those = " that failed" if failed else ""
+        of = "" if event is None else f" of event {event}"
+        click.echo(f"No attempt{of}{those} is kept for this endpoint.")
     if following is not None:
         click.echo(f"There are more: --before {following}")
 

@@ -397,6 +397,17 @@ def list_orders(
     return [dict(row) for row in rows]
 
 
+def list_resends(session: Session) -> list[dict[str, Any]]:
+    """Return the resends that are under way, to whatever endpoint, the first one first."""
+    rows = execute(
+        session,
+        "SELECT id, endpoint_id, at_event, upto_event, attempts, last_error, taken,"
+        " CASE WHEN attempts > 0 THEN retry_at END AS retry_at, asked_by, asked_at"
+        " FROM webhook_walk WHERE kind = 'resend' AND ended_at IS NULL ORDER BY id",
+    ).mappings()
+    return [dict(row) for row in rows]
+
+
 def list_attempts(
     session: Session,
     endpoint: int,

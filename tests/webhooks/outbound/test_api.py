@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -203,6 +204,13 @@ def test_the_commands(database: str) -> None:
         ):
             words = ["endpoints", "resend", endpoint, *span]
             assert sentence in CliRunner().invoke(wasl, words).output
+        assert len(cast(Any, ran("list")["endpoints"])[0]["resends"]) == 2
+        connect(database)
+        receiver.answer = lambda _: Answer(500)
+        serve(int(endpoint), means())
+        listed = CliRunner().invoke(wasl, ["endpoints", "list"]).output
+        assert "2 taken; 0 events behind" in listed
+        assert f"up to {first}; failing: answered 500, 1 time; again at 20" in listed
         ran("remove", endpoint)
         assert ran("list")["endpoints"] == []
 

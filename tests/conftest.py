@@ -48,6 +48,13 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def admin(services: Services) -> Iterator[psycopg.Connection]:
+    """The connection by which databases are made and dropped."""
+    with psycopg.connect(services.database_url, autocommit=True) as connection:
+        yield connection
+
+
 def address_of(services: Services, database: str) -> str:
     """Return the address of another database of the same server."""
     parts = conninfo_to_dict(services.database_url)
@@ -69,23 +76,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def database(
-    services: Services, home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    services: Services,
+    admin: psycopg.Connection,
+    home: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """The address of a fresh migrated database that this process is connected to."""
     name = f"test_{os.getpid()}_{abs(hash(request.node.nodeid)):x}"
     named = sql.Identifier(name)
-    with psycopg.connect(services.database_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(named, sql.Identifier(TEMPLATE))
-        )
-        address = address_of(services, name)
-        monkeypatch.setenv("WASL_DATABASE_URL", address)
-        monkeypatch.setenv("WASL_REDIS_URL", services.redis_url)
-        _forget()
-        db.connect(address)
-        yield address
-        db.disconnect()
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(named))
+    admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(named, sql.Identifier(TEMPLATE)))
+    address = address_of(services, name)
+    monkeypatch.setenv("WASL_DATABASE_URL", address)
+    monkeypatch.setenv("WASL_REDIS_URL", services.redis_url)
+    _forget()
+    db.connect(address)
+    yield address
+    db.disconnect()
+    admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(named))
 
 
 def _forget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -87,3 +88,11 @@ def a_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """Give the one page of a new context."""
     with a_context(browser, **options) as context:
         yield context.new_page()
+
+
+def arrives(page: Page, pattern: str | re.Pattern[str]) -> None:
+    """Wait until a page's address is as meant, whichever of two presses led there.
+
+    The second press gives up what the first one asked for, and Playwright's own wait fails on that.
+    """
+    expect(page).to_have_url(pattern)

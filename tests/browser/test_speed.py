@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from statistics import median
 from typing import Final
 
 import pytest
@@ -23,7 +22,7 @@ from tests.browser.chromium import a_context
 from tests.browser.site import Site
 from tests.browser.views import LANGUAGES, fetched
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 RATIO_MAX: Final = 0.5
 SHIFT_MAX: Final = 0.01
 """A line that moves by a pixel while the rest arrives is no shift; good is what stays below 0.1."""
@@ -126,15 +125,16 @@ def test_the_dues_are_read_in_at_most_half_the_time_that_bootstrap_takes(
         html = fetched(site, f"/{site.references['late']}?lang={language}").text
         assert f'dir="{direction}"' in html
         pages[f"/{language}"] = ("text/html", on_bootstrap(html, direction).encode())
-    ratios = []
     with serving(pages) as rival:
-        for turn in range(ROUNDS):
-            language = list(LANGUAGES)[turn % len(LANGUAGES)]
-            ours, shift = paint(
-                browser, f"{site.address}/{site.references['late']}?lang={language}"
-            )
-            theirs, _ = paint(browser, f"{rival}/{language}")
-            assert ours > LATENCY_MS, "the network was not slow"
-            assert shift <= SHIFT_MAX
-            ratios.append(ours / theirs)
-    assert median(ratios) <= RATIO_MAX, ratios
+        for language in LANGUAGES:
+            ours, theirs = [], []
+            for _ in range(ROUNDS):
+                painted, shift = paint(
+                    browser, f"{site.address}/{site.references['late']}?lang={language}"
+                )
+                assert painted > LATENCY_MS, "the network was not slow"
+                assert shift <= SHIFT_MAX
+                ours.append(painted)
+                theirs.append(paint(browser, f"{rival}/{language}")[0])
+            # What else the machine does can only make a page come later: the best of each is it.
+            assert min(ours) / min(theirs) <= RATIO_MAX, (language, ours, theirs)

@@ -15,13 +15,15 @@ from playwright.sync_api import Browser, Page, expect
 from gateway.simulators.faults import Faults
 from gateway.words.catalogs import Language
 from gateway.words.speech import speech
-from tests.browser.chromium import a_context
+from tests.browser.chromium import a_context, arrives
 from tests.browser.site import Site
 from tests.browser.test_ways import button
 from tests.browser.views import LANGUAGES
 
 _DUE = 16352
+_BETWEEN = re.compile(r"/[0-9]{12}/card(\?|$)")
 _AT_BANK = re.compile("/fim/est3Dgate$")
+_TAKEN = re.compile("/fim/pay$")
 _AT_WALLET = re.compile("/pay/[0-9a-f]+$")
 
 Tabs = tuple[Page, Page]
@@ -43,10 +45,10 @@ def tabs(browser: Browser, language: Language) -> Iterator[Tabs]:
 
 def lead_on(page: Page) -> None:
     """Press on, where a form leads to the bank; twice, as people do."""
-    page.wait_for_url("**/card*")
+    arrives(page, _BETWEEN)
     assert "163,52" in page.inner_text("main")
     page.locator("main form button").dblclick()
-    page.wait_for_url(_AT_BANK)
+    arrives(page, _AT_BANK)
     assert "163.52 MAD" in page.inner_text("body")
 
 
@@ -101,7 +103,7 @@ def test_by_card_on_the_page_of_a_bank(site: Site, tabs: Tabs, language: Languag
     # The bank reserves, and cannot reach us: not known, and no reason to pay again.
     site.bank.away = True
     first.locator("button[value=pay]").dblclick()
-    first.wait_for_url("**/fim/pay")
+    arrives(first, _TAKEN)
     first.locator("form button").click()
     first.wait_for_url(f"{address}?card=back*")
     awaited = say("Your card payment is being confirmed: do not pay again")
@@ -128,7 +130,7 @@ def test_in_a_wallet_on_its_page(site: Site, tabs: Tabs, language: Language) -> 
         tab.goto(address)
     for tab in tabs:
         tab.locator(button("wallet")).dblclick()
-        tab.wait_for_url(_AT_WALLET)
+        arrives(tab, _AT_WALLET)
     assert first.url == second.url
     assert "163.52 MAD" in first.inner_text("body")
     # He refuses, and we hear of it.
@@ -145,7 +147,7 @@ def test_in_a_wallet_on_its_page(site: Site, tabs: Tabs, language: Language) -> 
     site.wallet.faults = Faults(lose=1)
     try:
         first.locator("button[value=pay]").dblclick()
-        first.wait_for_url(f"{address}?card=back*")
+        arrives(first, re.compile(rf"{address}\?card=back"))
     finally:
         site.wallet.faults = Faults()
     awaited = say("Your wallet payment is being confirmed: do not pay again")

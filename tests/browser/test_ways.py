@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from gateway.words.catalogs import Language
 from gateway.words.speech import speech
-from tests.browser.chromium import a_context, a_page
+from tests.browser.chromium import a_context, a_page, arrives
 from tests.browser.site import Site
 from tests.browser.test_card import until
 from tests.browser.views import LANGUAGES
@@ -52,7 +52,7 @@ def test_on_the_phone_in_two_tabs(site: Site, browser: Browser, language: Langua
         for tab in (first, second):
             tab.locator("#phone").fill("06 00 00 00 00")
         first.locator("main button").dblclick()
-        first.wait_for_url(f"{address}?card=asked*")
+        arrives(first, re.compile(rf"{address}\?card=asked"))
         second.locator("main button").click()
         second.wait_for_url(f"{address}?card=asked*")
         asked = [
@@ -77,7 +77,7 @@ def test_by_a_code_at_an_agency(site: Site, page: Page, language: Language) -> N
     address = f"{site.address}/{site.references[name]}"
     page.goto(address)
     page.locator(button("cashplus")).dblclick()
-    page.wait_for_url(f"{address}/code*")
+    arrives(page, re.compile(f"{address}/code"))
     # Two presses at once may have two codes made: he is shown the one that was kept, always.
     order = site.agencies.find(page.locator(".total").inner_text().strip())
     page.go_back()

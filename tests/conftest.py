@@ -6,7 +6,6 @@ asks for `database`, so tests commit as the product does and leave nothing to ea
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +28,6 @@ for _name in [name for name in os.environ if name.startswith("WASL_")]:
 pytest_plugins = ["tests.browser.leftout", "tests.scratch"]
 
 TEMPLATE = "template_wasl"
-
-
-def pytest_collection_finish() -> None:
-    """Have the garbage collector leave alone what lives as long as the run: thousands of tests."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

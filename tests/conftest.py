@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -24,6 +25,10 @@ from gateway.settings import Settings, settings
 # A test must not meet the services, the providers or the clock of whoever runs it.
 for _name in [name for name in os.environ if name.startswith("WASL_")]:
     del os.environ[_name]
+
+# How long an example takes says how busy the machine is, and nothing of what is right.
+hypothesis.settings.register_profile("wasl", deadline=None)
+hypothesis.settings.load_profile("wasl")
 
 pytest_plugins = ["tests.browser.leftout", "tests.scratch"]
 

@@ -244,13 +244,23 @@ class DuckEngine:
             self._claim(dues.chosen_dues(SCORES[Rule.SEVERAL_DUES]))
 
     def _identity(self, tolerance: int) -> None:
-        self._best(pairs.same_person(tolerance))
+        self._offer(pairs.same_person(tolerance))
+        self._do(pairs.SUSPECT)
+        if self._any("suspect"):
+            self._do(*pairs.doubt_the_number(tolerance))
+        self._choose()
         self._claim(pairs.INTERCHANGEABLE)
         self._best(pairs.one_slip_of_a_person(tolerance))
 
     def _best(self, candidates: str) -> None:
         """Claim the mutual bests of the pairs of a query, and remember the ties that are left."""
+        self._offer(candidates)
+        self._choose()
+
+    def _offer(self, candidates: str) -> None:
         self._do(f"CREATE OR REPLACE TEMP TABLE candidate AS {candidates}")
+
+    def _choose(self) -> None:
         if not self._any("candidate"):
             return
         self._do(pairs.ONE_OF_ALIKE)

@@ -231,14 +231,22 @@ def same_person(tolerance: int) -> str:
         FROM ({_sharing("cnss")} UNION {_sharing("cin")})
     """
     return f"""
-        SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY)}, {_WHY}
+        SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY)}, {_WHY}, person, name
         FROM ({_with_evidence(offered, tolerance)})
         WHERE may_pair AND person >= {SAME_PERSON} AND days <= {WINDOW_DAYS}
     """
 
 
 def one_slip_of_a_person(tolerance: int) -> str:
-    """Return the pairs of pass 9: texts within one slip share one of them less a character."""
+    """Return the pairs of pass 9."""
+    return f"""
+        SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}
+        FROM ({_a_slip_away("nameless", "certain", tolerance)})
+    """
+
+
+def _a_slip_away(payments: str, records: str, tolerance: int) -> str:
+    """Return the pairs of one name a slip away: such texts share one of them less a character."""
 
     def less(side: str) -> str:
         # Of equal neighbours only the last is left out: the others leave the same.
@@ -251,14 +259,48 @@ def one_slip_of_a_person(tolerance: int) -> str:
 
     offered = f"""
         SELECT DISTINCT pn, rn, '' AS relation, 0 AS points
-        FROM ({sharing(less("nameless"), less("certain"))})
+        FROM ({sharing(less(payments), less(records))})
     """
     return f"""
-        SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}
-        FROM ({_with_evidence(offered, tolerance)})
+        SELECT * FROM ({_with_evidence(offered, tolerance)})
         WHERE may_pair AND person >= {ONE_SLIP} AND NOT is_same AND name = {NAME_AGREES}
             AND days <= {WINDOW_DAYS}
     """
+
+
+SUSPECT: Final = f"""
+    CREATE OR REPLACE TEMP TABLE suspect AS
+    SELECT pn, rn FROM candidate WHERE person = {SAME_PERSON} AND name = {NAME_DIFFERS}
+"""
+"""Pairs of pass 8 for which one number speaks, and against which the name does."""
+
+
+def doubt_the_number(tolerance: int) -> tuple[str, ...]:
+    """Doubt the suspects beside whom somebody of that name is a slip away (pass 8)."""
+    payments = "(FROM nameless WHERE n IN (SELECT pn FROM suspect))"
+    records = "(FROM certain WHERE n IN (SELECT rn FROM suspect))"
+    return (
+        f"""
+        CREATE OR REPLACE TEMP TABLE meant AS
+        SELECT pn, rn, TRUE AS is_of_payment FROM ({_a_slip_away(payments, "certain", tolerance)})
+        UNION ALL
+        SELECT pn, rn, FALSE FROM ({_a_slip_away("nameless", records, tolerance)})
+        """,
+        """
+        INSERT INTO tie
+        FROM meant
+        UNION ALL SELECT pn, rn, TRUE FROM candidate
+        SEMI JOIN (FROM meant WHERE is_of_payment) USING (pn)
+        UNION ALL SELECT pn, rn, FALSE FROM candidate
+        SEMI JOIN (FROM meant WHERE NOT is_of_payment) USING (rn)
+        """,
+        "UPDATE p SET is_doubted = TRUE WHERE n IN (SELECT pn FROM meant WHERE is_of_payment)",
+        "UPDATE r SET is_doubted = TRUE WHERE n IN (SELECT rn FROM meant WHERE NOT is_of_payment)",
+        """
+        DELETE FROM candidate WHERE pn IN (SELECT n FROM p WHERE is_doubted)
+            OR rn IN (SELECT n FROM r WHERE is_doubted)
+        """,
+    )
 
 
 _RANKED: Final = """

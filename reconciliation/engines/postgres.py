@@ -28,6 +28,7 @@ from reconciliation.engines.postgres_left import leave_open
 from reconciliation.engines.postgres_tables import NAMES_NO_RECORD, NOT_AGAINST, UNNAMED, Tables
 from reconciliation.matching import (
     NAME_AGREES,
+    NAME_DIFFERS,
     NAME_IN_PART,
     ONE_SLIP,
     SAME_PERSON,
@@ -366,36 +367,80 @@ class PostgresEngine:
 
     # -- by identity ------------------------------------------------------------------------------
 
-    def _offer_by_identity(self, where: str, *, less_one: bool = False) -> None:
-        """Make `offered` of payments that name no record and records that nobody names."""
+    def _offer_by_identity(
+        self, where: str, *, payments: str = "true", records: str = "true", less_one: bool = False
+    ) -> str:
+        """Return the pairs of such payments that name no record and records that nobody names."""
         tables = self._tables
-        share_numbers(tables, NAMES_NO_RECORD, f"NOT r.in_doubt AND {UNNAMED}", less_one=less_one)
+        share_numbers(
+            tables,
+            f"{NAMES_NO_RECORD} AND {payments}",
+            f"NOT r.in_doubt AND {UNNAMED} AND {records}",
+            less_one=less_one,
+        )
         tables.make(
             "near",
             "SELECT DISTINCT pn, rn, CAST(NULL AS text) AS relation, 0 AS points FROM sharing",
         )
-        tables.make(
-            "offered",
-            offered(
-                "near",
-                tables.tol,
-                f"{NOT_AGAINST} AND abs(p.d - r.d) <= {WINDOW_DAYS} AND {where}",
-            ),
+        return offered(
+            "near",
+            tables.tol,
+            f"{NOT_AGAINST} AND abs(p.d - r.d) <= {WINDOW_DAYS} AND {where}",
+        )
+
+    def _offer_a_slip_away(self, *, payments: str = "true", records: str = "true") -> str:
+        return self._offer_by_identity(
+            f"(p.cnss = r.cnss) IS NOT TRUE AND (p.cin = r.cin) IS NOT TRUE"
+            f" AND person >= {ONE_SLIP} AND name >= {NAME_AGREES}",
+            payments=payments,
+            records=records,
+            less_one=True,
         )
 
     def _match_identity(self) -> None:
         """Pass 8."""
-        self._offer_by_identity(f"person >= {SAME_PERSON}")
+        self._tables.make("offered", self._offer_by_identity(f"person >= {SAME_PERSON}"))
+        self._doubt_the_number()
         choose_mutual_best(self._tables, f"'{Rule.IDENTITY}'", Rule.IDENTITY)
         pair_interchangeable(self._tables)
 
+    def _doubt_the_number(self) -> None:
+        """Pass 8, before it chooses: whose one number is of another name, which is a slip away."""
+        tables = self._tables
+        tables.make(
+            "suspect",
+            f"SELECT pn, rn FROM offered WHERE person = {SAME_PERSON} AND name = {NAME_DIFFERS}",
+        )
+        tables.make(
+            "meant_records",
+            self._offer_a_slip_away(payments="p.n IN (SELECT pn FROM suspect)"),
+        )
+        tables.make(
+            "meant_payments",
+            self._offer_a_slip_away(records="r.n IN (SELECT rn FROM suspect)"),
+        )
+        for side, n, candidate, meant in (
+            ("payment", "pn", "rn", "meant_records"),
+            ("record", "rn", "pn", "meant_payments"),
+        ):
+            tables.run(
+                f"""
+                INSERT INTO {side}_tie
+                SELECT {n}, {candidate} FROM {meant}
+                UNION SELECT {n}, {candidate} FROM offered WHERE {n} IN (SELECT {n} FROM {meant})
+                """
+            )
+            tables.run(
+                f"UPDATE left_{side} SET in_doubt = true WHERE n IN (SELECT {n} FROM {meant})"
+            )
+        tables.run(
+            "DELETE FROM offered WHERE pn IN (SELECT n FROM left_payment WHERE in_doubt)"
+            " OR rn IN (SELECT n FROM left_record WHERE in_doubt)"
+        )
+
     def _match_identity_with_slip(self) -> None:
         """Pass 9."""
-        self._offer_by_identity(
-            f"(p.cnss = r.cnss) IS NOT TRUE AND (p.cin = r.cin) IS NOT TRUE"
-            f" AND person >= {ONE_SLIP} AND name >= {NAME_AGREES}",
-            less_one=True,
-        )
+        self._tables.make("offered", self._offer_a_slip_away())
         choose_mutual_best(self._tables, f"'{Rule.IDENTITY_SLIP}'", Rule.IDENTITY_SLIP)
 
     def _match_instalments_by_identity(self) -> None:

@@ -98,6 +98,51 @@ def test_payments_that_cannot_be_told_apart_are_a_tie_whenever_each_comes(
     assert matched() == []
 
 
+@pytest.mark.parametrize("told", ["once", "in turn"])
+def test_a_number_of_another_name_is_a_doubt_when_its_own_is_a_slip_away(
+    tmp_path: Path, told: str
+) -> None:
+    reference, _ = an_invoice_paid(provider_payment_id="P")
+    number = number_of(reference)
+    mistaken = of_nobody("R1", number, name="Youssef Benkirane")
+    own = of_nobody("R2", slipped(number), name="EL AMRANI Fatima")
+    for lines in [[mistaken], [own]] if told == "in turn" else [[mistaken, own]]:
+        imported(tmp_path, lines)
+        run()
+    assert matched() == []
+    assert ("ambiguous_match", f"invoice:{reference}") in asked()
+    assert how_many("undone_match") == (1 if told == "in turn" else 0)
+
+
+@pytest.mark.parametrize("told", ["once", "in turn"])
+def test_a_record_that_one_name_says_and_the_own_nearly_is_a_doubt_whenever_each_comes(
+    tmp_path: Path, told: str
+) -> None:
+    with transaction() as session:
+        mistaken, own = an_invoice(session), an_invoice(session)
+        a_payment(session, mistaken, provider_payment_id="P")
+    number, nearly = number_of(mistaken.reference), number_of(own.reference)
+    with transaction() as session:
+        for old, new, given, family in (
+            (number, "112233445", "Youssef", "Benkirane"),
+            (nearly, "112233446", "Fatima", "El Amrani"),
+        ):
+            execute(
+                session,
+                "UPDATE contributor SET cnss_number = :new, given_name = :given,"
+                " family_name = :family WHERE cnss_number = :old",
+                {"old": old, "new": new, "given": given, "family": family},
+            )
+    imported(tmp_path, [of_nobody("R", "112233445", name="EL AMRANI Fatima")])
+    if told == "in turn":
+        assert run().matched == 1
+    with transaction() as session:
+        a_payment(session, session.merge(own), provider_payment_id="Q")
+    run()
+    assert matched() == []
+    assert how_many("undone_match") == (1 if told == "in turn" else 0)
+
+
 @pytest.mark.parametrize("by", ["the reference", "the number"])
 def test_a_payment_that_was_being_booked_while_a_run_looked_is_new_to_the_next(
     tmp_path: Path, by: str

@@ -250,6 +250,81 @@ def slips_are_not_interchangeable(w: World) -> None:
         w.rec(f"r{n}", k=w.k(n), cnss=_slipped(w.cnss()), tokens=["ftm", "lmrn"])
 
 
+# -- pass 8, before it chooses: a number that is another name's ------------------------------------
+
+
+_FATIMA: Final = ["ftm", "zhr"]
+_AMINE: Final = ["mn", "fs"]
+
+
+@case(
+    "p: ambiguous_match r1 r2", "r1: record_without_payment", "r2: record_without_payment",
+)  # fmt: skip
+def a_number_of_another_name_and_a_slip_of_the_own(w: World) -> None:
+    w.pay("p", cin=w.cin(), tokens=_FATIMA)
+    w.rec("r1", k=w.k(1), cin=w.cin(), tokens=_AMINE)
+    w.rec("r2", k=w.k(2), cin=_slipped(w.cin()), tokens=_FATIMA)
+
+
+@case(
+    "p: payment_without_record", "q: payment_without_record", "r: ambiguous_match p q",
+)  # fmt: skip
+def a_number_given_by_another_name_and_nearly_by_the_own(w: World) -> None:
+    w.pay("p", cin=w.cin(), tokens=["slm", "brk"])
+    w.pay("q", cin=_slipped(w.cin()), tokens=["zhr", "lmrn"])
+    w.rec("r", k=w.k(), cin=w.cin(), tokens=["zhr", "lmrn"])
+
+
+@case(
+    "p: ambiguous_match r2", "q = r1: identity 71 person=8 name=4 amount=6 days=0",
+    "r2: record_without_payment",
+)  # fmt: skip
+def whose_number_it_is_pays_meanwhile(w: World) -> None:
+    w.pay("p", cin=w.cin(), tokens=_FATIMA)
+    w.pay("q", cin=w.cin(), tokens=_AMINE)
+    w.rec("r1", k=w.k(1), cin=w.cin(), tokens=_AMINE)
+    w.rec("r2", k=w.k(2), cin=_slipped(w.cin()), tokens=_FATIMA)
+
+
+@case(
+    "p = r1: identity 65 person=8 name=-2 amount=6 days=0", "r2: record_without_payment",
+)  # fmt: skip
+def a_number_of_another_name_and_a_slip_of_another_amount(w: World) -> None:
+    # He who pays for another gives his own name: no doubt of that alone.
+    w.pay("p", cin=w.cin(), tokens=_FATIMA)
+    w.rec("r1", k=w.k(1), cin=w.cin(), tokens=_AMINE)
+    w.rec("r2", 20_000, k=w.k(2), cin=_slipped(w.cin()), tokens=_FATIMA)
+
+
+@case(
+    "p = r1: identity 69 person=12 name=-2 amount=6 days=0", "r2: record_without_payment",
+)  # fmt: skip
+def two_numbers_of_another_name(w: World) -> None:
+    w.pay("p", cin=w.cin(), cnss=w.cnss(), tokens=_FATIMA)
+    w.rec("r1", k=w.k(1), cin=w.cin(), cnss=_slipped(w.cnss()), tokens=_AMINE)
+    w.rec("r2", k=w.k(2), cin=_slipped(w.cin()), tokens=_FATIMA)
+
+
+@case(
+    "p = r1: identity 67 person=8 name=0 amount=6 days=0", "r2: record_without_payment",
+)  # fmt: skip
+def a_number_without_a_name_and_a_slip(w: World) -> None:
+    w.pay("p", cin=w.cin(), tokens=_FATIMA)
+    w.rec("r1", k=w.k(1), cin=w.cin())
+    w.rec("r2", k=w.k(2), cin=_slipped(w.cin()), tokens=_FATIMA)
+
+
+@case(
+    "p: ambiguous_match r1 r2", *(f"r{n}: record_without_payment" for n in (1, 2, 3, 4)),
+)  # fmt: skip
+def a_doubted_number_adds_up_to_nothing(w: World) -> None:
+    w.pay("p", cin=w.cin(), tokens=_FATIMA)
+    w.rec("r1", k=w.k(1), cin=w.cin(), tokens=_AMINE)
+    w.rec("r2", k=w.k(2), cin=_slipped(w.cin()), tokens=_FATIMA)
+    w.rec("r3", 4_000, k=w.k(3), cin=w.cin())
+    w.rec("r4", 6_000, k=w.k(4), cin=w.cin())
+
+
 # -- pass 10: instalments by identity -------------------------------------------------------------
 
 

@@ -98,6 +98,10 @@ def a_world(rng: Random, name: str = "") -> tuple[list[Row], list[Row]]:
     if len(people) > 1 and rng.random() < 0.3:
         # A family: one card, or nearly one number.
         people[1] = Person(slip(rng, people[0].cnss), people[0].cin, people[1].tokens)
+    elif len(people) > 1 and rng.random() < 0.5:
+        # Neighbours: a slip of one's card is the other's, and no word of their names is.
+        others = [word for word in WORDS if word[0] not in {own[0] for own in people[0].tokens}]
+        people[1] = Person(people[1].cnss, slip(rng, people[0].cin), sorted(rng.sample(others, 2)))
     references = some_references(rng)
     texts = [broken(rng, rng.choice(references)) for _ in range(2)]
     dirt = rng.choice((0.1, 0.3, 0.6))
@@ -108,6 +112,7 @@ def a_world(rng: Random, name: str = "") -> tuple[list[Row], list[Row]]:
 
     def a_row(id_: str, *, is_record: bool) -> Row:
         person = rng.choice(people)
+        holder = rng.choice(people) if rng.random() < 0.1 else person
         row = Row(
             id=id_,
             how=rng.choice((0, 0, 0, 1, 2)),
@@ -115,7 +120,7 @@ def a_world(rng: Random, name: str = "") -> tuple[list[Row], list[Row]]:
             d=A_DAY + timedelta(days=rng.choice(DAYS)),
             provref=rng.choice((None, None, None, f"{name}XY0001", f"{name}XY0002")),
             cnss=_number(rng, person.cnss, dirt),
-            cin=_number(rng, person.cin, dirt),
+            cin=_number(rng, holder.cin, dirt),
             tokens=_name(rng, person.tokens, dirt),
         )
         if is_record and rng.random() < 0.08:

@@ -36,7 +36,7 @@ from reconciliation.engines.duck_relations import SLIPS_OF_RECORDS, relations
 from reconciliation.engines.duck_sharing import sharing
 from reconciliation.evidence import LOOKED_UP, Free, pull_payments, take_in_payments
 from reconciliation.loading import RAW
-from reconciliation.matching import Relation, Rule, Terms
+from reconciliation.matching import NAME_IN_PART, Relation, Rule, Terms
 from reconciliation.reading import read_text
 from reconciliation.reading_tables import read_keys, read_rows
 from reconciliation.scope import RECORD_IN_SCOPE, RECORD_STANDS, Scope, open_payments
@@ -338,8 +338,12 @@ def _add_candidates(
             con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {short}")
     for statement in relations(of_payments=False, of_records=True):
         con.execute(statement)
-    for candidates in (plausible_relations, same_person, one_slip_of_a_person):
-        con.execute(f"INSERT INTO near SELECT pn, rn FROM ({candidates(tolerance)})")
+    for candidates in (
+        plausible_relations(tolerance),
+        same_person(tolerance),
+        one_slip_of_a_person(tolerance, name=NAME_IN_PART),
+    ):
+        con.execute(f"INSERT INTO near SELECT pn, rn FROM ({candidates})")
 
 
 def _add_the_persons(con: duckdb.DuckDBPyConnection) -> None:

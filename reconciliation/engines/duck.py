@@ -155,7 +155,7 @@ class DuckEngine:
         """Do passes 2 to 11. Those for which there is nothing are left out: planning one costs
         more than a look, and most runs are small."""
         if self._any("p SEMI JOIN r USING (k)"):
-            for same in ("provref", "cnss", "cin", None):
+            for same in ("provref", "cnss", "cin", "tokens", None):
                 self._claim(sums.equal_amounts(same))
             self._claim(sums.one_and_one(tolerance))
             self._sums(tolerance, SCORES[Rule.INSTALMENTS])

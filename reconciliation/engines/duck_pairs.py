@@ -237,16 +237,17 @@ def same_person(tolerance: int) -> str:
     """
 
 
-def one_slip_of_a_person(tolerance: int) -> str:
-    """Return the pairs of pass 9."""
+def one_slip_of_a_person(tolerance: int, *, name: int = NAME_AGREES) -> str:
+    """Return the pairs of pass 9; with fewer points of the name, more that are thought about."""
     return f"""
         SELECT pn, rn, strength, days, {_matched_as(Rule.IDENTITY_SLIP)}, {_WHY}
-        FROM ({_a_slip_away("nameless", "certain", tolerance)})
+        FROM ({_a_slip_away("nameless", "certain", name, tolerance)})
     """
 
 
-def _a_slip_away(payments: str, records: str, tolerance: int) -> str:
-    """Return the pairs of one name a slip away: such texts share one of them less a character."""
+def _a_slip_away(payments: str, records: str, name: int, tolerance: int) -> str:
+    """Return the pairs a slip away, with as many points of the name: such texts share one of them
+    less a character."""
 
     def less(side: str) -> str:
         # Of equal neighbours only the last is left out: the others leave the same.
@@ -263,7 +264,7 @@ def _a_slip_away(payments: str, records: str, tolerance: int) -> str:
     """
     return f"""
         SELECT * FROM ({_with_evidence(offered, tolerance)})
-        WHERE may_pair AND person >= {ONE_SLIP} AND NOT is_same AND name = {NAME_AGREES}
+        WHERE may_pair AND person >= {ONE_SLIP} AND NOT is_same AND name >= {name}
             AND days <= {WINDOW_DAYS}
     """
 
@@ -279,12 +280,14 @@ def doubt_the_number(tolerance: int) -> tuple[str, ...]:
     """Doubt the suspects beside whom somebody of that name is a slip away (pass 8)."""
     payments = "(FROM nameless WHERE n IN (SELECT pn FROM suspect))"
     records = "(FROM certain WHERE n IN (SELECT rn FROM suspect))"
+    records_meant = _a_slip_away(payments, "certain", NAME_IN_PART, tolerance)
+    payments_meant = _a_slip_away("nameless", records, NAME_IN_PART, tolerance)
     return (
         f"""
         CREATE OR REPLACE TEMP TABLE meant AS
-        SELECT pn, rn, TRUE AS is_of_payment FROM ({_a_slip_away(payments, "certain", tolerance)})
+        SELECT pn, rn, TRUE AS is_of_payment FROM ({records_meant})
         UNION ALL
-        SELECT pn, rn, FALSE FROM ({_a_slip_away("nameless", records, tolerance)})
+        SELECT pn, rn, FALSE FROM ({payments_meant})
         """,
         """
         INSERT INTO tie

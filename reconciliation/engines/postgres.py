@@ -141,7 +141,7 @@ class PostgresEngine:
 
     def _pair_equal_amounts(self) -> None:
         """Pass 2, the first half: the i-th payment with the i-th record of what is equal."""
-        for evidence in ("provref", "cnss", "cin", "''"):
+        for evidence in ("provref", "cnss", "cin", "tokens", "''"):
             self._tables.run(
                 f"""
                 INSERT INTO claim
@@ -388,10 +388,12 @@ class PostgresEngine:
             f"{NOT_AGAINST} AND abs(p.d - r.d) <= {WINDOW_DAYS} AND {where}",
         )
 
-    def _offer_a_slip_away(self, *, payments: str = "true", records: str = "true") -> str:
+    def _offer_a_slip_away(
+        self, name: int, *, payments: str = "true", records: str = "true"
+    ) -> str:
         return self._offer_by_identity(
             f"(p.cnss = r.cnss) IS NOT TRUE AND (p.cin = r.cin) IS NOT TRUE"
-            f" AND person >= {ONE_SLIP} AND name >= {NAME_AGREES}",
+            f" AND person >= {ONE_SLIP} AND name >= {name}",
             payments=payments,
             records=records,
             less_one=True,
@@ -413,11 +415,11 @@ class PostgresEngine:
         )
         tables.make(
             "meant_records",
-            self._offer_a_slip_away(payments="p.n IN (SELECT pn FROM suspect)"),
+            self._offer_a_slip_away(NAME_IN_PART, payments="p.n IN (SELECT pn FROM suspect)"),
         )
         tables.make(
             "meant_payments",
-            self._offer_a_slip_away(records="r.n IN (SELECT rn FROM suspect)"),
+            self._offer_a_slip_away(NAME_IN_PART, records="r.n IN (SELECT rn FROM suspect)"),
         )
         for side, n, candidate, meant in (
             ("payment", "pn", "rn", "meant_records"),
@@ -440,7 +442,7 @@ class PostgresEngine:
 
     def _match_identity_with_slip(self) -> None:
         """Pass 9."""
-        self._tables.make("offered", self._offer_a_slip_away())
+        self._tables.make("offered", self._offer_a_slip_away(NAME_AGREES))
         choose_mutual_best(self._tables, f"'{Rule.IDENTITY_SLIP}'", Rule.IDENTITY_SLIP)
 
     def _match_instalments_by_identity(self) -> None:

@@ -186,6 +186,13 @@ def equal_amounts_by_the_card(w: World) -> None:
     w.rec("r2", k=w.k(), cin=w.cin(2))
 
 
+@case("p2 = r: exact 100", "p1: paid_twice")
+def equal_amounts_by_the_name(w: World) -> None:
+    w.pay("p1", day=-9, k=w.k(), tokens=["hjj", "shm"])
+    w.pay("p2", k=w.k(), tokens=["brd", "khdj"])
+    w.rec("r", k=w.k(), cnss=w.cnss(), tokens=["brd", "khdj"])
+
+
 @case("p1 = r2: normalised_reference 99", "p2 = r1: exact 100", "p3: paid_twice")
 def equal_amounts_by_day_then_id(w: World) -> None:
     w.pay("p3", day=2, k=w.k())

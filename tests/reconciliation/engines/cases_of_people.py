@@ -276,6 +276,15 @@ def a_number_given_by_another_name_and_nearly_by_the_own(w: World) -> None:
 
 
 @case(
+    "p: ambiguous_match r1 r2", "r1: record_without_payment", "r2: record_without_payment",
+)  # fmt: skip
+def a_number_of_another_name_and_a_slip_of_half_the_own(w: World) -> None:
+    w.pay("p", cin=w.cin(), tokens=["gss", "w"])
+    w.rec("r1", k=w.k(1), cin=w.cin(), tokens=_AMINE)
+    w.rec("r2", k=w.k(2), cin=_slipped(w.cin()), tokens=["f", "gss"])
+
+
+@case(
     "p: ambiguous_match r2", "q = r1: identity 71 person=8 name=4 amount=6 days=0",
     "r2: record_without_payment",
 )  # fmt: skip

@@ -147,12 +147,20 @@ _RECORDS: Final = """
     WHERE record.reference IS NOT NULL
 """
 
+
+def _payer(column: str) -> str:
+    # Few files were merged: the others need not be looked up a second time.
+    return f"CASE WHEN other.id IS NULL THEN file.{column} ELSE other.{column} END"
+
+
 # Whose the money is: of the invoice, of a bundle of one person's. What a delivery said of the payer
 # is no evidence beside that: it may be anybody who paid for another. A file that was merged into
 # another speaks by that one.
-_PAYMENTS: Final = """
-    SELECT payment.id, provider || '/' || provider_payment_id, NULL, c.cnss_number, c.cin,
-        nullif(concat_ws(' ', nullif(c.given_name, ''), nullif(c.family_name, '')), ''),
+_PAYMENTS: Final = f"""
+    SELECT payment.id, provider || '/' || provider_payment_id, NULL,
+        {_payer("cnss_number")}, {_payer("cin")},
+        nullif(concat_ws(' ', nullif({_payer("given_name")}, ''),
+            nullif({_payer("family_name")}, '')), ''),
         payment.amount_minor - payment.returned_minor,
         CAST(floor(extract(epoch FROM paid_at) / 3600) AS bigint), provider_payment_id
     FROM free_payment JOIN payment ON payment.id = n
@@ -164,7 +172,7 @@ _PAYMENTS: Final = """
             WHERE b.bundle_id = payment.bundle_id
             HAVING count(DISTINCT i.contributor_id) = 1
         ))
-    LEFT JOIN contributor c ON c.id = coalesce(file.merged_into_id, file.id)
+    LEFT JOIN contributor other ON other.id = file.merged_into_id
 """
 
 _BUNDLED: Final = """

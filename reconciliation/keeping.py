@@ -40,30 +40,24 @@ _KEYS: Final = {
 
 def write_lines_of_one(con: duckdb.DuckDBPyConnection, run: int, path: Path) -> None:
     """Write what `matched` holds now, pairs of one and one, to a file; `added_up` is to follow."""
-    con.execute(
-        "CREATE TEMP TABLE line AS SELECT pn, rn, a, score, rule FROM matched"
-        " JOIN payment_key ON n = pn"
-    )
-    order = "" if count(con, "SELECT count(*) FROM line") >= MANY else "ORDER BY pn"
-    write_file(con, f"SELECT pn, rn, pn, {run}, a, score, rule FROM line {order}", path)
+    order = "" if count(con, "SELECT count(*) FROM matched") >= MANY else "ORDER BY pn"
+    write_file(con, f"SELECT pn, rn, pn, {run}, a, score, rule FROM matched {order}", path)
 
 
 def added_up(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Return by rule what `write_lines_of_one` wrote."""
+    """Return by rule what `write_lines_of_one` wrote, before the other passes."""
     # Only within the tolerance are the two sides not the same.
-    by_rule = _by_rule(
+    return _by_rule(
         con,
         f"""
         SELECT rule, count(*), count(*), count(*), sum(line.a), sum(coalesce(r.a, line.a))
-        FROM line LEFT JOIN (
+        FROM matched line LEFT JOIN (
             SELECT n, a FROM record_key
-            WHERE n IN (SELECT rn FROM line WHERE rule = '{Rule.WITHIN_TOLERANCE}')
+            WHERE n IN (SELECT rn FROM matched WHERE rule = '{Rule.WITHIN_TOLERANCE}')
         ) r ON n = rn
-        GROUP BY rule
+        WHERE pn IS NOT NULL GROUP BY rule
         """,
     )
-    con.execute("DROP TABLE line")
-    return by_rule
 
 
 def lines_of_others(
@@ -73,11 +67,11 @@ def lines_of_others(
     con.execute(
         f"""
         CREATE TEMP TABLE line AS
-        SELECT pn, rn, min(pn) OVER (PARTITION BY g) AS g, p.a AS pa, r.a AS ra, score,
+        SELECT pn, rn, min(pn) OVER (PARTITION BY g) AS g, line.a AS pa, r.a AS ra, score,
             row_number() OVER (PARTITION BY pn ORDER BY rn) - 1 AS pl,
             row_number() OVER (PARTITION BY rn ORDER BY pn) - 1 AS rl, rule, why
-        FROM (SELECT * FROM matched WHERE rowid >= {first} AND pn IS NOT NULL)
-        JOIN payment_key p ON p.n = pn JOIN record_key r ON r.n = rn
+        FROM (SELECT * FROM matched WHERE rowid >= {first} AND pn IS NOT NULL) line
+        JOIN record_key r ON r.n = rn
         """
     )
     write_file(

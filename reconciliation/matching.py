@@ -147,7 +147,8 @@ class Engine(Protocol):
     own, the reference or NULL, how it was written, centimes. Between its two steps the caller fills
     `payment_row` and `record_row` with what `free_payment` and `free_record` (n) name. It leaves:
 
-    - `matched` (g, pn, rn, rule, score, why): lines of groups, g the least n of its payments by id;
+    - `matched` (g, pn, rn, rule, score, why, a): lines of groups, g the least n of its payments by
+      id, a the centimes of the line's payment;
     - `payment_open` (n, code, candidates, why), `record_open` (n, code, candidates, why):
       candidates are n of the other side in order of their ids (of a taken-back pair: of the same
       side).

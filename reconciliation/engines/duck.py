@@ -28,7 +28,7 @@ from reconciliation.taken_back import Record, take_back
 
 _MATCHED: Final = (
     "CREATE TABLE matched"
-    " (g BIGINT, pn BIGINT, rn BIGINT, rule VARCHAR, score TINYINT, why VARCHAR)"
+    " (g BIGINT, pn BIGINT, rn BIGINT, rule VARCHAR, score TINYINT, why VARCHAR, a BIGINT)"
 )
 
 _FREE: Final = (
@@ -71,7 +71,7 @@ def _met(terms: Terms, part: str, most: int) -> str:
     """
     return f"""
         CREATE OR REPLACE TEMP TABLE met AS
-        SELECT p.n AS pn, r.n AS rn, k, greatest(p.how, r.how) AS how, p.a = r.a AS is_equal,
+        SELECT p.n AS pn, r.n AS rn, k, p.a, greatest(p.how, r.how) AS how, p.a = r.a AS is_equal,
             abs(p.a - r.a) <= {terms.tolerance_minor} AND r.a >= 0 AS is_close
         FROM (FROM payment_key ANTI JOIN crowded USING (k) WHERE {part}) p
         FULL JOIN (FROM record_key ANTI JOIN crowded USING (k) WHERE {part}) r USING (k)
@@ -86,7 +86,7 @@ def _alone(part: str) -> tuple[str, ...]:
         " WHERE pn IS NOT NULL AND rn IS NOT NULL GROUP BY k HAVING count(*) > 1",
         f"""
         INSERT INTO matched
-        SELECT pn, pn, rn, {pairs.by_how("is_equal", "how", "how")}, NULL
+        SELECT pn, pn, rn, {pairs.by_how("is_equal", "how", "how")}, NULL, a
         FROM met ANTI JOIN several USING (k) WHERE is_close
         """,
         *(
@@ -189,7 +189,7 @@ class DuckEngine:
         if lines:
             first = "first_value(pn) OVER (PARTITION BY rn ORDER BY p.id)" if of_several else "pn"
             self._do(
-                f"INSERT INTO matched SELECT {first}, pn, rn, rule, score, why"
+                f"INSERT INTO matched SELECT {first}, pn, rn, rule, score, why, a"
                 " FROM found JOIN p ON p.n = pn",
                 "DELETE FROM p WHERE n IN (SELECT pn FROM found)",
                 "DELETE FROM r WHERE n IN (SELECT rn FROM found)",

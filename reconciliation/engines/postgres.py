@@ -92,7 +92,7 @@ class PostgresEngine:
             SELECT p.n, p.n, r.n,
                 CASE WHEN p.a = r.a THEN {_RULE_OF_EQUAL} ELSE '{Rule.WITHIN_TOLERANCE}' END,
                 CASE WHEN p.a = r.a THEN {_SCORE_OF_EQUAL}
-                    ELSE {SCORES[Rule.WITHIN_TOLERANCE]} END
+                    ELSE {SCORES[Rule.WITHIN_TOLERANCE]} END, NULL, p.a
             FROM ({alone.format(side="payment")}) p JOIN ({alone.format(side="record")}) r USING (k)
             WHERE r.a >= 0 AND {close(self._tables.tol)}
             """

@@ -65,7 +65,7 @@ class Tables:
         """Make the table of groups. How the server goes about it is set for this transaction."""
         self.run("SET LOCAL jit = off")
         self.run("SET LOCAL work_mem = '64MB'")
-        self.make_empty("matched", f"g bigint NOT NULL, {_LINE}, why text")
+        self.make_empty("matched", f"g bigint NOT NULL, {_LINE}, why text, a bigint")
 
     def make_left(self) -> None:
         """Make the tables of what is free, from the rows that the caller has filled in."""
@@ -102,7 +102,7 @@ class Tables:
             """
             INSERT INTO matched
             SELECT first_value(pn) OVER (PARTITION BY rn ORDER BY p.id COLLATE "C"),
-                pn, rn, rule, score, why
+                pn, rn, rule, score, why, a
             FROM claim JOIN left_payment p ON p.n = pn
             """
         ).rowcount

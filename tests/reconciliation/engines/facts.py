@@ -72,7 +72,7 @@ class Outcome:
 
 _COLUMNS: Final = ", ".join(["n", *(f.name for f in fields(Row))])
 _READ: Final = (
-    "SELECT g, pn, rn, rule, score, why FROM matched",
+    "SELECT g, pn, rn, rule, score, why, a FROM matched",
     "SELECT n, code, candidates, why FROM payment_open",
     "SELECT n, code, candidates, why FROM record_open",
 )
@@ -138,7 +138,8 @@ def _outcome(
 ) -> Outcome:
     matched, payment_open, record_open = read
     outcome = Outcome()
-    for g, pn, rn, rule, score, why in matched:
+    for g, pn, rn, rule, score, why, a in matched:
+        assert a == payments[pn].a
         line = (payments[g].id, payments[pn].id, records[rn].id, rule, score, why)
         outcome.matched[line] += 1
     for n, code, candidates, why in payment_open:

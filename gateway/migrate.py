@@ -101,6 +101,7 @@ _JUDGING: Final = (
     "0015_posting",
     "0016_sending_hold",
     "0017_posting_again",
+    "0018_references_by_bytes",
 )
 """The migrations that made triggers, and the newest, which knows what is in force after it."""
 

@@ -71,10 +71,20 @@ class Paid:
 
 
 def name_free(con: duckdb.DuckDBPyConnection, folder: Path) -> Free:
-    """Write files of what `free_payment` and `free_record` name."""
+    """Write files of what `free_payment` and `free_record` name.
+
+    `sought` is the reference where the other side of this run says nothing of it, or where records
+    may take each other back: rows elsewhere would say nothing else of the others.
+    """
     files = {side: folder.joinpath(f"free_{side}.csv") for side in ("payment", "record")}
-    for side, path in files.items():
-        write_file(con, f"SELECT n, k FROM free_{side} JOIN {side}_key USING (n) ORDER BY n", path)
+    settled = "SELECT k FROM {}_key WHERE k IS NOT NULL GROUP BY k HAVING min(a) >= 0"
+    for side, other in (("payment", "record"), ("record", "payment")):
+        write_file(
+            con,
+            f"SELECT n, k, CASE WHEN k NOT IN ({settled.format(other)}) THEN k END AS sought"
+            f" FROM free_{side} JOIN {side}_key USING (n) ORDER BY n",
+            files[side],
+        )
     free, of = (
         count(con, f"SELECT count(*) FROM {side}") for side in ("free_payment", "payment_key")
     )
@@ -123,10 +133,11 @@ def _named(session: Session, free: Free, *sides: Side) -> Iterator[None]:
     for side in sides:
         execute(
             session,
-            f"CREATE TEMPORARY TABLE free_{side} (n bigint PRIMARY KEY, k text) ON COMMIT DROP",
+            f"CREATE TEMPORARY TABLE free_{side} (n bigint PRIMARY KEY, k text, sought text)"
+            " ON COMMIT DROP",
         )
         path = free.payments if side == "payment" else free.records
-        send_file(session, f"free_{side} (n, k)", path)
+        send_file(session, f"free_{side} (n, k, sought)", path)
         if not free.are_few:
             execute(session, f"ANALYZE free_{side}")
     with _looked_up(session, free.are_few):
@@ -185,18 +196,19 @@ _BUNDLED: Final = """
 # References are looked up in their order, which is the indexes': neighbours are on one page.
 _OTHER_RECORDS: Final = """
     SELECT f.k, bool_or(m.record_id IS NOT NULL)
-    FROM (SELECT DISTINCT k FROM free_payment ORDER BY k) f
+    FROM (SELECT DISTINCT sought AS k FROM free_payment ORDER BY k) f
     JOIN institution_record r ON r.reference = f.k
     LEFT JOIN match_line m ON m.record_id = r.id
     WHERE NOT EXISTS (SELECT FROM free_record o WHERE o.n = r.id) GROUP BY f.k
 """
 _OTHER_TEXTS: Final = """
-    SELECT DISTINCT f.k, r.reference_given FROM free_payment f JOIN payment p ON p.id = f.n
+    SELECT DISTINCT f.sought, r.reference_given FROM free_payment f JOIN payment p ON p.id = f.n
     JOIN payment q ON q.invoice_id = p.invoice_id JOIN match_line m ON m.payment_id = q.id
-    JOIN institution_record r ON r.id = m.record_id WHERE r.reference IS NULL
+    JOIN institution_record r ON r.id = m.record_id
+    WHERE r.reference IS NULL AND f.sought IS NOT NULL
 """
 _OTHER_PAYMENTS: Final = """
-    SELECT f.k FROM (SELECT DISTINCT k FROM free_record ORDER BY k) f
+    SELECT f.k FROM (SELECT DISTINCT sought AS k FROM free_record ORDER BY k) f
     JOIN invoice i ON i.reference = f.k JOIN payment p ON p.invoice_id = i.id
     WHERE p.status = 'booked' AND NOT EXISTS (SELECT FROM free_payment o WHERE o.n = p.id)
     GROUP BY f.k

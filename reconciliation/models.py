@@ -32,7 +32,7 @@ class InstitutionRecord(SQLModel, table=True):
     id: int | None = key()
     record_id: str = Field(unique=True)
     reference_given: str
-    reference: str | None = Field(index=True)
+    reference: str | None = Field(index=True, sa_type=sa.String(collation="C"))
     """The reference that was meant, if one can be read; else None, never a guess."""
     cnss_number: str | None
     cin: str | None

@@ -247,9 +247,10 @@ def _read_names(con: duckdb.DuckDBPyConnection) -> None:
         " ANTI JOIN read_name USING (name) WHERE name <> ''"
     )
     words = sql_tokens("name", "duckdb", is_ascii=True)
+    # Said once: such a long expression takes longer to plan than to work out.
     con.execute(
-        f"INSERT INTO read_name SELECT name, nullif({words}, []::VARCHAR[])"
-        " FROM unread_name WHERE strlen(name) = length(name)"
+        "INSERT INTO read_name SELECT name, nullif(words, []::VARCHAR[]) FROM"
+        f" (SELECT name, {words} AS words FROM unread_name WHERE strlen(name) = length(name))"
     )
     # DuckDB looks letters up slowly: twice the time of Python.
     for some in _batches(con, "SELECT name FROM unread_name WHERE strlen(name) <> length(name)"):

@@ -280,7 +280,7 @@ def _take_in_payments(con: duckdb.DuckDBPyConnection, session: Session, folder: 
     types = {"n": "BIGINT", "k": "BIGINT", "a": "BIGINT"}
     con.execute(f"INSERT INTO payment_key SELECT n, k, 0, a FROM {read_file(keys, types)}")
     con.execute("CREATE TABLE free_payment AS SELECT n FROM payment_key")
-    write_file(con, "SELECT n, k FROM payment_key", ids)
+    write_file(con, "SELECT n, k, NULL FROM payment_key", ids)
     of = execute(session, "SELECT max(id) FROM payment").scalar_one()
     are_few = count(con, "SELECT count(*) FROM payment_key") * LOOKED_UP < of
     take_in_payments(con, pull_payments(Free(ids, ids, are_few), folder))

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from gateway.csvfiles import BadLine, ImportResult
-from gateway.db import execute, transaction
+from gateway.db import execute, snapshot, transaction
 from gateway.errors import Unusable
 from reconciliation.records import COLUMNS, TEXT_MAX, import_records
 from tests.reconciliation.factories import NOW, a_file, a_line, a_reference, asked, how_many
@@ -290,3 +290,21 @@ def test_two_imports_at_once_load_each_record_once(tmp_path: Path) -> None:
         (2_000, 2_000, 0, 0),
     ]
     assert how_many("record_file") == 2
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "FROM invoice i JOIN institution_record found ON found.reference = i.reference",
+        "FROM institution_record r JOIN invoice found ON found.reference = r.reference",
+    ],
+)
+def test_rows_of_one_reference_are_found_by_an_index(found: str) -> None:
+    with snapshot() as session:
+        # Few rows are here: only ways that look at every one of them are left out.
+        for way in ("seqscan", "hashjoin", "mergejoin"):
+            execute(session, f"SET LOCAL enable_{way} = off")
+        other = found.split()[2]
+        plan = execute(session, f"EXPLAIN SELECT found.id {found} WHERE {other}.id = 1")
+        lines = "\n".join(plan.scalars())
+    assert "Index Cond: ((reference)::text = " in lines, lines

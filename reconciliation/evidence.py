@@ -77,14 +77,21 @@ def name_free(con: duckdb.DuckDBPyConnection, folder: Path) -> Free:
     may take each other back: rows elsewhere would say nothing else of the others.
     """
     files = {side: folder.joinpath(f"free_{side}.csv") for side in ("payment", "record")}
-    settled = "SELECT k FROM {}_key WHERE k IS NOT NULL GROUP BY k HAVING min(a) >= 0"
     for side, other in (("payment", "record"), ("record", "payment")):
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE free AS"
+            f" SELECT n, k FROM free_{side} JOIN {side}_key USING (n)"
+        )
+        settled = (
+            f"SELECT k FROM {other}_key SEMI JOIN free USING (k) GROUP BY k HAVING min(a) >= 0"
+        )
         write_file(
             con,
-            f"SELECT n, k, CASE WHEN k NOT IN ({settled.format(other)}) THEN k END AS sought"
-            f" FROM free_{side} JOIN {side}_key USING (n) ORDER BY n",
+            f"SELECT n, k, CASE WHEN k NOT IN ({settled}) THEN k END AS sought FROM free"
+            " ORDER BY n",
             files[side],
         )
+    con.execute("DROP TABLE free")
     free, of = (
         count(con, f"SELECT count(*) FROM {side}") for side in ("free_payment", "payment_key")
     )

@@ -39,7 +39,8 @@ LOOKED_UP: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """What is free after the bulk pass: files of ids and references, which may be empty."""
+    """What is free after the bulk pass: files of ids, references, and references to be sought
+    outside this run; these two may be empty."""
 
     payments: Path
     records: Path
@@ -73,8 +74,9 @@ class Paid:
 def name_free(con: duckdb.DuckDBPyConnection, folder: Path) -> Free:
     """Write files of what `free_payment` and `free_record` name.
 
-    `sought` is the reference where the other side of this run says nothing of it, or where records
-    may take each other back: rows elsewhere would say nothing else of the others.
+    `sought` is a reference that no row of the other side has in this run, or that negative records
+    have, which may take all of it away. Where the run has a row of it that stays, rows elsewhere
+    would change nothing.
     """
     files = {side: folder.joinpath(f"free_{side}.csv") for side in ("payment", "record")}
     for side, other in (("payment", "record"), ("record", "payment")):

@@ -5,7 +5,7 @@ No other module commits, rolls back or opens a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final
@@ -214,6 +214,19 @@ def fetch(session: Session, statement: str, parameters: Mapping[str, Any]) -> li
     """
     with _driver(session, statement) as connection:
         return connection.execute(statement, parameters, binary=True).fetchall()
+
+
+def stream(
+    session: Session, statement: str, parameters: Mapping[str, Any]
+) -> Generator[tuple[Any, ...]]:
+    """Yield the rows of one SELECT with named parameters (`:name`) as they come, in binary.
+
+    Each is held alone, so they may be large. The session is busy until the last is taken, or this
+    is closed.
+    """
+    compiled = sa.text(statement).compile(dialect=session.connection().dialect)
+    with _driver(session, statement) as connection, connection.cursor() as cursor:
+        yield from cursor.stream(compiled.string, parameters, binary=True)
 
 
 def copy_rows(session: Session, copy: str, rows: Iterable[tuple[object, ...]]) -> None:

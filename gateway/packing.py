@@ -25,6 +25,7 @@ _BIGINT_OID: Final = 20
 _TEXT_OID: Final = 25
 _length: Final = Struct(">i").pack
 _bigint: Final = Struct(">iq").pack
+_smallint: Final = Struct(">ih").pack
 
 
 def columns(count: int) -> bytes:
@@ -52,6 +53,11 @@ word: Final[Callable[[str | None], bytes]] = lru_cache(maxsize=1_024)(text)
 def bigint(value: int | None) -> bytes:
     """Return a number as a BIGINT column."""
     return NULL if value is None else _bigint(8, value)
+
+
+def smallint(value: int) -> bytes:
+    """Return a number as a SMALLINT column."""
+    return _smallint(2, value)
 
 
 def instant(value: datetime | None) -> bytes:

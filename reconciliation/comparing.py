@@ -24,16 +24,15 @@ from reconciliation.evidence import (
     take_in_records,
 )
 from reconciliation.keeping import (
-    LINES,
-    PAIRS,
     added,
     added_up,
     free_parted,
     leave_parted,
     lines_of_others,
     load_parted,
-    write,
-    write_lines_of_one,
+    pairs_of_one,
+    write_lines,
+    write_pairs,
 )
 from reconciliation.loading import load_keys
 from reconciliation.matching import Terms
@@ -66,10 +65,9 @@ def compare_shard(
         engine.within_references()
         if load_parted(con, session):
             free_parted(con)
-        path = folder.joinpath("lines.csv")
-        write_lines_of_one(con, run, path)
-        write(session, PAIRS, path, 0)
-        return added_up(con)
+        pairs = pairs_of_one(con)
+        write_pairs(session, run, pairs, beside_others=True)
+        return added_up(con, pairs)
 
 
 def compare(
@@ -84,19 +82,18 @@ def compare(
         engine.within_references()
         if is_parted := load_parted(con, session):
             free_parted(con)
-        free = name_free(con, folder)
-        bulk = count(con, "SELECT count(*) FROM matched")
-        # Threads have to do with the server only; DuckDB is this one's.
-        with ThreadPoolExecutor(3) as threads:
-            finding = threads.submit(find_others, session, free)
-            records = threads.submit(pull_records, free, folder)
-            payments = threads.submit(pull_payments, free, folder)
-            lines = folder.joinpath("lines.csv")
-            write_lines_of_one(con, run, lines)
-            know(con, finding.result())
+        free = name_free(con)
+        # Threads have to do with the server only; DuckDB is this one's. The run's session does one
+        # thing after the other.
+        with ThreadPoolExecutor(1) as ours, ThreadPoolExecutor(2) as others:
+            finding = ours.submit(find_others, session, free)
+            records = others.submit(pull_records, free, folder)
+            payments = others.submit(pull_payments, free, folder)
             # The server takes in what is certain, while the rest is thought about here.
-            sending = threads.submit(write, session, PAIRS, lines, bulk)
-            of_one = added_up(con)
+            pairs = pairs_of_one(con)
+            written = [ours.submit(write_pairs, session, run, pairs)]
+            of_one = added_up(con, pairs)
+            know(con, finding.result())
             take_in_records(con, records.result())
             take_in_payments(con, payments.result())
             first = count(con, _ROWS_OF_MATCHED)
@@ -106,10 +103,10 @@ def compare(
             rest = folder.joinpath("rest.csv")
             of_others = lines_of_others(con, run, first, rest)
             more = count(con, _ROWS_OF_MATCHED) - first
-            sending.result()
-            sending = threads.submit(write, session, LINES, rest, more)
+            written.append(ours.submit(write_lines, session, rest, more))
             compared = Compared(added(of_one, of_others), _by_code(con), read_left(con))
-            sending.result()
+            for each in written:
+                each.result()
         return compared
 
 

@@ -1,7 +1,8 @@
-"""Rows between PostgreSQL and DuckDB: as CSV files in a folder of the caller's.
+"""Rows with texts between PostgreSQL and DuckDB: as CSV files in a folder of the caller's.
 
-Nothing here makes an object of a row. The server packs thousands of rows into one text where they
-are numbers only; else it writes the CSV. DuckDB reads and writes the files by itself.
+Nothing here makes an object of a row: the server packs thousands of rows into one text, or reads
+its own format, and DuckDB reads and writes the files by itself. What is numbers only goes by
+`duckcolumns`.
 """
 
 from __future__ import annotations
@@ -11,26 +12,25 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import duckdb
-import psycopg
-import sqlalchemy as sa
 from sqlmodel import Session
 
-from gateway.db import copy_blocks, execute
+from gateway.db import copy_blocks, execute, stream
 
 MEMORY: Final = "600MB"
 """What DuckDB holds at most before it uses the disk."""
 THREADS_MAX: Final = 4
 
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
 _BLOCK_BYTES: Final = 262_144
 _PACKED: Final = 12
-"""2 to the power of: ids that lie together are packed into one text."""
-_TEXTS_AT_ONCE: Final = 16
-
+"""2 to the power of: so many rows are packed into one value."""
 
 _FOLDERS: Final = "wasl-match-"
 
@@ -51,6 +51,8 @@ def workbench() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
                 "memory_limit": MEMORY,
                 "temp_directory": str(folder),
                 "preserve_insertion_order": True,
+                # Nothing of it outlives us: to put its tables in order takes longer than they live.
+                "checkpoint_threshold": "1TB",
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             },
@@ -91,39 +93,38 @@ def _remove_left() -> None:
             os.close(held)
 
 
-def pull_numbers(
-    session: Session, query: str, parameters: Mapping[str, Any], columns: str, path: Path
+def pull_rows(
+    session: Session,
+    query: str,
+    columns: Mapping[str, str],
+    path: Path,
+    parameters: Mapping[str, Any] = NOTHING,
 ) -> None:
-    """Write the rows of a query, numbers only, as CSV without a header.
+    """Write the rows of a query as CSV, for `read_file`, to which an empty text is NULL.
 
     Args:
         session: Whose transaction it is.
-        query: Has a column `n`, an id; no value of it is NULL.
-        parameters: Of the query.
-        columns: In their order, by commas.
+        query: Its columns have names.
+        columns: Those that are wanted, with their types in DuckDB.
         path: Of the file.
+        parameters: Of the query.
     """
-    line = " || ',' || ".join(f"coalesce({c.strip()}::text, '')" for c in columns.split(","))
-    packed = f"SELECT string_agg({line}, E'\\n') FROM ({query}) AS each GROUP BY n >> {_PACKED}"
-    # There are far fewer texts than the server thinks, and their order is nobody's matter.
-    with without(session, "sort", "mergejoin"), path.open("w", encoding="ascii") as file:
-        texts = session.connection().execute(
-            sa.text(packed), dict(parameters), execution_options={"yield_per": _TEXTS_AT_ONCE}
-        )
-        for text in texts.scalars():
-            file.write(text)
-            file.write("\n")
-
-
-def pull_rows(session: Session, query: str, path: Path) -> None:
-    """Write the rows of a query without parameters as CSV; a value that is NULL is empty."""
-    connection = session.connection().connection.driver_connection
-    assert isinstance(connection, psycopg.Connection)
-    # As bytes: the query is this code's own, and a driver looks for nothing in it.
-    copy = f"COPY ({query}) TO STDOUT (FORMAT csv)".encode()
-    with connection.cursor() as cursor, path.open("wb") as file, cursor.copy(copy) as rows:
-        for row in rows:
-            file.write(row)
+    line = " || ',' || ".join(
+        f"""coalesce('"' || replace({name}, '"', '""') || '"', '')"""
+        if type_ == "VARCHAR"
+        else f"coalesce(CAST({name} AS text), '')"
+        for name, type_ in columns.items()
+    )
+    # One by one, rows would take longer here than all that is done with them.
+    packed = f"""
+        SELECT convert_to(string_agg(line, E'\\n'), 'UTF8') FROM (
+            SELECT {line} AS line, row_number() OVER () >> {_PACKED} AS part FROM ({query}) AS each
+        ) AS each GROUP BY part
+    """
+    with path.open("wb") as file, closing(stream(session, packed, parameters)) as parts:
+        for (lines,) in parts:
+            file.write(lines)
+            file.write(b"\n")
 
 
 def write_file(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:

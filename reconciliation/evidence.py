@@ -19,14 +19,13 @@ from sqlmodel import Session
 
 from gateway.clock import day_of
 from gateway.db import execute, snapshot, transaction
+from reconciliation.duckcolumns import NONE, Columns, columns_of, pack_rows, send_rows
 from reconciliation.duckfiles import (
     count,
     pull_rows,
     read_file,
-    send_file,
     with_memory,
     without,
-    write_file,
 )
 from reconciliation.engines.duck_relations import SLIPS_OF_RECORDS
 from reconciliation.loading import RAW
@@ -39,11 +38,11 @@ LOOKED_UP: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """What is free after the bulk pass: files of ids, references, and references to be sought
-    outside this run; these two may be empty."""
+    """What is free after the bulk pass: ids `n`, references `k`, and references `sought` outside
+    this run; of these two NONE may be said."""
 
-    payments: Path
-    records: Path
+    payments: Columns
+    records: Columns
     are_few: bool
     """Of all that are open; so they are looked up one by one."""
 
@@ -71,14 +70,14 @@ class Paid:
 # -- fetching -------------------------------------------------------------------------------------
 
 
-def name_free(con: duckdb.DuckDBPyConnection, folder: Path) -> Free:
-    """Write files of what `free_payment` and `free_record` name.
+def name_free(con: duckdb.DuckDBPyConnection) -> Free:
+    """Return what `free_payment` and `free_record` name.
 
     `sought` is a reference that no row of the other side has in this run, or that negative records
     have, which may take all of it away. Where the run has a row of it that stays, rows elsewhere
     would change nothing.
     """
-    files = {side: folder.joinpath(f"free_{side}.csv") for side in ("payment", "record")}
+    named = {}
     for side, other in (("payment", "record"), ("record", "payment")):
         con.execute(
             "CREATE OR REPLACE TEMP TABLE free AS"
@@ -87,17 +86,16 @@ def name_free(con: duckdb.DuckDBPyConnection, folder: Path) -> Free:
         settled = (
             f"SELECT k FROM {other}_key SEMI JOIN free USING (k) GROUP BY k HAVING min(a) >= 0"
         )
-        write_file(
+        named[side] = columns_of(
             con,
-            f"SELECT n, k, CASE WHEN k NOT IN ({settled}) THEN k END AS sought FROM free"
-            " ORDER BY n",
-            files[side],
+            f"SELECT n, coalesce(k, {NONE}) AS k, CASE WHEN k NOT IN ({settled}) THEN k"
+            f" ELSE {NONE} END AS sought FROM free ORDER BY n",
         )
     con.execute("DROP TABLE free")
-    free, of = (
-        count(con, f"SELECT count(*) FROM {side}") for side in ("free_payment", "payment_key")
+    are_few = len(named["payment"]["n"]) * LOOKED_UP < count(
+        con, "SELECT count(*) FROM payment_key"
     )
-    return Free(files["payment"], files["record"], free * LOOKED_UP < of)
+    return Free(named["payment"], named["record"], are_few)
 
 
 def pull_records(free: Free, folder: Path) -> Path:
@@ -110,7 +108,7 @@ def pull_records(free: Free, folder: Path) -> Path:
     with transaction() as session:
         with_memory(session)
         with _named(session, free, "record"):
-            pull_rows(session, _RECORDS, path)
+            pull_rows(session, _RECORDS, RAW, path)
     return path
 
 
@@ -120,13 +118,13 @@ def pull_payments(free: Free, folder: Path) -> Paid:
     with transaction() as session:
         with_memory(session)
         with _named(session, free, "payment"):
-            pull_rows(session, _PAYMENTS, path)
+            pull_rows(session, _PAYMENTS, RAW, path)
             return Paid(path, [(n, ks) for n, ks in execute(session, _BUNDLED)])
 
 
 def find_others(session: Session, free: Free) -> Others:
     """Find the references that free rows name and rows have that are not in this run."""
-    with _named(session, free, "payment", "record"):
+    with _named(session, free, "payment", "record", key="PRIMARY KEY"):
         records = {int(k): is_matched for k, is_matched in execute(session, _OTHER_RECORDS)}
         # Records whose file gave a text in which the reference stands among other words.
         for k, given in execute(session, _OTHER_TEXTS):
@@ -137,16 +135,19 @@ def find_others(session: Session, free: Free) -> Others:
 
 
 @contextmanager
-def _named(session: Session, free: Free, *sides: Side) -> Iterator[None]:
-    """Have the free rows in tables of the transaction's own, `free_payment` or `free_record`."""
+def _named(session: Session, free: Free, *sides: Side, key: str = "") -> Iterator[None]:
+    """Have the free rows in tables of the transaction's own, `free_payment` or `free_record`.
+
+    `key`: of `n`, where it is looked up.
+    """
     for side in sides:
         execute(
             session,
-            f"CREATE TEMPORARY TABLE free_{side} (n bigint PRIMARY KEY, k text, sought text)"
+            f"CREATE TEMPORARY TABLE free_{side} (n bigint {key}, k bigint, sought bigint)"
             " ON COMMIT DROP",
         )
-        path = free.payments if side == "payment" else free.records
-        send_file(session, f"free_{side} (n, k, sought)", path)
+        rows = free.payments if side == "payment" else free.records
+        send_rows(session, f"free_{side}", pack_rows(rows["n"], rows["k"], rows["sought"]))
         if not free.are_few:
             execute(session, f"ANALYZE free_{side}")
     with _looked_up(session, free.are_few):
@@ -161,8 +162,8 @@ def _looked_up(session: Session, are_few: bool) -> Iterator[None]:
 
 
 _RECORDS: Final = """
-    SELECT record.id, record_id, reference_given, cnss_number, cin, name, amount_minor, posted_on,
-        provider_reference
+    SELECT record.id AS n, record_id AS id, reference_given AS reference, cnss_number, cin, name,
+        amount_minor AS a, posted_on AS d, provider_reference
     FROM free_record JOIN institution_record record ON record.id = n
     WHERE record.reference IS NOT NULL
 """
@@ -177,12 +178,14 @@ def _payer(column: str) -> str:
 # is no evidence beside that: it may be anybody who paid for another. A file that was merged into
 # another speaks by that one.
 _PAYMENTS: Final = f"""
-    SELECT payment.id, provider || '/' || provider_payment_id, NULL,
-        {_payer("cnss_number")}, {_payer("cin")},
+    SELECT payment.id AS n, provider || '/' || provider_payment_id AS id,
+        CAST(NULL AS text) AS reference,
+        {_payer("cnss_number")} AS cnss_number, {_payer("cin")} AS cin,
         nullif(concat_ws(' ', nullif({_payer("given_name")}, ''),
-            nullif({_payer("family_name")}, '')), ''),
-        payment.amount_minor - payment.returned_minor,
-        CAST(floor(extract(epoch FROM paid_at) / 3600) AS bigint), provider_payment_id
+            nullif({_payer("family_name")}, '')), '') AS name,
+        payment.amount_minor - payment.returned_minor AS a,
+        CAST(floor(extract(epoch FROM paid_at) / 3600) AS bigint) AS d,
+        provider_payment_id AS provider_reference
     FROM free_payment JOIN payment ON payment.id = n
     LEFT JOIN invoice ON invoice.id = payment.invoice_id
     LEFT JOIN bundle ON bundle.id = payment.bundle_id
@@ -199,13 +202,14 @@ _BUNDLED: Final = """
     SELECT n, ARRAY(
         SELECT CAST(i.reference AS bigint) FROM bundle_item b JOIN invoice i ON i.id = b.invoice_id
         WHERE b.bundle_id = payment.bundle_id ORDER BY 1
-    ) FROM free_payment JOIN payment ON payment.id = n WHERE bundle_id IS NOT NULL AND k IS NULL
+    ) FROM free_payment JOIN payment ON payment.id = n WHERE bundle_id IS NOT NULL AND k = 0
 """
 
 # References are looked up in their order, which is the indexes': neighbours are on one page.
 _OTHER_RECORDS: Final = """
     SELECT f.k, bool_or(m.record_id IS NOT NULL)
-    FROM (SELECT DISTINCT sought AS k FROM free_payment ORDER BY k) f
+    FROM (SELECT CAST(sought AS text) AS k FROM free_payment
+        WHERE sought <> 0 GROUP BY sought ORDER BY sought) f
     JOIN institution_record r ON r.reference = f.k
     LEFT JOIN match_line m ON m.record_id = r.id
     WHERE NOT EXISTS (SELECT FROM free_record o WHERE o.n = r.id) GROUP BY f.k
@@ -214,10 +218,11 @@ _OTHER_TEXTS: Final = """
     SELECT DISTINCT f.sought, r.reference_given FROM free_payment f JOIN payment p ON p.id = f.n
     JOIN payment q ON q.invoice_id = p.invoice_id JOIN match_line m ON m.payment_id = q.id
     JOIN institution_record r ON r.id = m.record_id
-    WHERE r.reference IS NULL AND f.sought IS NOT NULL
+    WHERE r.reference IS NULL AND f.sought <> 0
 """
 _OTHER_PAYMENTS: Final = """
-    SELECT f.k FROM (SELECT DISTINCT sought AS k FROM free_record ORDER BY k) f
+    SELECT f.k FROM (SELECT CAST(sought AS text) AS k FROM free_record
+        WHERE sought <> 0 GROUP BY sought ORDER BY sought) f
     JOIN invoice i ON i.reference = f.k JOIN payment p ON p.invoice_id = i.id
     WHERE p.status = 'booked' AND NOT EXISTS (SELECT FROM free_payment o WHERE o.n = p.id)
     GROUP BY f.k

@@ -9,7 +9,6 @@ from typing import Final
 from sqlmodel import Session
 
 from gateway.clock import INSTITUTION_ZONE
-from gateway.db import execute
 from gateway.errors import Unusable
 from reconciliation.duckfiles import pull_rows, read_file, workbench
 
@@ -43,14 +42,10 @@ def export_matches(session: Session, path: Path, *, from_on: date, to_on: date, 
     """
     if to_on < from_on:
         raise Unusable(f"{to_on} lies before {from_on}.")
-    execute(
-        session,
-        "SELECT set_config('wasl.from', :since, true), set_config('wasl.to', :until, true)",
-        {"since": _midnight(from_on), "until": _end_of(to_on)},
-    )
     with workbench() as (con, folder):
         rows = folder.joinpath("rows.csv")
-        pull_rows(session, _LINES, rows)
+        days = {"since": _midnight(from_on), "until": _end_of(to_on)}
+        pull_rows(session, _LINES, _COLUMNS, rows, days)
         con.execute(f"CREATE TABLE line AS SELECT * FROM {read_file(rows, _COLUMNS, texts=True)}")
         written = folder.joinpath("written")
         options = "FORMAT csv, HEADER" if form == "csv" else "FORMAT parquet, COMPRESSION zstd"
@@ -61,14 +56,14 @@ def export_matches(session: Session, path: Path, *, from_on: date, to_on: date, 
         return int(count[0])
 
 
-# COPY takes no parameters; a setting of the transaction's own does.
 _LINES: Final = """
     WITH paid AS (
         SELECT DISTINCT m.group_id FROM match_line m JOIN payment p ON p.id = m.payment_id
-        WHERE p.paid_at >= CAST(current_setting('wasl.from') AS timestamptz)
-            AND p.paid_at < CAST(current_setting('wasl.to') AS timestamptz)
+        WHERE p.paid_at >= CAST(:since AS timestamptz)
+            AND p.paid_at < CAST(:until AS timestamptz)
     )
-    SELECT m.group_id, p.provider || '/' || p.provider_payment_id, r.record_id, m.rule, m.score
+    SELECT m.group_id, p.provider || '/' || p.provider_payment_id AS payment_id, r.record_id,
+        m.rule, m.score
     FROM match_line m JOIN paid USING (group_id) JOIN payment p ON p.id = m.payment_id
     JOIN institution_record r ON r.id = m.record_id
 """

@@ -7,8 +7,11 @@ transaction: half the time, and the same judge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +21,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from gateway.db import execute
+from gateway.packing import bigint, smallint, text
+from reconciliation.duckcolumns import Columns, columns_of, pack_rows, send_rows
 from reconciliation.duckfiles import count, send_file, write_file
 from reconciliation.matching import OpenCode, Rule
 
-PAIRS: Final = "payment_id, record_id, group_id, run_id, amount_minor, score, rule"
-"""Of a line that is a group by itself: both its lines are 0, and its rule says why."""
-LINES: Final = f"{PAIRS}, payment_line, record_line, why"
+_PAIRS: Final = "payment_id, record_id, group_id, run_id, amount_minor, score, rule"
+_LINES: Final = f"{_PAIRS}, payment_line, record_line, why"
 
 MANY: Final = 100_000
 """From so many new lines on it is asked whether the keys are better made anew."""
@@ -38,26 +42,45 @@ _KEYS: Final = {
 }
 
 
-def write_lines_of_one(con: duckdb.DuckDBPyConnection, run: int, path: Path) -> None:
-    """Write what `matched` holds now, pairs of one and one, to a file; `added_up` is to follow."""
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Lines that are groups by themselves, all by one rule, which says why."""
+
+    rule: str
+    score: int
+    lines: Columns
+    """`pn`, `rn`, and the payment's centimes `a`."""
+
+    def __len__(self) -> int:
+        return len(self.lines["pn"])
+
+
+def pairs_of_one(con: duckdb.DuckDBPyConnection) -> list[Pairs]:
+    """Return what `matched` holds before the other passes."""
+    rules = con.execute("SELECT DISTINCT rule, score FROM matched ORDER BY ALL").fetchall()
+    # Many need not be in order, of which the keys are made anew.
     order = "" if count(con, "SELECT count(*) FROM matched") >= MANY else "ORDER BY pn"
-    write_file(con, f"SELECT pn, rn, pn, {run}, a, score, rule FROM matched {order}", path)
+    query = "SELECT pn, rn, a FROM matched WHERE rule = '{}' AND score = {} {}"
+    return [
+        Pairs(rule, score, columns_of(con, query.format(rule, score, order)))
+        for rule, score in rules
+    ]
 
 
-def added_up(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Return by rule what `write_lines_of_one` wrote, before the other passes."""
-    # Only within the tolerance are the two sides not the same.
-    return _by_rule(
-        con,
-        f"""
-        SELECT rule, count(*), count(*), count(*), sum(line.a), sum(coalesce(r.a, line.a))
-        FROM matched line LEFT JOIN (
-            SELECT n, a FROM record_key
-            WHERE n IN (SELECT rn FROM matched WHERE rule = '{Rule.WITHIN_TOLERANCE}')
-        ) r ON n = rn
-        WHERE pn IS NOT NULL GROUP BY rule
-        """,
-    )
+def added_up(con: duckdb.DuckDBPyConnection, pairs: Sequence[Pairs]) -> dict[str, Any]:
+    """Return by rule what `pairs_of_one` returned: groups, rows, and centimes of both sides."""
+    by_rule = []
+    for each in pairs:
+        paid = recorded = int(each.lines["a"].sum())
+        # Only within the tolerance are the two sides not the same.
+        if each.rule == Rule.WITHIN_TOLERANCE:
+            recorded = count(
+                con,
+                "SELECT sum(a) FROM record_key WHERE n IN"
+                f" (SELECT rn FROM matched WHERE rule = '{each.rule}')",
+            )
+        by_rule.append(_outcome(each.rule, len(each), len(each), len(each), paid, recorded))
+    return added(*by_rule)
 
 
 def lines_of_others(
@@ -92,6 +115,12 @@ def lines_of_others(
 
 
 def _by_rule(con: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
+    return added(*(_outcome(*row) for row in con.execute(query).fetchall()))
+
+
+def _outcome(
+    rule: str, groups: int, payments: int, records: int, paid: int, recorded: int
+) -> dict[str, Any]:
     return {
         rule: {
             "groups": groups,
@@ -100,7 +129,6 @@ def _by_rule(con: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
             "paid_minor": int(paid),
             "recorded_minor": int(recorded),
         }
-        for rule, groups, payments, records, paid, recorded in con.execute(query).fetchall()
     }
 
 
@@ -115,20 +143,48 @@ def added(*outcomes: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(total.items()))
 
 
-def write(session: Session, columns: str, path: Path, lines: int) -> None:
-    """Append a file of so many lines; the keys are in force afterwards.
+def write_pairs(
+    session: Session, run: int, pairs: Sequence[Pairs], *, beside_others: bool = False
+) -> None:
+    """Append what `pairs_of_one` returned; the keys are in force afterwards.
 
-    Args:
-        session: Whose transaction it is.
-        columns: PAIRS or LINES, as the file has them.
-        path: Of the file.
-        lines: Where they are many, and more than the table has, the keys are made anew.
+    `beside_others`: other sessions write lines too, so the table is not taken from them.
     """
+    lines = 0 if beside_others else sum(map(len, pairs))
+    with _with_keys(session, lines):
+        send_rows(
+            session,
+            f"match_line ({_PAIRS})",
+            chain.from_iterable(
+                pack_rows(
+                    each.lines["pn"],
+                    each.lines["rn"],
+                    each.lines["pn"],
+                    bigint(run),
+                    each.lines["a"],
+                    smallint(each.score),
+                    text(each.rule),
+                )
+                for each in pairs
+            ),
+        )
+
+
+def write_lines(session: Session, path: Path, lines: int) -> None:
+    """Append so many lines, a file of `lines_of_others`; the keys are in force afterwards."""
+    with _with_keys(session, lines):
+        send_file(session, f"match_line ({_LINES})", path)
+
+
+@contextmanager
+def _with_keys(session: Session, lines: int) -> Iterator[None]:
+    """Have so many lines written; where they are many, and more than the table has, the keys are
+    made anew."""
     anew = lines >= MANY and _outnumbers(session, lines) and _locked(session)
     if anew:
         for name in _KEYS:
             execute(session, f"ALTER TABLE match_line DROP CONSTRAINT {name}")
-    send_file(session, f"match_line ({columns})", path)
+    yield
     if anew:
         for name, kind in _KEYS.items():
             execute(session, f"ALTER TABLE match_line ADD CONSTRAINT {name} {kind}")

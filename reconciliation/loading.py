@@ -15,13 +15,8 @@ from sqlmodel import Session
 
 from gateway.db import execute, snapshot
 from reconciliation import scope as sql
-from reconciliation.duckfiles import (
-    count,
-    pull_numbers,
-    pull_rows,
-    read_file,
-    with_memory,
-)
+from reconciliation.duckcolumns import NONE, take_in
+from reconciliation.duckfiles import count, pull_rows, read_file, with_memory
 from reconciliation.reading_tables import read_keys
 from reconciliation.scope import Scope
 
@@ -36,7 +31,6 @@ RAW: Final = {
     "d": "DATE",
     "provider_reference": "VARCHAR",
 }
-_KEY: Final = {"n": "BIGINT", "k": "BIGINT", "how": "TINYINT", "a": "BIGINT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +53,20 @@ def load_keys(
         declared = ", ".join(f"{name} {type_}" for name, type_ in RAW.items())
         con.execute(f"CREATE TABLE raw_{side} ({declared})")
     read_keys(con, "payment")
-    records, unread = folder.joinpath("records.csv"), folder.joinpath("raw.csv")
+    unread = folder.joinpath("raw.csv")
     with ThreadPoolExecutor(1) as other:
         # Nobody but who has the lock writes lines, or else of other references.
         some = bool(execute(session, "SELECT EXISTS (SELECT FROM match_line)").scalar_one())
-        loading = other.submit(_load_payments, con.cursor(), scope, folder, some_matched=some)
+        loading = other.submit(_load_payments, con.cursor(), scope, some_matched=some)
         with_memory(session)
-        _pull_unread(session, scope, unread, some_matched=some)
-        query = sql.open_records(some_matched=some)
-        pull_numbers(session, query, scope.parameters, "n, k, how, a", records)
+        query = sql.open_records_unread(some_matched=some)
+        pull_rows(session, query, RAW, unread, {"period": scope.period})
         con.execute(f"INSERT INTO raw_record SELECT * FROM {read_file(unread, RAW, texts=True)}")
         read_keys(con, "record")
         _only_of_the_shard(con, scope)
-        con.execute(f"INSERT INTO record_key SELECT * FROM {read_file(records, _KEY)}")
+        query = sql.open_records(some_matched=some)
+        insert = "INSERT INTO record_key SELECT n, k, how, a FROM block"
+        take_in(con.cursor(), insert, session, query, scope.parameters, ("n", "k", "how", "a"))
         loading.result()
     return Loaded(count(con, "SELECT count(*) FROM payment_key"), _records(con))
 
@@ -80,28 +75,12 @@ def _records(con: duckdb.DuckDBPyConnection) -> int:
     return count(con, "SELECT count(*) FROM record_key")
 
 
-def _load_payments(
-    con: duckdb.DuckDBPyConnection, scope: Scope, folder: Path, *, some_matched: bool
-) -> None:
-    path = folder.joinpath("payments.csv")
+def _load_payments(con: duckdb.DuckDBPyConnection, scope: Scope, *, some_matched: bool) -> None:
     with snapshot() as session:
         with_memory(session)
         query = sql.open_payments(some_matched=some_matched)
-        pull_numbers(session, query, scope.parameters, "n, k, a", path)
-    columns = {name: type_ for name, type_ in _KEY.items() if name != "how"}
-    con.execute(f"INSERT INTO payment_key SELECT n, k, 0, a FROM {read_file(path, columns)}")
-    con.close()
-
-
-def _pull_unread(session: Session, scope: Scope, path: Path, *, some_matched: bool) -> None:
-    # COPY takes no parameters; a table of the transaction's own does.
-    query = sql.open_records_unread(some_matched=some_matched)
-    execute(
-        session,
-        f"CREATE TEMPORARY TABLE unread ON COMMIT DROP AS {query}",
-        {"period": scope.period},
-    )
-    pull_rows(session, "SELECT * FROM unread", path)
+        insert = f"INSERT INTO payment_key SELECT n, nullif(k, {NONE}), 0, a FROM block"
+        take_in(con, insert, session, query, scope.parameters, ("n", "k", "a"))
 
 
 def _only_of_the_shard(con: duckdb.DuckDBPyConnection, scope: Scope) -> None:

@@ -18,13 +18,13 @@ import duckdb
 from sqlmodel import Session
 
 from gateway.db import execute
+from reconciliation.duckcolumns import NONE, columns_of, take_in
 from reconciliation.duckfiles import (
     count,
     pull_rows,
     read_file,
     with_memory,
     workbench,
-    write_file,
 )
 from reconciliation.engines.duck_pairs import (
     MACROS,
@@ -242,7 +242,7 @@ def _take_in(
 ) -> None:
     """Have a table of the transaction in DuckDB too; its columns with their types, by commas."""
     types = dict(column.split() for column in columns.split(","))
-    pull_rows(session, f"SELECT {', '.join(types)} FROM {table}", path)
+    pull_rows(session, f"TABLE {table}", types, path)
     con.execute(f"CREATE TABLE {table} AS FROM {read_file(path, types)}")
 
 
@@ -252,7 +252,7 @@ def _take_in_records(con: duckdb.DuckDBPyConnection, session: Session, folder: P
     _take_in(con, session, "doubted", columns, folder.joinpath("doubted.csv"))
     _take_in(con, session, "new_record", "n BIGINT, is_new BOOLEAN", folder.joinpath("new_r.csv"))
     path = folder.joinpath("records.csv")
-    pull_rows(session, _RECORDS, path)
+    pull_rows(session, _RECORDS, RAW, path)
     con.execute(f"CREATE TABLE raw_record AS FROM {read_file(path, RAW, texts=True)}")
     read_keys(con, "record")
     con.execute("CREATE TABLE free_record AS SELECT n FROM record_key")
@@ -260,8 +260,8 @@ def _take_in_records(con: duckdb.DuckDBPyConnection, session: Session, folder: P
 
 
 _RECORDS: Final = """
-    SELECT record.id, record_id, reference_given, cnss_number, cin, name, amount_minor, posted_on,
-        provider_reference
+    SELECT record.id AS n, record_id AS id, reference_given AS reference, cnss_number, cin, name,
+        amount_minor AS a, posted_on AS d, provider_reference
     FROM institution_record record
     JOIN (SELECT rn AS id FROM doubted UNION SELECT n FROM new_record) AS each USING (id)
 """
@@ -273,17 +273,17 @@ def _take_in_payments(con: duckdb.DuckDBPyConnection, session: Session, folder: 
     meant = [str(y) for (y,) in con.execute(SLIPS_OF_RECORDS).fetchall()]
     execute(session, _NEW_PAYMENTS, {"meant": meant})
     _take_in(con, session, "new_payment", "n BIGINT, is_new BOOLEAN", folder.joinpath("new_p.csv"))
-    keys, ids = folder.joinpath("keys.csv"), folder.joinpath("ids.csv")
-    pull_rows(session, _PAYMENTS, keys)
     con.execute("CREATE TABLE raw_payment AS FROM raw_record LIMIT 0")
     read_keys(con, "payment")
-    types = {"n": "BIGINT", "k": "BIGINT", "a": "BIGINT"}
-    con.execute(f"INSERT INTO payment_key SELECT n, k, 0, a FROM {read_file(keys, types)}")
+    insert = f"INSERT INTO payment_key SELECT n, nullif(k, {NONE}), 0, a FROM block"
+    take_in(con.cursor(), insert, session, _PAYMENTS, {}, ("n", "k", "a"))
     con.execute("CREATE TABLE free_payment AS SELECT n FROM payment_key")
-    write_file(con, "SELECT n, k, NULL FROM payment_key", ids)
+    rows = columns_of(
+        con, f"SELECT n, coalesce(k, {NONE}) AS k, {NONE}::BIGINT AS sought FROM payment_key"
+    )
     of = execute(session, "SELECT max(id) FROM payment").scalar_one()
-    are_few = count(con, "SELECT count(*) FROM payment_key") * LOOKED_UP < of
-    take_in_payments(con, pull_payments(Free(ids, ids, are_few), folder))
+    free = Free(rows, rows, len(rows["n"]) * LOOKED_UP < of)
+    take_in_payments(con, pull_payments(free, folder))
 
 
 _NEW_PAYMENTS: Final = """
@@ -295,7 +295,7 @@ _NEW_PAYMENTS: Final = """
 """
 
 _PAYMENTS: Final = """
-    SELECT payment.id, i.reference, payment.amount_minor - payment.returned_minor
+    SELECT payment.id AS n, i.reference AS k, payment.amount_minor - payment.returned_minor AS a
     FROM (SELECT pn AS id FROM doubted UNION SELECT n FROM new_payment) AS each
     JOIN payment USING (id) LEFT JOIN invoice i ON i.id = payment.invoice_id
 """

@@ -9,6 +9,7 @@ from datetime import date, time, timedelta
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 
 from gateway import process
@@ -231,15 +232,19 @@ def test_whose_table_it_is_not_leaves_the_keys_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "MANY", 1)
-    lines = tmp_path / "lines.csv"
-    lines.write_text("1\t1\t1\t1\t100\t100\texact\n")
+    one = np.array([1])
+    pairs = keeping.Pairs("exact", 100, {"pn": one, "rn": one, "a": np.array([12_345])})
     role = f"clerk_{os.getpid()}"
     with transaction() as session:
         execute(session, f"CREATE ROLE {role}")
         execute(session, f"GRANT ALL ON match_line TO {role}")
         execute(session, f"SET LOCAL ROLE {role}")
-        keeping.write(session, keeping.PAIRS, lines, 1)
-        assert execute(session, "SELECT count(*) FROM match_line").scalar_one() == 1
+        keeping.write_pairs(session, 1, [pairs])
+        kept = execute(
+            session,
+            "SELECT payment_id, group_id, run_id, amount_minor, score, rule FROM match_line",
+        )
+        assert kept.all() == [(1, 1, 1, 12_345, 100, "exact")]
         execute(session, "RESET ROLE")
         execute(session, f"DROP OWNED BY {role}")
         execute(session, f"DROP ROLE {role}")

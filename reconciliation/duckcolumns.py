@@ -66,8 +66,8 @@ def take_in(
         closing(stream(session, blocks, parameters)) as rows,
     ):
         for some in _gathered(rows):
-            columns = (np.concatenate(parts) for parts in zip(*some, strict=True))
-            con.register("block", dict(zip(names, columns, strict=True)))
+            whole = map(np.concatenate, zip(*some, strict=True))
+            con.register("block", dict(zip(names, whole, strict=True)))
             con.execute(insert)
 
 
@@ -86,8 +86,9 @@ def _gathered(rows: Iterable[tuple[bytes, ...]]) -> Iterator[list[list[Column]]]
 
 
 def columns_of(con: duckdb.DuckDBPyConnection, query: str) -> Columns:
-    """Return the rows of a DuckDB query of BIGINT columns, in which nothing is NULL."""
-    return con.execute(query).fetchnumpy()
+    """Return the rows of a DuckDB query of BIGINT columns; what is NULL is `NONE`."""
+    found = con.execute(query).fetchnumpy()
+    return {name: np.ma.filled(column, NONE) for name, column in found.items()}
 
 
 def send_rows(session: Session, table: str, rows: Iterable[bytes]) -> None:

@@ -19,7 +19,7 @@ from sqlmodel import Session
 
 from gateway.clock import day_of
 from gateway.db import execute, snapshot, transaction
-from reconciliation.duckcolumns import NONE, Columns, columns_of, pack_rows, send_rows
+from reconciliation.duckcolumns import Columns, columns_of, pack_rows, send_rows
 from reconciliation.duckfiles import (
     count,
     pull_rows,
@@ -88,8 +88,8 @@ def name_free(con: duckdb.DuckDBPyConnection) -> Free:
         )
         named[side] = columns_of(
             con,
-            f"SELECT n, coalesce(k, {NONE}) AS k, CASE WHEN k NOT IN ({settled}) THEN k"
-            f" ELSE {NONE} END AS sought FROM free ORDER BY n",
+            f"SELECT n, k, CASE WHEN k NOT IN ({settled}) THEN k END AS sought FROM free"
+            " ORDER BY n",
         )
     con.execute("DROP TABLE free")
     are_few = len(named["payment"]["n"]) * LOOKED_UP < count(

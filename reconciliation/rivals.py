@@ -278,9 +278,7 @@ def _take_in_payments(con: duckdb.DuckDBPyConnection, session: Session, folder: 
     insert = f"INSERT INTO payment_key SELECT n, nullif(k, {NONE}), 0, a FROM block"
     take_in(con.cursor(), insert, session, _PAYMENTS, {}, ("n", "k", "a"))
     con.execute("CREATE TABLE free_payment AS SELECT n FROM payment_key")
-    rows = columns_of(
-        con, f"SELECT n, coalesce(k, {NONE}) AS k, {NONE}::BIGINT AS sought FROM payment_key"
-    )
+    rows = columns_of(con, "SELECT n, k, NULL::BIGINT AS sought FROM payment_key")
     of = execute(session, "SELECT max(id) FROM payment").scalar_one()
     free = Free(rows, rows, len(rows["n"]) * LOOKED_UP < of)
     take_in_payments(con, pull_payments(free, folder))

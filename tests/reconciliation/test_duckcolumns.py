@@ -14,6 +14,7 @@ from gateway.packing import bigint, smallint, text
 from reconciliation import duckcolumns
 from reconciliation.duckcolumns import columns_of, pack_rows, send_rows, take_in
 from reconciliation.duckfiles import pull_rows, read_file
+from reconciliation.evidence import name_free
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -125,3 +126,20 @@ def test_no_rows_are_no_file_of_one_empty_row(tmp_path: Path) -> None:
         path = tmp_path / "none.csv"
         pull_rows(session, "SELECT 1 AS n WHERE false", {"n": "BIGINT"}, path)
         assert con.execute(f"SELECT * FROM {read_file(path, {'n': 'BIGINT'})}").fetchall() == []
+
+
+def test_who_has_no_reference_seeks_none() -> None:
+    """`NULL NOT IN (nothing)` is true."""
+    with duckdb.connect() as con:
+        for side, k in (("payment", "NULL"), ("record", "195348216062")):
+            con.execute(f"CREATE TABLE free_{side} AS SELECT 7::BIGINT AS n")
+            con.execute(
+                f"CREATE TABLE {side}_key AS SELECT 7::BIGINT AS n, {k}::BIGINT AS k, 5 AS a"
+            )
+        free = name_free(con)
+    assert [each.tolist() for each in free.payments.values()] == [[7], [0], [0]]
+    assert [each.tolist() for each in free.records.values()] == [
+        [7],
+        [195348216062],
+        [195348216062],
+    ]
